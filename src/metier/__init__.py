@@ -1,0 +1,45 @@
+"""metier: divide the work among specialists, measure the division, prove that it pays."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metier import data as data
+    from metier import forecast as forecast
+    from metier.core import Assignment as Assignment
+    from metier.core import Comparison as Comparison
+    from metier.core import Decision as Decision
+    from metier.core import Estimate as Estimate
+    from metier.core import compare_paired as compare_paired
+    from metier.core import information as information
+    from metier.core import specialize_or_fall_back as specialize_or_fall_back
+
+__version__ = "0.1.0"
+
+_CORE = (
+    "Assignment",
+    "Comparison",
+    "Decision",
+    "Estimate",
+    "compare_paired",
+    "information",
+    "specialize_or_fall_back",
+)
+_PACKAGES = ("data", "forecast")
+
+__all__ = [*_CORE, *_PACKAGES]
+
+
+def __getattr__(name: str) -> Any:
+    """Load core names and families on first use, so that `import metier` stays light (PEP 562)."""
+    if name in _CORE:
+        return getattr(importlib.import_module("metier.core"), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"metier.{name}")
+    raise AttributeError(f"module 'metier' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
