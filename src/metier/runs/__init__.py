@@ -1,1 +1,1 @@
-"""runs."""
+"""Run folders and records."""

@@ -1,1 +1,46 @@
-"""studies."""
+"""The studies: each answers one question by a run that anybody can repeat.
+
+The registry is text only, so that `metier list` and `metier --help` load no study. To add a study, write
+`studies/NAME.py` with a `STUDY: Study` and add one line to `REGISTRY`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+from metier.studies.base import SIZES as SIZES
+from metier.studies.base import Progress as Progress
+from metier.studies.base import Silent as Silent
+from metier.studies.base import Study as Study
+from metier.studies.base import input_error, nearest
+from metier.studies.base import resolve_config as resolve_config
+
+
+class Entry(NamedTuple):
+    """Where a study lives and what it is, without importing it."""
+
+    target: str
+    family: str
+    title: str
+    in_tour: bool = True
+
+
+REGISTRY: dict[str, Entry] = {}
+
+
+def load_study(name: str) -> Study:
+    """Import and return the registered study `name`; an unknown name is an error that suggests near ones."""
+    if name not in REGISTRY:
+        raise input_error(
+            f"no study is called {name!r}",
+            expected="one of " + (", ".join(REGISTRY) or "(none registered)"),
+            got=repr(name),
+            next_step=nearest(name, REGISTRY),
+        )
+    module, attribute = REGISTRY[name].target.split(":")
+    study: Study = getattr(importlib.import_module(module), attribute)
+    return study
+
+
+__all__ = ["REGISTRY", "SIZES", "Entry", "Progress", "Silent", "Study", "load_study", "resolve_config"]
