@@ -1,1 +1,59 @@
-"""core."""
+"""What two families or more share: assignments, information, estimates, decisions, streams, checks, tasks."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checks import finite_array as finite_array
+    from .checks import label_codes as label_codes
+    from .checks import non_negative as non_negative
+    from .checks import one_of as one_of
+    from .checks import open_fraction as open_fraction
+    from .checks import positive_int as positive_int
+    from .checks import simplex_rows as simplex_rows
+    from .errors import InputError as InputError
+    from .errors import MetierError as MetierError
+    from .errors import MissingExtraError as MissingExtraError
+    from .errors import require as require
+    from .estimate import Comparison as Comparison
+    from .estimate import Estimate as Estimate
+    from .estimate import compare_paired as compare_paired
+    from .long_run import ewc_variances as ewc_variances
+    from .long_run import hac_variances as hac_variances
+    from .long_run import long_run_variance_ewc as long_run_variance_ewc
+    from .long_run import long_run_variance_hac as long_run_variance_hac
+    from .rng import as_generator as as_generator
+    from .rng import derive as derive
+    from .rng import derive_seed as derive_seed
+
+_MODULES = {
+    "checks": (
+        "finite_array",
+        "label_codes",
+        "non_negative",
+        "one_of",
+        "open_fraction",
+        "positive_int",
+        "simplex_rows",
+    ),
+    "errors": ("InputError", "MetierError", "MissingExtraError", "require"),
+    "estimate": ("Comparison", "Estimate", "compare_paired"),
+    "long_run": ("ewc_variances", "hac_variances", "long_run_variance_ewc", "long_run_variance_hac"),
+    "rng": ("as_generator", "derive", "derive_seed"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name's module on first use: `metier.core.errors` must be importable without NumPy."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"metier.core.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'metier.core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
