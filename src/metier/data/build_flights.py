@@ -3,7 +3,7 @@
     python -m metier.data.build_flights flights-3m.parquet [--out DIR]
 
 The file is data/flights-3m.parquet of the npm package vega-datasets 3.2.1 (13.5 MB, 3,000,000 flights of
-January to June 2001, US Bureau of Transportation Statistics). Its SHA-256 is checked first. Reading it needs pyarrow.
+January to June 2001, US Bureau of Transportation Statistics). Its SHA-256 is checked first. Needs pyarrow.
 """
 
 from __future__ import annotations
