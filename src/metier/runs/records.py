@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from metier.runs.figures import Count, Figure, Number, Numbers, Record, Texts, as_plain
 
@@ -68,7 +69,7 @@ class Claim(Record):
 
 
 class Divided(Record):
-    """How the work was divided; `load` is each specialist's share, summing to 1, in the specialists' order."""
+    """How the work was divided; `load` is each specialist's share, in the order of `names`."""
 
     text: str
     load: Numbers = ()
@@ -112,11 +113,16 @@ class Column(Record):
     digits: int | None = None
 
 
-Cell = Annotated[Measured | str | bool | int | float | None, BeforeValidator(as_plain)]
+def _blank_if_nan(value: Any) -> Any:
+    plain = as_plain(value)
+    return None if isinstance(plain, float) and math.isnan(plain) else plain
+
+
+Cell = Annotated[Measured | str | bool | int | FiniteFloat | None, BeforeValidator(_blank_if_nan)]
 
 
 class Table(Record):
-    """Rows of cells under typed columns; `emphasis` lists the row numbers (from 0) to set in bold."""
+    """Rows of cells under typed columns; `emphasis` lists bold rows, from 0. NaN is a blank."""
 
     id: Identifier
     title: str
@@ -130,7 +136,7 @@ class Table(Record):
         for index, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise ValueError(
-                    f"table {self.id}: row {index} has {len(row)} cells, there are {len(self.columns)} columns"
+                    f"table {self.id}: row {index} has {len(row)} cells for {len(self.columns)} columns"
                 )
         return self
 
@@ -184,7 +190,7 @@ class Result(Record):
     Two runs with the same configuration and seed, killed or not, have byte-equal results.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     study: str
     family: str
     size: str
