@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assignment import Assignment as Assignment
     from .checks import finite_array as finite_array
     from .checks import label_codes as label_codes
     from .checks import non_negative as non_negative
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from .checks import open_fraction as open_fraction
     from .checks import positive_int as positive_int
     from .checks import simplex_rows as simplex_rows
+    from .decision import Decision as Decision
+    from .decision import specialize_or_fall_back as specialize_or_fall_back
+    from .decision import units_needed as units_needed
     from .errors import InputError as InputError
     from .errors import MetierError as MetierError
     from .errors import MissingExtraError as MissingExtraError
@@ -24,11 +28,15 @@ if TYPE_CHECKING:
     from .long_run import hac_variances as hac_variances
     from .long_run import long_run_variance_ewc as long_run_variance_ewc
     from .long_run import long_run_variance_hac as long_run_variance_hac
+    from .mutual_information import InformationResult as InformationResult
+    from .mutual_information import entropy as entropy
+    from .mutual_information import information as information
     from .rng import as_generator as as_generator
     from .rng import derive as derive
     from .rng import derive_seed as derive_seed
 
 _MODULES = {
+    "assignment": ("Assignment",),
     "checks": (
         "finite_array",
         "label_codes",
@@ -38,9 +46,11 @@ _MODULES = {
         "positive_int",
         "simplex_rows",
     ),
+    "decision": ("Decision", "specialize_or_fall_back", "units_needed"),
     "errors": ("InputError", "MetierError", "MissingExtraError", "require"),
     "estimate": ("Comparison", "Estimate", "compare_paired"),
     "long_run": ("ewc_variances", "hac_variances", "long_run_variance_ewc", "long_run_variance_hac"),
+    "mutual_information": ("InformationResult", "entropy", "information"),
     "rng": ("as_generator", "derive", "derive_seed"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
