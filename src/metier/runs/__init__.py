@@ -5,6 +5,9 @@ from metier.runs.atomic import atomic_write_text as atomic_write_text
 from metier.runs.checkpoints import Checkpoint as Checkpoint
 from metier.runs.checkpoints import latest_checkpoint as latest_checkpoint
 from metier.runs.checkpoints import save_checkpoint as save_checkpoint
+from metier.runs.compare import LossComparison as LossComparison
+from metier.runs.compare import RunComparison as RunComparison
+from metier.runs.compare import compare_runs as compare_runs
 from metier.runs.environment import capture_environment as capture_environment
 from metier.runs.figures import BarGroup as BarGroup
 from metier.runs.figures import Bars as Bars
@@ -19,6 +22,9 @@ from metier.runs.figures import Panel as Panel
 from metier.runs.figures import Panels as Panels
 from metier.runs.figures import Reference as Reference
 from metier.runs.figures import Series as Series
+from metier.runs.from_core import measured as measured
+from metier.runs.from_core import paid as paid
+from metier.runs.from_core import specialized as specialized
 from metier.runs.read import find_runs as find_runs
 from metier.runs.read import is_run as is_run
 from metier.runs.read import read_config as read_config
@@ -57,6 +63,7 @@ __all__ = [
     "IntervalRow",
     "Intervals",
     "Lines",
+    "LossComparison",
     "Losses",
     "Measured",
     "Paid",
@@ -65,6 +72,7 @@ __all__ = [
     "Reference",
     "Result",
     "Run",
+    "RunComparison",
     "Section",
     "Series",
     "Specialized",
@@ -72,12 +80,16 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_text",
     "capture_environment",
+    "compare_runs",
     "find_runs",
     "is_run",
     "latest_checkpoint",
+    "measured",
+    "paid",
     "read_config",
     "read_environment",
     "read_result",
     "read_timings",
     "save_checkpoint",
+    "specialized",
 ]

@@ -51,7 +51,14 @@ def read_json(path: Path) -> Any:
             "Check the path; a run that was interrupted has no result yet: use --resume.",
         )
     except ValueError:
-        got, step = "text that is not JSON", "The file was damaged: start anew in another folder."
+        got, step = (
+            "text that is not JSON",
+            (
+                "Delete that file and run again with --resume."
+                if path.name == "result.json"
+                else "The file was damaged: start anew in another folder."
+            ),
+        )
     raise InputError(
         f"a run folder holds a readable {path.name}",
         expected=f"a JSON document in {path}",
@@ -108,7 +115,7 @@ def read_result(folder: str | os.PathLike[str]) -> Result:
             "a run's result.json follows the record schema",
             expected=f"a valid {'.'.join(map(str, first['loc']))} in {path}",
             got=first["msg"],
-            next_step="The file was edited: run the study again.",
+            next_step="Delete that file and run again with --resume.",
         ) from None
 
 

@@ -36,6 +36,7 @@ class Run:
         size: "tour", "standard" or "full".
         seed: the seed all of its random streams derive from.
         config: the resolved configuration, as JSON.
+        command: the command line that repeats the run, for claims and reports.
     """
 
     def __init__(self, folder: Path, lock: FolderLock) -> None:
@@ -45,6 +46,7 @@ class Run:
         self.size: str = document["size"]
         self.seed: int = document["seed"]
         self.config: dict[str, Any] = document["config"]
+        self.command: str = document.get("command", "")
         self._lock = lock
         self._journal = Journal(folder / "metrics.jsonl")
         self._cells: dict[str, Any] = {}
@@ -57,7 +59,16 @@ class Run:
             leftover.unlink(missing_ok=True)
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], *, study: str, size: str, config: Any, seed: int) -> Self:
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        study: str,
+        size: str,
+        config: Any,
+        seed: int,
+        command: str = "",
+    ) -> Self:
         """Create a run in a new or empty folder.
 
         Args:
@@ -66,6 +77,7 @@ class Run:
             size: "tour", "standard" or "full".
             config: the resolved configuration, a dataclass instance or a JSON-ready mapping.
             seed: the run's seed.
+            command: the command line that repeats the run; by default made of study, size and seed.
 
         Returns:
             The open run, holding the folder's lock.
@@ -83,6 +95,7 @@ class Run:
                 "study": study,
                 "size": size,
                 "seed": seed,
+                "command": command or f"metier run {study} --size {size} --seed {seed}",
                 "config": config_values(config),
             }
             atomic_write_text(path / "env.json", _pretty(capture_environment()))
@@ -127,6 +140,7 @@ class Run:
         size: str,
         config: Any,
         seed: int,
+        command: str = "",
         resume: bool = False,
     ) -> Self:
         """Create the run, or with `resume` go on with the one that is there if it is the same run.
@@ -136,7 +150,7 @@ class Run:
                 message names the first differing key.
         """
         if not is_run(folder):
-            return cls.create(folder, study=study, size=size, config=config, seed=seed)
+            return cls.create(folder, study=study, size=size, config=config, seed=seed, command=command)
         if not resume:
             raise InputError(
                 "a run never overwrites another",
@@ -148,6 +162,11 @@ class Run:
         found = read_config(folder)
         _refuse_different(folder, {k: found[k] for k in ("study", "size", "seed")} | found["config"], wanted)
         return cls.open(folder)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has its result."""
+        return (self.folder / "result.json").is_file()
 
     def rng(self, *labels: str | int) -> np.random.Generator:
         """Return the random stream of `labels`: a function of the run's seed, its study and the labels."""

@@ -15,6 +15,8 @@ from metier.studies.base import Silent as Silent
 from metier.studies.base import Study as Study
 from metier.studies.base import input_error, nearest
 from metier.studies.base import resolve_config as resolve_config
+from metier.studies.execute import command_line as command_line
+from metier.studies.execute import execute as execute
 
 
 class Entry(NamedTuple):
@@ -43,4 +45,15 @@ def load_study(name: str) -> Study:
     return study
 
 
-__all__ = ["REGISTRY", "SIZES", "Entry", "Progress", "Silent", "Study", "load_study", "resolve_config"]
+__all__ = [
+    "REGISTRY",
+    "SIZES",
+    "Entry",
+    "Progress",
+    "Silent",
+    "Study",
+    "command_line",
+    "execute",
+    "load_study",
+    "resolve_config",
+]

@@ -1,0 +1,92 @@
+"""From core's results to records: the same three objects answer for every system."""
+
+from __future__ import annotations
+
+import math
+
+from metier.core.decision import Decision
+from metier.core.estimate import Comparison, Estimate
+from metier.core.mutual_information import InformationResult
+from metier.runs.records import Measured, Paid, Specialized
+
+
+def measured(
+    result: Estimate | Comparison | Decision, *, scale: float = 1.0, percent: bool = False
+) -> Measured:
+    """Record an estimate, a comparison's gain or a decision's gain with its interval.
+
+    Args:
+        result: what core returned.
+        scale: multiplies value and interval, for example 1 / mean loss of the generalist for a relative gain.
+        percent: the scaled number is a fraction, to be shown in percent.
+
+    Returns:
+        The record; `n` and `unit` are those of the result.
+
+    Raises:
+        ValueError: an interval end is not finite.
+
+    Example:
+        >>> from metier.core import compare_paired
+        >>> measured(compare_paired([1.0, 2.0, 3.0], [1.5, 2.25, 3.75])).value
+        0.5
+    """
+    value = result.value if isinstance(result, Estimate) else result.gain
+    level = 1.0 - 2.0 * result.alpha if isinstance(result, Decision) else result.level
+    low, high = sorted(scale * end for end in result.interval)
+    unit = "units" if isinstance(result, Estimate) else result.unit
+    return Measured(
+        value=scale * value,
+        low=low,
+        high=high,
+        level=round(level, 6),
+        n=result.n,
+        unit=unit,
+        method=result.method,
+        percent=percent,
+    )
+
+
+def specialized(result: InformationResult, *, text: str) -> Specialized:
+    """Record how much the assignment tells, beside its permutation null.
+
+    Args:
+        result: what `metier.information` returned.
+        text: one sentence for people.
+
+    Example:
+        >>> from metier.core import information
+        >>> specialized(information(["a", "b"] * 20, [0, 1] * 20), text="t").information > 0.69
+        True
+    """
+    return Specialized(
+        text=text,
+        information=result.value,
+        null_mean=result.null_mean,
+        p_value=result.p_value,
+        ceiling=result.ceiling,
+    )
+
+
+def paid(decision: Decision, *, text: str | None = None, scale: float = 1.0, percent: bool = False) -> Paid:
+    """Record a decision: its gain with the interval, its verdict, and the units that would decide it.
+
+    Args:
+        decision: what `metier.specialize_or_fall_back` returned.
+        text: one sentence for people; by default the decision's own reason.
+        scale: multiplies gain and interval.
+        percent: the scaled gain is a fraction, to be shown in percent.
+
+    Example:
+        >>> from metier.core import specialize_or_fall_back
+        >>> paid(specialize_or_fall_back([1.0, 1.1, 0.9, 1.0], [1.5, 1.7, 1.3, 1.6])).verdict
+        'pays'
+    """
+    undecided = decision.verdict == "undecided" and math.isfinite(decision.needed)
+    return Paid(
+        text=decision.reason if text is None else text,
+        gain=measured(decision, scale=scale, percent=percent),
+        verdict=decision.verdict,
+        needed=math.ceil(decision.needed) if undecided else None,
+        needed_unit=decision.unit if undecided else "",
+    )
