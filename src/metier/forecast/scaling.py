@@ -1,0 +1,71 @@
+"""Scale each series by what its TRAIN part shows, so that one model can serve many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+CONSTANT = 1e-9
+"""A series whose scale is below this share of its level (or below this, at level zero) is constant."""
+
+NORMAL_MAD = 1.4826022185056018
+"""1 / Phi^-1(3/4): makes the median absolute deviation estimate a Gaussian standard deviation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scaling:
+    """y = center + scale * standardized, per series.
+
+    Args:
+        center: (N,) in the unit of the target.
+        scale: (N,) in the unit of the target; 1 for constant series.
+        constant: (N,) whether the TRAIN part does not vary; such series are served by the global model.
+    """
+
+    center: Floats
+    scale: Floats
+    constant: NDArray[np.bool_]
+
+    def apply(self, values: Floats) -> Floats:
+        """Standardize (N, T) values; unobserved entries become zero."""
+        out = (values - self.center[:, None]) / self.scale[:, None]
+        return np.nan_to_num(out, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+    def invert(self, standardized: Floats, series: slice | NDArray[np.intp] = slice(None)) -> Floats:
+        """Back to the unit of the target; the first axis runs over `series`."""
+        shape = (-1,) + (1,) * (standardized.ndim - 1)
+        return self.center[series].reshape(shape) + self.scale[series].reshape(shape) * standardized
+
+
+def fit_scaling(values: Floats, stop: int, *, kind: str = "standard") -> Scaling:
+    """Center and scale of the observed values before index `stop`.
+
+    Args:
+        values: (N, T), NaN where not observed.
+        stop: end of TRAIN; later values are not looked at.
+        kind: "standard" (mean and standard deviation), "robust" (median and scaled median absolute
+            deviation), or "mean" (divide by the mean of a non-negative series, no centering).
+    """
+    train = values[:, :stop]
+    observed = ~np.isnan(train).all(axis=1)
+    center = np.zeros(values.shape[0])
+    spread = np.zeros(values.shape[0])
+    seen = train[observed]
+    if kind == "robust":
+        center[observed] = np.nanmedian(seen, axis=1)
+        spread[observed] = NORMAL_MAD * np.nanmedian(np.abs(seen - center[observed, None]), axis=1)
+        flat = observed & (spread == 0)
+        if flat.any():
+            spread[flat] = np.nanstd(train[flat], axis=1)
+    else:
+        center[observed] = np.nanmean(seen, axis=1)
+        spread[observed] = np.nanstd(seen, axis=1)
+    constant = spread <= CONSTANT * np.maximum(np.abs(center), CONSTANT)
+    if kind == "mean":
+        scale = np.where(constant | (center <= 0), 1.0, center)
+        return Scaling(center=np.zeros_like(center), scale=scale, constant=constant)
+    return Scaling(center=center, scale=np.where(constant, 1.0, spread), constant=constant)
