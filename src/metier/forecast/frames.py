@@ -231,8 +231,8 @@ def read_stamps(series: nw.Series[Any], *, ids: nw.Series[Any] | None = None) ->
             series,
             f"type {dtype}",
             "a time column without time zone",
-            f"Convert it to UTC, or to local time, and drop the zone {zone!r}; local time repeats or skips an "
-            "hour where clocks change.",
+            f"Convert it to UTC, or to local time, and drop the zone {zone!r}; "
+            "local time repeats or skips an hour where clocks change.",
         )
     if not (dtype.is_integer() or isinstance(dtype, (nw.Datetime, nw.Date))):
         raise _bad_time(
