@@ -1,0 +1,34 @@
+"""`metier data`: the bundled data sets, and whether their files are intact."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from metier.cli.answer import CHECK_FAILED, OK, Answer, columns
+from metier.cli.options import AsJson
+
+
+def data(
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file against its SHA-256.")] = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """List the bundled data, or verify its checksums."""
+    from metier.data import registry
+    from metier.data import verify as verify_files
+
+    document = {"data": [entry.to_dict() for entry in registry.values()]}
+    rows = [["NAME", "SERIES x STEPS", "STEP", "UNIT", "WHAT IT IS"]] + [
+        [e.name, f"{e.shape[0]:,} x {e.shape[1]:,}", e.freq, e.unit, e.title] for e in registry.values()
+    ]
+    if not verify:
+        return Answer(document=document, text=columns(rows), as_json=as_json)
+    states = verify_files()
+    intact = all(state == "ok" for state in states.values())
+    return Answer(
+        document={**document, "files": states, "intact": intact},
+        text=columns([[state, name] for name, state in states.items()]),
+        as_json=as_json,
+        code=OK if intact else CHECK_FAILED,
+    )

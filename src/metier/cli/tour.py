@@ -1,0 +1,101 @@
+"""`metier tour`: every system, small, on real data, ending in one report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metier.cli.answer import CHECK_FAILED, OK, Answer, RunInterruptedError, say
+from metier.cli.options import AsJson, Out, Resume, Seed, choose_folder
+
+if TYPE_CHECKING:
+    from metier.cli.progress import LiveProgress
+    from metier.runs import Result
+
+
+def tour(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="STUDY", help="Only this study; repeatable.", show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> Answer:
+    """Run every study small on real data and write one report."""
+    from metier.cli.progress import LiveProgress
+    from metier.cli.summary import results_document, results_text, summary_table
+    from metier.report import write_report
+
+    names = _chosen(only)
+    folder = choose_folder(out, Path("runs/tour"), resume=resume)
+    results: dict[str, Result] = {}
+    skipped: dict[str, str] = {}
+    try:
+        with LiveProgress() as progress:
+            for number, name in enumerate(names, start=1):
+                position = f"[{number}/{len(names)}]"
+                _one(name, position, folder, seed, resume, bool(only), progress, results, skipped)
+            folders = [folder / name for name in results]
+            page = write_report(folders, folder / "report.html", title="metier tour") if results else None
+            if results:
+                progress.console.print()
+                progress.console.print(summary_table(list(results.values())))
+    except KeyboardInterrupt:
+        raise RunInterruptedError(_resume_command(only, seed, folder)) from None
+    for name, reason in skipped.items():
+        say(f"skipped {name}: {reason}")
+    if page is None:
+        return Answer(
+            document={"results": [], "skipped": skipped}, text="", as_json=as_json, code=CHECK_FAILED
+        )
+    say(f"\nReport: {page}")
+    document = {**results_document(list(results.values()), folders=folders, page=page), "skipped": skipped}
+    return Answer(document=document, text=results_text(list(results.values())), as_json=as_json, code=OK)
+
+
+def _chosen(only: list[str] | None) -> list[str]:
+    from metier.studies import REGISTRY, load_study
+
+    for name in only or []:
+        load_study(name)
+    return list(dict.fromkeys(only)) if only else [name for name, entry in REGISTRY.items() if entry.in_tour]
+
+
+def _one(
+    name: str,
+    position: str,
+    folder: Path,
+    seed: int,
+    resume: bool,
+    asked: bool,
+    progress: LiveProgress,
+    results: dict[str, Result],
+    skipped: dict[str, str],
+) -> None:
+    """Run one study into `results`; one that lacks its extra goes to `skipped` unless it was asked for."""
+    from metier.core.errors import MissingExtraError
+    from metier.studies import execute, load_study
+
+    try:
+        study = load_study(name)
+        progress.heading(f"{position} {study.title}")
+        progress.stage(study.question)
+        results[name] = execute(
+            study, folder / name, size="tour", seed=seed, resume=resume, progress=progress
+        )
+    except MissingExtraError as error:
+        if asked:
+            raise
+        skipped[name] = str(error)
+
+
+def _resume_command(only: list[str] | None, seed: int, folder: Path) -> str:
+    words = ["metier", "tour"]
+    for name in only or []:
+        words += ["--only", name]
+    return shlex.join([*words, "--seed", str(seed), "--out", str(folder), "--resume"])
