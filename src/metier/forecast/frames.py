@@ -63,15 +63,13 @@ class FrameTemplate:
         return nw.concat([s.to_frame() for s in series], how="horizontal").to_native()
 
     def _series(self, name: str, values: Array, dtype: Any) -> nw.Series[Any]:
-        if dtype is None:
-            return nw.new_series(name, values, backend=self.kind)
-        if self.kind != "pandas":
-            return nw.new_series(
-                name, values.tolist() if values.dtype.kind == "O" else values, backend=self.kind
-            ).cast(dtype)
-        return nw.from_native(
-            nw.new_series(name, values, backend="pandas").to_native().astype(dtype), series_only=True
-        )
+        if self.kind == "pandas":
+            native = nw.new_series(name, values, backend="pandas").to_native()
+            return nw.from_native(native if dtype is None else native.astype(dtype), series_only=True)
+        # polars and pyarrow would keep an object array opaque
+        plain = values.tolist() if values.dtype.kind == "O" else values
+        series = nw.new_series(name, plain, backend=self.kind)
+        return series if dtype is None else series.cast(dtype)
 
 
 @dataclass(frozen=True, slots=True)
