@@ -35,8 +35,10 @@ def existing_file(path: str | Path) -> Path:
     return Path(path)
 
 
-def on_regular_grid(stamps: ArrayLike, values: FloatArray) -> tuple[NDArray[np.datetime64], FloatArray]:
-    """Put (N, T) values on the complete time grid of their shortest step; skipped steps become NaN."""
+def on_regular_grid(
+    stamps: ArrayLike, values: FloatArray, *, step: np.timedelta64 | None = None
+) -> tuple[NDArray[np.datetime64], FloatArray]:
+    """Put (N, T) values on a complete time grid, by default of their shortest step; gaps become NaN."""
     seen = np.asarray(stamps, dtype="datetime64[ns]")
     gaps = np.diff(seen)
     if seen.size < 2 or not (gaps > np.timedelta64(0)).all():
@@ -46,7 +48,7 @@ def on_regular_grid(stamps: ArrayLike, values: FloatArray) -> tuple[NDArray[np.d
             got=f"{seen.size} stamps" if seen.size < 2 else "a stamp that repeats or goes back",
             next_step="Sort the file by time and drop repeated stamps.",
         )
-    step = gaps.min()
+    step = gaps.min() if step is None else step
     if (gaps % step != np.timedelta64(0)).any():
         raise InputError(
             "the time stamps must lie on one regular grid",

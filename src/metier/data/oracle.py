@@ -19,7 +19,7 @@ def check_stationary(coefficients: ArrayLike) -> FloatArray:
             raise InputError(
                 "every regime must be a stationary autoregression",
                 expected="all roots of the companion matrix inside the unit circle",
-                got=f"radius {radius:.4g} for regime {k} with coefficients {row.tolist()}",
+                got=f"radius {radius:.4g} for regime {k} with coefficients {row.round(6).tolist()}",
                 next_step="Shrink that regime's coefficients.",
             )
     return rows

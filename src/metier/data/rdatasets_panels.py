@@ -111,7 +111,8 @@ def _birthdays(table: Any) -> PanelData:
 def _chicago(table: Any) -> PanelData:
     _need(table, ("date", *STATIONS))
     days = np.array([str(text)[:10] for text in table["date"]], dtype="datetime64[D]")
-    stamps, values = on_regular_grid(days, table[list(STATIONS)].to_numpy(dtype=float).T)
+    riders = table[list(STATIONS)].to_numpy(dtype=float).T
+    stamps, values = on_regular_grid(days, riders, step=np.timedelta64(1, "D"))
     return PanelData(
         name="chicago",
         ids=tuple(STATIONS),

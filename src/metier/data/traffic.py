@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,12 @@ def load_metr_la(path: str | Path, *, missing_zero: bool = True) -> PanelData:
     file = existing_file(path)
     with require("h5py", "bench").File(file, "r") as store:
         group = _frame_group(store, file)
-        sensors = _names(group["axis0"][:])
+        sensors = _names(group["axis0"], file)
         stamps = _hdf_stamps(group["axis1"], file)
         values = np.full((len(sensors), stamps.size), np.nan)
         row = {sensor: i for i, sensor in enumerate(sensors)}
         for block in sorted(key[: -len("_values")] for key in group if re.fullmatch(r"block\d+_values", key)):
-            rows = [row[sensor] for sensor in _names(group[f"{block}_items"][:])]
+            rows = [row[sensor] for sensor in _names(group[f"{block}_items"], file)]
             values[rows] = np.asarray(group[f"{block}_values"][:], dtype=float).T
     return _panel(file, tuple(sensors), stamps, values, missing_zero=missing_zero)
 
@@ -115,8 +116,16 @@ def _panel(
 def _read_npz(
     file: Path, channel: int, start: str, step_minutes: int
 ) -> tuple[tuple[str, ...], NDArray[np.datetime64], FloatArray]:
-    with np.load(file, allow_pickle=False) as archive:
-        data = archive["data"] if "data" in archive.files else None
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            data = archive["data"] if "data" in archive.files else None
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{file.name} must be a NumPy archive of plain numbers",
+            expected="a .npz file without pickled objects",
+            got=str(error),
+            next_step="Save the array again with numpy.savez.",
+        ) from error
     if data is None or data.ndim != 3 or not 0 <= channel < data.shape[2]:
         raise InputError(
             f"{file.name} must hold an array `data` of steps x sensors x features with that channel",
@@ -181,5 +190,13 @@ def _hdf_stamps(axis: Any, file: Path) -> NDArray[np.datetime64]:
     return np.asarray(axis[:]).astype(f"datetime64[{found.group(1) or 'ns'}]").astype("datetime64[ns]")
 
 
-def _names(items: NDArray[Any]) -> list[str]:
-    return [item.decode() if isinstance(item, bytes) else str(item) for item in items.tolist()]
+def _names(items: Any, file: Path) -> list[str]:
+    listed = items[:].tolist()
+    if not all(isinstance(item, bytes | str | int) for item in listed):
+        raise InputError(
+            f"the sensors of {file.name} must be texts or whole numbers",
+            expected="columns stored as fixed-length bytes or integers",
+            got=f"{items.name} of type {items.dtype}",
+            next_step="Rename the frame's columns to texts and save it again.",
+        )
+    return [item.decode() if isinstance(item, bytes) else str(item) for item in listed]
