@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from .checks import non_negative, open_fraction
-from .estimate import Comparison, compare_paired, lower_tail, quantile
+from .estimate import Comparison, compare_paired, lower_tail, quantile, studentize
 
 POWER = 0.8
 
@@ -173,9 +173,7 @@ def _verdict(result: Comparison, margin: float) -> str:
 def _one_sided(result: Comparison) -> float:
     if result.method == "identical":
         return 1.0
-    if result.stderr == 0.0:
-        return 0.0 if result.gain > 0.0 else 1.0
-    return lower_tail(-result.gain / result.stderr, dof=result.dof)
+    return lower_tail(-studentize(result.gain, result.stderr), dof=result.dof)
 
 
 def _reason(result: Comparison, verdict: str, *, p_value: float, needed: float, margin: float) -> str:

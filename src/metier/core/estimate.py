@@ -205,10 +205,21 @@ def _comparison(
     gain: float, stderr: float, level: float, n: int, unit: str, dof: float | None, method: str
 ) -> Comparison:
     half = quantile((1.0 + level) / 2.0, dof=dof) * stderr
-    statistic = gain / stderr if stderr > 0 else math.copysign(math.inf, gain) if gain else 0.0
-    p_value = min(1.0, 2.0 * lower_tail(-abs(statistic), dof=dof))
+    p_value = min(1.0, 2.0 * lower_tail(-abs(studentize(gain, stderr)), dof=dof))
     interval = (gain - half, gain + half)
     return Comparison(gain, stderr, interval, level, p_value, n, unit, dof, method, stderr * math.sqrt(n))
+
+
+def studentize(gain: float, stderr: float) -> float:
+    """Return gain / stderr; a gain without spread is infinitely many standard errors from zero.
+
+    Example:
+        >>> studentize(1.0, 0.5), studentize(-1.0, 0.0), studentize(0.0, 0.0)
+        (2.0, -inf, 0.0)
+    """
+    if stderr > 0.0:
+        return gain / stderr
+    return math.copysign(math.inf, gain) if gain else 0.0
 
 
 def quantile(probability: float, *, dof: float | None = None) -> float:

@@ -1,0 +1,115 @@
+"""`map_tasks`: the same results from every backend, and errors that name the task."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from metier.core import InputError, MissingExtraError, TaskError, derive, map_tasks, require
+
+
+def draw(task):
+    name, size = task
+    return derive(7, name, size).standard_normal(size)
+
+
+def refuse_three(task):
+    if task == 3:
+        raise ZeroDivisionError("nothing to divide")
+    return task
+
+
+def refuse_series(task):
+    if task == 1:
+        raise InputError(
+            "series is long enough", expected="30 steps", got="12 in 'ABE'", next_step="Drop it."
+        )
+    return task
+
+
+def process_id(_):
+    return os.getpid()
+
+
+TASKS = [(f"fold {i}", 3 + i) for i in range(5)]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("backend", "n_workers"), [("joblib", 1), ("joblib", 2), ("dask", 1), ("dask", 2), ("ray", 2)]
+)
+def test_every_backend_returns_the_serial_results_in_order(backend, n_workers):
+    expected = [draw(task) for task in TASKS]
+    seen = []
+    results = map_tasks(
+        draw, TASKS, backend=backend, n_workers=n_workers, progress=lambda *step: seen.append(step)
+    )
+    assert [result.tobytes() for result in results] == [value.tobytes() for value in expected]
+    assert seen == [(i, 5) for i in range(1, 6)]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("backend", ["serial", "joblib", "dask"])
+def test_failing_task_is_named(backend):
+    with pytest.raises(
+        TaskError, match=r"(?m)^task 3 \(3\) failed: ZeroDivisionError: nothing to divide$"
+    ) as info:
+        map_tasks(refuse_three, range(6), backend=backend)
+    assert info.value.index == 3
+    assert "in refuse_three" in info.value.__notes__[0]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("backend", ["serial", "joblib"])
+def test_input_error_of_a_task_stays_an_input_error_with_a_note(backend):
+    with pytest.raises(InputError, match=r"expected 30 steps, got 12 in 'ABE'") as info:
+        map_tasks(refuse_series, [0, 1, 2], backend=backend)
+    assert info.value.__notes__ == ["raised by task 1 (1)"]
+    assert info.value.got == "12 in 'ABE'"
+
+
+@pytest.mark.timeout(120)
+def test_a_running_dask_client_is_used_and_left_running():
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(processes=False, n_workers=1, dashboard_address=None) as client:
+        # Threads of this process: only the running client can give this answer.
+        assert map_tasks(process_id, [0, 1], backend="dask") == [os.getpid()] * 2
+        assert client.status == "running"
+
+
+@pytest.mark.timeout(120)
+def test_ray_failure_is_named_and_the_session_and_environment_are_put_back(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(TaskError, match=r"task 3 \(3\) failed: ZeroDivisionError"):
+        map_tasks(refuse_three, range(6), backend="ray", n_workers=1)
+    assert not ray.is_initialized()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
+    assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_no_tasks_start_nothing():
+    assert map_tasks(draw, [], backend="ray") == []
+
+
+def test_an_array_of_tasks_is_named_briefly():
+    with pytest.raises(TaskError, match=r"task 0 .{118,123} failed: TypeError"):
+        map_tasks(lambda task: None + 1, [np.arange(500).tolist()])
+
+
+def test_serial_refuses_several_workers():
+    with pytest.raises(InputError, match=r"expected n_workers=1 or None, got 4\. Choose backend=\"joblib\""):
+        map_tasks(abs, [1], n_workers=4)
+
+
+def test_unknown_backend_names_its_neighbor():
+    with pytest.raises(InputError, match=r"got 'desk'\. Did you mean 'dask'\?"):
+        map_tasks(abs, [1], backend="desk")
+
+
+def test_missing_extra_names_the_install_command():
+    with pytest.raises(MissingExtraError, match=r'pip install "metier\[dist\]"'):
+        require("no_such_package_here.sub", "dist")
