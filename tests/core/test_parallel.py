@@ -11,8 +11,8 @@ from metier.core import InputError, MissingExtraError, TaskError, derive, map_ta
 
 
 def draw(task):
-    name, size = task
-    return derive(7, name, size).standard_normal(size)
+    name, values = task
+    return values + derive(7, name).standard_normal(values.size)
 
 
 def refuse_three(task):
@@ -33,7 +33,8 @@ def process_id(_):
     return os.getpid()
 
 
-TASKS = [(f"fold {i}", 3 + i) for i in range(5)]
+# The last task and its result are large enough (16 MB) for the shared stores and warnings of the backends.
+TASKS = [(f"fold {i}", np.arange(3.0 + i)) for i in range(4)] + [("large", np.arange(2_000_000.0))]
 
 
 @pytest.mark.timeout(120)
@@ -47,6 +48,7 @@ def test_every_backend_returns_the_serial_results_in_order(backend, n_workers):
         draw, TASKS, backend=backend, n_workers=n_workers, progress=lambda *step: seen.append(step)
     )
     assert [result.tobytes() for result in results] == [value.tobytes() for value in expected]
+    assert all(result.flags.writeable for result in results)
     assert seen == [(i, 5) for i in range(1, 6)]
 
 

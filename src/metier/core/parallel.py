@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -65,7 +66,7 @@ def map_tasks(
 
     Args:
         fn: Function of one task; importable or picklable by cloudpickle where workers are processes.
-        tasks: The tasks, each picklable.
+        tasks: The tasks, each picklable; workers may see their arrays read-only.
         backend: "serial", "joblib" (processes), "dask" (local cluster) or "ray" (local, loopback). A dask
             client or ray session that is already running in this process is used as it is.
         n_workers: Workers to start, by default one per available CPU, never more than tasks.
@@ -151,7 +152,9 @@ def _joblib(fn: Callable[[Any], Any], tasks: Sequence[Any], n_workers: int) -> O
 def _dask(fn: Callable[[Any], Any], tasks: Sequence[Any], n_workers: int) -> Outcomes:
     require("distributed", "dist")
     with _dask_client(n_workers) as client:
-        futures = [client.submit(_attempt, fn, task, pure=False) for task in tasks]
+        # Scattered, because data inside a call travels through the scheduler and draws a warning.
+        shared, *inputs = client.scatter([fn, *tasks], hash=False)
+        futures = [client.submit(_attempt, shared, task, pure=False) for task in inputs]
         try:
             for future in futures:
                 yield future.result()
@@ -175,10 +178,17 @@ def _dask_client(n_workers: int) -> Iterator[Any]:
 
 def _ray(fn: Callable[[Any], Any], tasks: Sequence[Any], n_workers: int) -> Outcomes:
     with _ray_session(n_workers) as ray:
-        attempt, shared = ray.remote(_attempt), ray.put(fn)
+        attempt, shared = ray.remote(_attempt_bytes), ray.put(fn)
         references = [attempt.remote(shared, task) for task in tasks]
         for reference in references:
-            yield ray.get(reference)
+            yield pickle.loads(ray.get(reference))
+
+
+def _attempt_bytes(fn: Callable[[Any], Any], task: Any) -> bytes:
+    # As bytes, because arrays that ray hands over itself are read-only views of a store we shut down.
+    from ray import cloudpickle
+
+    return bytes(cloudpickle.dumps(_attempt(fn, task)))
 
 
 @contextmanager
