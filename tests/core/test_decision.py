@@ -101,18 +101,48 @@ def test_a_difference_without_spread_is_certain(gain, p_value, verdict):
     assert (decision.p_value, decision.verdict, decision.needed) == (p_value, verdict, 2)
 
 
-def test_needed_follows_the_formula_and_ignores_the_sign():
-    # ((1.644854 + 0.841621) / 0.25)^2 = 98.92
-    assert decide(exact(0.25, 1.0, 50)).needed == 99
-    assert decide(exact(-0.25, 1.0, 50)).needed == 99
-    assert units_needed(compare_paired(np.zeros(50), exact(0.25, 1.0, 50)), power=0.95) == 174
+def test_needed_is_the_smallest_size_that_satisfies_its_inequality():
+    from scipy.stats import t
+
+    def slow(sd_over_gain, alpha, power):
+        m = 2
+        while m < ((t.ppf(1 - alpha, m - 1) + t.ppf(power, m - 1)) * sd_over_gain) ** 2:
+            m += 1
+        return m
+
+    assert decide(exact(0.25, 1.0, 50)).needed == slow(4, 0.05, 0.8) == 101
+    assert decide(exact(-0.25, 1.0, 50)).needed == 101
+    assert decide(exact(1.0, 1.0, 50), alpha=0.01).needed == slow(1, 0.01, 0.8)
+    comparison = compare_paired(np.zeros(50), exact(0.25, 1.0, 50))
+    assert units_needed(comparison, power=0.95) == slow(4, 0.05, 0.95)
+
+
+def test_needed_approaches_the_normal_formula():
+    normal = ((1.6448536 + 0.8416212) * 100) ** 2
+    assert decide(exact(0.01, 1.0, 50)).needed == pytest.approx(normal, rel=1e-4)
+    assert decide(exact(1e-6, 1.0, 50)).needed == pytest.approx(normal * 1e8, rel=1e-6)
+    time = decide(exact(0.05, 1.0, 80), dependence="time", se="hac")
+    assert time.needed == math.ceil(80 * ((1.6448536 + 0.8416212) * time_stderr(time) / 0.05) ** 2)
+
+
+def time_stderr(decision):
+    return (decision.interval[1] - decision.gain) / 1.6448536
+
+
+@given(
+    st.lists(st.floats(-3, 3), min_size=2, max_size=12), st.sampled_from(["independent", "time", "groups"])
+)
+def test_an_undecided_comparison_needs_more_than_it_has(d, dependence):
+    labels = np.arange(len(d)) if dependence == "groups" else dependence
+    decision = decide(np.array(d), dependence=labels)
+    assert decision.verdict != "undecided" or decision.needed > decision.n
 
 
 def test_needed_counts_groups_and_time_steps():
     groups = np.repeat(range(30), 4)
     decision = decide(np.repeat(exact(0.1, 1.0, 30), 4), dependence=groups)
-    assert (decision.n, decision.unit, decision.needed) == (30, "groups", 619)
-    assert "about 619 groups would decide" in decision.reason
+    assert (decision.n, decision.unit, decision.needed) == (30, "groups", 620)
+    assert "about 620 groups would decide" in decision.reason
     decision = decide(exact(0.05, 1.0, 80), dependence="time", se="hac")
     assert (decision.unit, decision.method) == ("time steps", "hac")
     assert "time steps would decide" in decision.reason

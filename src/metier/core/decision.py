@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,16 @@ from numpy.typing import ArrayLike
 
 from .checks import non_negative, open_fraction
 from .estimate import Comparison, compare_paired, lower_tail, quantile, studentize
+from .long_run import ewc_dof
 
 POWER = 0.8
+_MANY = 1e9  # beyond this Student and normal quantiles agree
+_DOF: dict[str, Callable[[int], float | None]] = {
+    "independent": lambda m: m - 1.0,
+    "clustered": lambda m: m - 1.0,
+    "ewc": lambda m: float(ewc_dof(m)),
+    "hac": lambda m: None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +120,9 @@ def specialize_or_fall_back(
     Example:
         >>> d = specialize_or_fall_back([1.0, 1.1, 0.9, 1.0], [1.1, 1.0, 1.0, 0.95])
         >>> d.verdict, d.needed
-        ('undecided', 421)
+        ('undecided', 422)
         >>> print(d.reason.split(";")[1])
-         about 421 pairs would decide a gain of this size.
+         about 422 pairs would decide a gain of this size.
     """
     alpha = open_fraction("alpha", alpha, upper=0.5)
     margin = non_negative("margin", margin)
@@ -141,7 +151,9 @@ def specialize_or_fall_back(
 def units_needed(result: Comparison, *, alpha: float = 0.05, power: float = POWER) -> float:
     """Return the units at which a one-sided test of level alpha finds a gain of |gain| with this power.
 
-    n ((z_{1-alpha} + z_power) stderr / |gain|)^2, rounded up, at least 2; infinite for a gain of zero.
+    The smallest m >= ((t_{1-alpha} + t_power) s / |gain|)^2, with s the standard deviation per unit and
+    Student quantiles at the degrees of freedom that m units have under the comparison's own method
+    (normal ones for "hac"). An undecided comparison therefore always needs more units than it has.
 
     Args:
         result: A comparison; its gain is taken as the true gain.
@@ -149,16 +161,27 @@ def units_needed(result: Comparison, *, alpha: float = 0.05, power: float = POWE
         power: Probability of finding the gain.
 
     Returns:
-        A whole number of units (pairs, groups or time steps), or infinity.
+        A whole number of units (pairs, groups or time steps), at least 2; infinity for a gain of zero.
 
     Example:
         >>> units_needed(compare_paired([1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 4.0, 4.0]))
-        5
+        6
     """
     if result.gain == 0.0:
         return math.inf
-    distance = (quantile(1.0 - alpha) + quantile(power)) * result.unit_sd / abs(result.gain)
-    return max(2, math.ceil(distance**2))
+    ratio = result.unit_sd / abs(result.gain)
+    normal = ((quantile(1.0 - alpha) + quantile(power)) * ratio) ** 2
+    if normal > _MANY:
+        return math.ceil(normal) if math.isfinite(normal) else math.inf
+
+    def enough(m: int) -> bool:
+        dof = _DOF[result.method](m)
+        return m >= ((quantile(1.0 - alpha, dof=dof) + quantile(power, dof=dof)) * ratio) ** 2
+
+    high = max(2, math.ceil(normal))
+    while not enough(high):
+        high *= 2
+    return 2 + bisect.bisect_left(range(2, high), True, key=enough)
 
 
 def _verdict(result: Comparison, margin: float) -> str:

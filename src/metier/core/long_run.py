@@ -11,6 +11,17 @@ from .checks import finite_array
 from .errors import InputError
 
 
+def ewc_dof(n_steps: int) -> int:
+    """Return the cosines that the equal-weighted-cosine estimate averages, max(1, floor(0.4 T^(2/3))).
+
+    Example:
+        >>> ewc_dof(40), ewc_dof(200), ewc_dof(1000)
+        (4, 13, 40)
+    """
+    # T = 1000 gives 39.99999999999999 in floating point, where the formula says 40.
+    return max(1, math.floor(0.4 * math.pow(n_steps, 2.0 / 3.0) + 1e-9))
+
+
 def ewc_variances(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
     """Return the equal-weighted-cosine long-run variances of a batch, as `long_run_variance_ewc` does.
 
@@ -28,7 +39,7 @@ def ewc_variances(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
     from scipy.fft import dct
 
     T = d.shape[-1]
-    nu = max(1, math.floor(0.4 * T ** (2.0 / 3.0)))
+    nu = ewc_dof(T)
     # The cosines sum to zero, so centering changes nothing but the rounding.
     centered = d - d.mean(axis=-1, keepdims=True)
     # SciPy's type-2 transform is twice the sum of d_t cos(pi j (t - 1/2) / T).
