@@ -11,7 +11,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.errors import InputError
+from metier.core.errors import InputError, require
 
 Array = NDArray[Any]
 
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 class FrameTemplate:
     """What an output frame copies from the input frame: library, column names, types of id and time.
 
-    `id_dtype` and `time_dtype` are native pandas types for pandas frames and narwhals types otherwise.
+    `id_dtype` and `time_dtype` are native types for pandas and pyarrow frames and narwhals types otherwise.
     """
 
     kind: Any
@@ -40,7 +40,8 @@ class FrameTemplate:
         """Rebuild a template from `to_dict`."""
         values: dict[str, Any] = dict(fields)
         if values["kind"] != "pandas":
-            values |= {field: _dtype_from_text(values[field]) for field in ("id_dtype", "time_dtype")}
+            read = _arrow_type if values["kind"] == "pyarrow" else _dtype_from_text
+            values |= {field: read(values[field]) for field in ("id_dtype", "time_dtype")}
         return cls(**values)
 
     def frame(self, columns: Mapping[str, Array]) -> Any:
@@ -69,7 +70,12 @@ class FrameTemplate:
         # polars and pyarrow would keep an object array opaque
         plain = values.tolist() if values.dtype.kind == "O" else values
         series = nw.new_series(name, plain, backend=self.kind)
-        return series if dtype is None else series.cast(dtype)
+        if dtype is None:
+            return series
+        if self.kind == "pyarrow":
+            series = nw.from_native(series.to_native().cast(dtype), series_only=True)
+            return series.alias(name)
+        return series.cast(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +188,11 @@ def require_columns(frame: nw.DataFrame[Any], names: Sequence[str]) -> None:
 
 
 def column_dtype(series: nw.Series[Any]) -> Any:
-    """The type to give back: native for pandas (it knows more types), narwhals' own otherwise."""
-    return series.to_native().dtype if str(series.implementation) == "pandas" else series.dtype
+    """The type to give back: native for pandas and pyarrow, which know more types, else narwhals' own."""
+    kind = str(series.implementation)
+    if kind == "pyarrow":
+        return series.to_native().type
+    return series.to_native().dtype if kind == "pandas" else series.dtype
 
 
 def numeric(series: nw.Series[Any]) -> NDArray[np.float64]:
@@ -320,6 +329,13 @@ def run_starts(ids: nw.Series[Any]) -> NDArray[np.intp]:
             np.asarray((ids[1:] != ids[:-1]).to_numpy(), dtype=bool) if len(ids) > 1 else np.empty(0, bool)
         )
     return np.concatenate(([0], np.flatnonzero(changed) + 1)).astype(np.intp)
+
+
+def _arrow_type(text: str) -> Any:
+    pyarrow = require("pyarrow", "forecast")
+    if text.startswith("dictionary<"):
+        return pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+    return pyarrow.type_for_alias(text)
 
 
 def _dtype_from_text(text: str) -> Any:
