@@ -27,6 +27,8 @@ _VARIABLES = {
     },
 }
 
+# Groups that the page's style speaks to.
+KEPT_IDS = "reference-label"
 WIDE, NARROW = 720, 350
 
 _STYLE: dict[str, Any] = {
@@ -95,20 +97,38 @@ def blank(*, height: float, narrow: bool) -> Iterator[Drawing]:
         yield drawing
 
 
+def _drop_idle_ids(svg: str) -> str:
+    """Drop the ids that nothing refers to, and the empty groups that held them."""
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+
+    def keep(found: re.Match[str]) -> str:
+        return found[0] if found[1] in used or found[1].startswith(KEPT_IDS) else ""
+
+    return re.sub(r"\s*<g\s*/>", "", re.sub(r' id="([^"]*)"', keep, svg))
+
+
+def _own_font(found: re.Match[str]) -> str:
+    """Keep size and weight; the family is the page's."""
+    weight = f"font-weight: {found[1].strip()}; " if found[1] else ""
+    return f"{weight}font-size: {found[2]}px"
+
+
 def to_svg(drawing: Drawing, *, prefix: str) -> str:
     """Return the drawing as an `<svg>` element for inlining; `prefix` keeps its ids apart from others'."""
     buffer = io.StringIO()
     drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].rstrip()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
     view = re.search(r'viewBox="[^"]*"', svg)
     head = f'<svg {view[0] if view else ""} xmlns="http://www.w3.org/2000/svg" aria-hidden="true">'
     svg = re.sub(r"^<svg[^>]*>", head, svg)
     svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href=", "href=")
+    svg = _drop_idle_ids(svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r"font: ((?:bold |[0-9]00 )?)([0-9.]+)px [^;\"]*", _own_font, svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     return svg

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from metier.report.canvas import INK, MUTED, NARROW, SERIES, WIDE, blank, to_svg
+from metier.report.canvas import INK, KEPT_IDS, MUTED, NARROW, SERIES, WIDE, blank, to_svg
 from metier.report.numbers import decimals_for, format_number
 from metier.runs.figures import (
     Bars,
@@ -59,10 +59,16 @@ def _numbers(values: Sequence[float | None]) -> Any:
     return np.array([np.nan if v is None else v for v in values], dtype=float)
 
 
-def _curve(axes: Any, series: Series, color: str, scale: str) -> None:
+def _colors(series: Iterable[Series]) -> dict[str, str]:
+    """Give each name its color, in order; muted context takes none of them."""
+    names = dict.fromkeys(one.name for one in series if one.style != "muted")
+    return {name: SERIES[k % len(SERIES)] for k, name in enumerate(names)}
+
+
+def _curve(axes: Any, series: Series, colors: Mapping[str, str], scale: str) -> None:
+    color = MUTED if series.style == "muted" else colors[series.name]
     x = np.asarray(series.x) if _is_category(series, scale) else _positions(series.x, scale)
     y = _numbers(series.y)
-    color = MUTED if series.style == "muted" else color
     if series.low is not None and series.high is not None:
         axes.fill_between(
             x, _numbers(series.low), _numbers(series.high), color=color, alpha=0.16, linewidth=0
@@ -84,7 +90,7 @@ def _is_category(series: Series, scale: str) -> bool:
 
 
 def _references(axes: Any, references: Sequence[Reference], scale: str = "linear") -> None:
-    for reference in references:
+    for number, reference in enumerate(references):
         value = _positions([reference.value], scale if reference.axis == "x" else "linear")[0]
         line = axes.axhline if reference.axis == "y" else axes.axvline
         line(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7)
@@ -97,7 +103,14 @@ def _references(axes: Any, references: Sequence[Reference], scale: str = "linear
         else:
             at, coordinates = (value, 1), axes.get_xaxis_transform()
             where |= {"xytext": (5, -2), "ha": "left", "va": "top"}
-        axes.annotate(_clean(reference.label), at, xycoords=coordinates, **where)
+        # The page's style gives groups of this name a halo, so that a curve behind stays off the letters.
+        axes.annotate(
+            _clean(reference.label),
+            at,
+            xycoords=coordinates,
+            **where,
+            gid=f"{KEPT_IDS}-{axes.get_subplotspec().num1}-{number}",
+        )
 
 
 def _time_axis(axes: Any, narrow: bool) -> None:
@@ -126,8 +139,9 @@ def _legend(drawing: Any, axes: Any, narrow: bool) -> None:
 
 def _lines(drawing: Any, data: Lines, narrow: bool) -> None:
     axes = drawing.subplots()
-    for k, series in enumerate(data.series):
-        _curve(axes, series, SERIES[k % len(SERIES)], data.x_scale)
+    colors = _colors(data.series)
+    for series in data.series:
+        _curve(axes, series, colors, data.x_scale)
     _references(axes, data.references, data.x_scale)
     if data.x_scale == "time":
         _time_axis(axes, narrow)
@@ -144,11 +158,10 @@ def _panels(drawing: Any, data: Panels, narrow: bool) -> None:
     n_columns = 1 if narrow else max(1, min(data.columns, len(data.panels)))
     n_rows = -(-len(data.panels) // n_columns)
     grid = drawing.subplots(n_rows, n_columns, squeeze=False, sharey=data.share_y).ravel()
-    names = dict.fromkeys(series.name for panel in data.panels for series in panel.series)
-    colors = {name: SERIES[k % len(SERIES)] for k, name in enumerate(names)}
+    colors = _colors(series for panel in data.panels for series in panel.series)
     for axes, panel in zip(grid, data.panels, strict=False):
         for series in panel.series:
-            _curve(axes, series, colors[series.name], data.x_scale)
+            _curve(axes, series, colors, data.x_scale)
         _references(axes, panel.references, data.x_scale)
         if data.x_scale == "time":
             _time_axis(axes, True)
@@ -231,7 +244,7 @@ def _heatmap(drawing: Any, data: Heatmap, narrow: bool) -> None:
     finite = values[np.isfinite(values)]
     low = 0.0 if data.diverging or not finite.size else float(finite.min())
     span = float(np.abs(finite - low).max()) if finite.size else 0.0
-    digits = decimals_for(low - span / 20, low + span / 20) if span else 2
+    digits = decimals_for(low - span / 4, low + span / 4) if span else 2
     for (i, j), value in np.ndenumerate(values):
         if not np.isfinite(value):
             continue

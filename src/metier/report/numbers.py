@@ -127,7 +127,7 @@ def format_seconds(seconds: float) -> str:
     """Return a duration.
 
     Example:
-        >>> format_seconds(3.21), format_seconds(125), format_seconds(7300)
+        >>> format_seconds(3.21), format_seconds(125), format_seconds(7320)
         ('3.2 s', '2 min 5 s', '2 h 2 min')
     """
     if seconds < 60:

@@ -177,8 +177,8 @@ def whisker(paid: Paid) -> Markup:
     left = at(gain.low) if gain.low is not None else 0
     right = at(gain.high) if gain.high is not None else 200
     return Markup(
-        '<svg class="whisker" viewBox="0 0 200 22" aria-hidden="true">'
-        '<line x1="{zero}" x2="{zero}" y1="1" y2="21" class="zero"/>'
+        '<svg class="whisker" viewBox="0 0 200 34" aria-hidden="true">'
+        '<line x1="{zero}" x2="{zero}" y1="1" y2="21" class="zero"/><text x="{zero}" y="32">0</text>'
         '<line x1="{left}" x2="{right}" y1="11" y2="11" class="span"/>'
         '<circle cx="{dot}" cy="11" r="5"/></svg>'
     ).format(zero=at(0.0), left=left, right=right, dot=at(gain.value))
@@ -200,7 +200,9 @@ def load_strip(load: Sequence[float], names: Sequence[str]) -> Markup:
             Markup(rect).format(x=round(start, 2), w=round(max(width - 1, 0.4), 2), k=k % 8, t=share)
         )
         start += width
-    head = Markup('<svg class="strip" viewBox="0 0 200 12" role="img" aria-label="{}">')
+    head = Markup(
+        '<svg class="strip" viewBox="0 0 200 12" preserveAspectRatio="none" role="img" aria-label="{}">'
+    )
     return head.format(f"load: {said}") + Markup("").join(parts) + Markup("</svg>")
 
 
@@ -211,7 +213,9 @@ def gauge(specialized: Specialized) -> Markup:
         return Markup("")
     drawn = '<rect class="track" width="200" height="12"/><rect class="fill" width="{v}" height="12"/>'
     drawn += '<line class="chance" x1="{n}" x2="{n}" y1="-2" y2="14"/>' if null is not None else ""
-    return Markup(f'<svg class="strip" viewBox="0 0 200 12" aria-hidden="true">{drawn}</svg>').format(
+    return Markup(
+        f'<svg class="strip" viewBox="0 0 200 12" preserveAspectRatio="none" aria-hidden="true">{drawn}</svg>'
+    ).format(
         v=round(200 * min(1.0, max(0.0, value / ceiling)), 2),
         n=round(200 * min(1.0, max(0.0, (null or 0.0) / ceiling)), 2),
     )
