@@ -72,7 +72,9 @@ def held_out_losses(
             last = stop - steps + 1
             size = max(1, min(2048, MAX_BYTES // (8 * (last - start) * (design.n_features + len(names)))))
 
-            def score(part: slice, span: Span = (start, last), fold: Mapping[str, PanelModel] = fold) -> _Sums:
+            def score(
+                part: slice, span: Span = (start, last), fold: Mapping[str, PanelModel] = fold
+            ) -> _Sums:
                 return _score(design, part, span, fold, loss, steps, active, groups, n_groups)
 
             totals = over_blocks(score, chunks(design.n_series, size))
@@ -119,7 +121,9 @@ def _score(
     start, stop = span
     valid = origin_valid(design, part, start, stop, step=steps) & active[part][:, None]
     offsets = [model.offsets_for(part) for model in fold.values()]
-    stacked = None if offsets[0] is None else np.stack([o for o in offsets if o is not None], axis=-1)[:, :, None]
+    stacked = (
+        None if offsets[0] is None else np.stack([o for o in offsets if o is not None], axis=-1)[:, :, None]
+    )
     total = np.zeros((*valid.shape, len(fold)))
     for h, forecasts in enumerate(_forecasts(design, part, span, fold, steps), start=1):
         residual = targets(design, part, start, stop, step=h)[:, :, None] - forecasts

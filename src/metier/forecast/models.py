@@ -113,7 +113,8 @@ def _fit_divisions(criterion: Criterion, divisions: Sequence[Division]) -> list[
     if not divisions:
         return []
     keys = tuple(
-        RunKey(window=i, n_clusters=d.n_clusters, start=0, shrinkage=d.shrinkage) for i, d in enumerate(divisions)
+        RunKey(window=i, n_clusters=d.n_clusters, start=0, shrinkage=d.shrinkage)
+        for i, d in enumerate(divisions)
     )
     stack = Stack(keys=keys)
     labels = np.array([d.labels for d in divisions], dtype=np.int16)

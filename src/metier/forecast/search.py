@@ -40,6 +40,7 @@ class Found:
         base_loss: (windows,) mean loss of the global model on each assignment window.
     """
 
+    search: Search
     table: GramTable
     criterion: Criterion
     prior: Prior
@@ -88,7 +89,7 @@ class Search:
         strength = local_strength(table, table.design.n_features, share=LOCAL_SHARE)
         local = local_models(table, prior.theta, penalty=self.penalty, strength=strength)
         n_windows = len(table.windows) - 1
-        keys = self._keys(n_windows)
+        keys = self._keys(n_windows, table.n_active)
         base_loss = _base_losses(criterion, base, n_windows, table.active)
         runs = self._run_all(criterion, keys, base, local, progress) if keys else []
         partitions = tuple(
@@ -96,6 +97,7 @@ class Search:
             for w in range(n_windows)
         )
         return Found(
+            search=self,
             table=table,
             criterion=criterion,
             prior=prior,
@@ -121,11 +123,12 @@ class Search:
             table=table, prior=prior, loss=self.loss, horizons=self.horizons, assign_on=self.assign_on
         )
 
-    def _keys(self, n_windows: int) -> list[RunKey]:
+    def _keys(self, n_windows: int, n_active: int) -> list[RunKey]:
         return sorted(
             RunKey(window=w, n_clusters=k, start=s, shrinkage=g)
             for w in range(n_windows)
             for k in self.n_clusters
+            if k <= n_active
             for s in range(self.n_starts)
             for g in self.shrinkage
         )
@@ -167,7 +170,9 @@ class Search:
 
     def _random_labels(self, keys: list[RunKey], n_series: int) -> Labels:
         rows = [
-            derive(self.rng, "labels", key.window, key.start, key.n_clusters).integers(key.n_clusters, size=n_series)
+            derive(self.rng, "labels", key.window, key.start, key.n_clusters).integers(
+                key.n_clusters, size=n_series
+            )
             for key in keys
         ]
         return np.array(rows, dtype=np.int16)
