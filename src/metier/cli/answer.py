@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,8 @@ def only_stderr() -> Iterator[int]:
     real = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield real
+        with redirect_stdout(sys.stderr):
+            yield real
     finally:
         sys.stdout.flush()
         os.dup2(real, 1)

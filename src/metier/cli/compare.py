@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A run, or its folder over seeds.", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="The run to compare it with.", show_default=False)],
-    level: Annotated[float, typer.Option("--level", help="Coverage of the intervals.")] = 0.95,
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="A run, or its folder over seeds.", show_default=False)
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The run to compare it with.", show_default=False)],
+    level: Annotated[float, typer.Option("--level", metavar="P", help="Coverage of the intervals.")] = 0.95,
     as_json: AsJson = False,
 ) -> Answer:
     """Compare two runs of a study, paired by seed and data."""

@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Where to write.", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="PATH", help="Where to write.", show_default=False)
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The seed that every random stream derives from.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, help="The seed that every random stream derives from.")
+]
 
 
 def parse_settings(settings: list[str]) -> dict[str, str]:

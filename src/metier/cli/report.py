@@ -13,15 +13,16 @@ from metier.cli.options import AsJson, Out
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders that hold some.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="RUN", help="Run folders, or folders that hold some.", show_default=False),
     ],
     out: Out = None,
     title: Annotated[
-        str | None, typer.Option("--title", help="The page's title.", show_default=False)
+        str | None, typer.Option("--title", metavar="TEXT", help="The page's title.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> Answer:
-    """Write the report of finished runs as one self-contained HTML page."""
+    """Write finished runs as one HTML page."""
     from metier.report import write_report
     from metier.runs import find_runs
 

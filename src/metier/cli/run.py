@@ -13,8 +13,10 @@ from metier.cli.options import AsJson, Out, Resume, Seed, choose_folder, parse_s
 
 
 def run(
-    study: Annotated[str, typer.Argument(help="A study's name; see `metier list`.", show_default=False)],
-    size: Annotated[str, typer.Option("--size", help="tour, standard or full.")] = "tour",
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study's name; see `metier list`.", show_default=False)
+    ],
+    size: Annotated[str, typer.Option("--size", metavar="SIZE", help="tour, standard or full.")] = "tour",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -22,7 +24,9 @@ def run(
         ),
     ] = None,
     seed: Seed = 0,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from --seed on.")] = 1,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds, from --seed on.")
+    ] = 1,
     out: Out = None,
     resume: Resume = False,
     as_json: AsJson = False,
