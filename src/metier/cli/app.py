@@ -68,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words:
         words = ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        # A minus sign must not break a terminal that has no such letter.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     if "--json" not in words:
         document, code = _guarded(words)
         return code

@@ -56,3 +56,4 @@ class LiveProgress:
                 self._bars.advance(task)
         finally:
             self._bars.remove_task(task)
+            self._bars.refresh()

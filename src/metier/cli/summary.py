@@ -65,9 +65,12 @@ def measured_text(measured: Measured) -> str:
 
 def summary_table(results: Sequence[Result]) -> Any:
     """Return a rich table of every result's answers, for the end of the tour."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="Did specializing pay?", title_justify="left", show_lines=True)
+    table = Table(
+        title="Did specializing pay?", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
     for name in ("study", "divided", "specialized", "paid", "claims"):
         table.add_column(name, overflow="fold", ratio=None if name == "study" else 1)
     for result in results:

@@ -42,9 +42,9 @@ def tour(
                 _one(name, position, folder, seed, resume, bool(only), progress, results, skipped)
             folders = [folder / name for name in results]
             page = write_report(folders, folder / "report.html", title="metier tour") if results else None
-            if results:
-                progress.console.print()
-                progress.console.print(summary_table(list(results.values())))
+        if results:
+            progress.console.print()
+            progress.console.print(summary_table(list(results.values())))
     except KeyboardInterrupt:
         raise RunInterruptedError(_resume_command(only, seed, folder)) from None
     for name, reason in skipped.items():
