@@ -1,0 +1,180 @@
+"""The public names and their keywords, as other programs call them: fixed, free to grow."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+import metier
+from metier.forecast import ClusterForecaster
+
+REQUIRED = inspect.Parameter.empty
+
+SIGNATURES = {
+    "Assignment.from_labels": (("labels", REQUIRED), ("n_specialists", None)),
+    "Assignment.from_weights": (("W", REQUIRED),),
+    "Assignment.relabel": (("perm", REQUIRED),),
+    "Assignment.merge": (("groups", REQUIRED),),
+    "information": (
+        ("contexts", REQUIRED),
+        ("specialists", REQUIRED),
+        "*",
+        ("given", None),
+        ("groups", None),
+        ("permutations", 199),
+        ("rng", 0),
+    ),
+    "compare_paired": (
+        ("a", REQUIRED),
+        ("b", REQUIRED),
+        "*",
+        ("dependence", "independent"),
+        ("level", 0.95),
+    ),
+    "specialize_or_fall_back": (
+        ("loss_specialists", REQUIRED),
+        ("loss_generalist", REQUIRED),
+        "*",
+        ("dependence", "independent"),
+        ("alpha", 0.05),
+        ("margin", 0.0),
+    ),
+    "forecast.ClusterForecaster": (
+        "*",
+        ("model", "ridge"),
+        ("n_clusters", "auto"),
+        ("lags", 24),
+        ("season_length", None),
+        ("horizon", 1),
+        ("strategy", "recursive"),
+        ("loss", "squared"),
+        ("quantiles", (0.1, 0.5, 0.9)),
+        ("gate", "crossfit"),
+        ("se", "ewc"),
+        ("alpha", 0.05),
+        ("scope", "whole"),
+        ("assign_on", "val"),
+        ("val_size", 0.2),
+        ("shrinkage", "auto"),
+        ("freq", None),
+        ("id_col", "unique_id"),
+        ("time_col", "ds"),
+        ("target_col", "y"),
+        ("backend", "serial"),
+        ("rng", 0),
+    ),
+    "forecast.ClusterForecaster.fit": (("df", REQUIRED),),
+    "forecast.ClusterForecaster.predict": (("h", None), "*", ("level", None), ("future", None)),
+    "forecast.ClusterForecaster.cross_validation": (
+        ("df", REQUIRED),
+        "*",
+        ("h", None),
+        ("n_windows", 1),
+        ("step_size", None),
+    ),
+}
+
+CHOICES = {
+    "strategy": ("recursive", "direct"),
+    "loss": ("squared", "huber", "pinball"),
+    "gate": ("crossfit", "mean", "paper", "none"),
+    "se": ("ewc", "hac"),
+    "scope": ("whole", "cluster"),
+    "assign_on": ("val", "train", "both"),
+    "backend": ("serial", "joblib", "dask", "ray"),
+}
+
+
+def find(dotted):
+    found = metier
+    for name in dotted.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def parameters_of(dotted):
+    return {name: p for name, p in inspect.signature(find(dotted)).parameters.items() if name != "self"}
+
+
+@pytest.mark.parametrize("dotted", SIGNATURES)
+def test_signature_should_keep_its_promise(dotted):
+    parameters, keyword_only = parameters_of(dotted), False
+    for entry in SIGNATURES[dotted]:
+        if entry == "*":
+            keyword_only = True
+            continue
+        name, default = entry
+        assert name in parameters, f"{dotted} lost {name}"
+        assert parameters[name].default == default, f"{dotted}({name}=...) changed its default"
+        assert (parameters[name].kind is inspect.Parameter.KEYWORD_ONLY) == keyword_only, name
+
+
+@pytest.mark.parametrize("dotted", SIGNATURES)
+def test_additions_should_be_optional(dotted):
+    promised = {entry[0] for entry in SIGNATURES[dotted] if entry != "*"}
+    added = {name: p for name, p in parameters_of(dotted).items() if name not in promised}
+    assert [name for name, p in added.items() if p.default is REQUIRED] == []
+
+
+def test_top_level_names_should_be_there():
+    promised = {"Assignment", "information", "compare_paired", "specialize_or_fall_back", "forecast", "data"}
+    assert promised <= set(metier.__all__)
+    assert all(getattr(metier, name) is not None for name in metier.__all__)
+    assert set(metier.__all__) <= set(dir(metier))
+
+
+def test_an_unknown_name_should_say_what_there_is():
+    with pytest.raises(AttributeError, match=r"no attribute 'assignment'; it has Assignment, .*forecast"):
+        metier.assignment  # noqa: B018
+
+
+def test_assignment_should_have_its_attributes():
+    a = metier.Assignment.from_weights([[0.5, 0.5], [1.0, 0.0]])
+    assert a.weights.shape == (2, 2)
+    assert a.labels.tolist() == [0, 0]
+    assert a.load.tolist() == [0.75, 0.25]
+    assert a.information == pytest.approx(a.breadth - a.indecision)
+
+
+def test_information_should_have_its_attributes():
+    result = metier.information([0, 0, 1, 1] * 5, [0, 0, 1, 1] * 5)
+    assert result.value == pytest.approx(np.log(2))
+    assert result.value == pytest.approx(result.ceiling)
+    assert result.null_mean < result.value
+    assert result.null_sd > 0
+    assert result.p_value == 1 / 200
+
+
+def test_comparison_and_decision_should_have_their_attributes():
+    a, b = [1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 4.0, 4.0]
+    c = metier.compare_paired(a, b)
+    assert (c.gain, c.n) == (0.5, 4)
+    assert c.interval[0] < c.gain < c.interval[1]
+    assert c.stderr > 0
+    d = metier.specialize_or_fall_back(a, b)
+    assert d.verdict in ("pays", "hurts", "equivalent", "undecided")
+    assert d.adopt is (d.verdict == "pays")
+    assert d.needed == 6
+    assert d.gain == c.gain
+    assert str(d.n) in d.reason
+    assert 0 < d.p_value < 1
+    assert d.interval[0] < d.gain < d.interval[1]
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in CHOICES for value in CHOICES[name]])
+def test_every_promised_choice_should_be_accepted(name, value):
+    from metier.forecast.settings import pipeline_of
+
+    forecaster = ClusterForecaster(**{name: value})
+    assert pipeline_of(forecaster, n_series=40, report=lambda stage, done, total: None) is not None
+
+
+def test_forecaster_should_have_its_attributes():
+    promised = {"assignment_", "decision_", "loss_matrix_", "candidates_"}
+    methods = {"fit", "predict", "cross_validation"}
+    assert promised | methods <= set(dir(ClusterForecaster))
+    assert set(ClusterForecaster().get_params()) >= {
+        entry[0] for entry in SIGNATURES["forecast.ClusterForecaster"] if entry != "*"
+    }
