@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from metier.core import Assignment, Decision, InputError, open_fraction, positive_int
 from metier.forecast.calendar import calendar_features
 from metier.forecast.candidates import Data
+from metier.forecast.describe import ClusterDescription, describe_fitted
 from metier.forecast.design import Design
 from metier.forecast.gate import Candidate, GateReport
 from metier.forecast.models import PanelModel
@@ -295,6 +296,11 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         """Rows (cluster, level, share of held-out values inside, values)."""
         calibration = self._fit_result().calibration
         return () if calibration is None else calibration.coverage
+
+    def describe(self) -> tuple[ClusterDescription, ...]:
+        """The clusters that were found, in numbers and words, whether they were adopted or not."""
+        self._fitted_panel()
+        return describe_fitted(self)
 
     def _window(
         self, panel: Panel, cutoff: int, steps: int, level: Sequence[float] | None
