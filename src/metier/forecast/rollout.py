@@ -21,9 +21,9 @@ def linear_rollout(
     features.
 
     Args:
-        theta: one (1 | n, d, M) array for a recursive model, or `steps` of them for a direct one.
+        theta: one (1 | n, d, M) array for a recursive model, or one per fitted step for a direct one.
     """
-    if len(theta) == steps and steps > 1:
+    if len(theta) > 1:
         return [
             np.matmul(_features(design.at_horizon(h + 1), series, start + h, stop + h), theta[h])
             for h in range(steps)
