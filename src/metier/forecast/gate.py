@@ -197,8 +197,10 @@ class Judge:
     def _like_paper(self, held: HeldOut, plan: FoldPlan, n_clusters: int) -> GateReport:
         """Per-cluster means over the same VAL that assigned the series."""
         special, base = held.names.index("clustered"), held.names.index("global")
-        means = np.nanmean(held.by_group, axis=0)
-        keep = paper_fallback(means[:, special], means[:, base])
+        judged = ~np.isnan(held.by_group).any(axis=2)
+        count = judged.sum(axis=0)
+        means = np.where(judged[:, :, None], held.by_group, 0.0).sum(axis=0) / np.maximum(count, 1)[:, None]
+        keep = paper_fallback(means[:, special], means[:, base]) & (count > 0)
         by_cluster = []
         for k in range(n_clusters):
             gain = float(means[k, base] - means[k, special])
