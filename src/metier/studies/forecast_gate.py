@@ -1,0 +1,182 @@
+"""Study `forecast-gate`: how often does each gate adopt specialists, with regimes and without?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from metier.runs import Result, Run
+from metier.studies.base import Progress, Study
+
+TITLE = "Forecasting: does the gate keep one model where there is nothing to divide?"
+QUESTION = (
+    "How often does each gate adopt specialists on panels without regimes, from which known gain on does it "
+    "find them, and are the regimes it finds the true ones?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateConfig:
+    """What the study simulates.
+
+    Args:
+        loss: of the panels without regimes and of the power curve.
+        homogeneous_seeds: panels without regimes, per size.
+        separations: of the three regimes of the power curve.
+        power_seeds: panels per separation; the same innovations at every separation.
+        recovery_loss: of the panels with two and four regimes.
+        recovery_seeds: panels per such design.
+        noise_seeds: panels that differ in the shape of their noise only.
+        n_test: TEST steps.
+    """
+
+    loss: Literal["squared", "huber"] = "squared"
+    homogeneous_seeds: int = 120
+    separations: tuple[float, ...] = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
+    power_seeds: int = 40
+    recovery_loss: Literal["squared", "huber"] = "huber"
+    recovery_seeds: int = 10
+    noise_seeds: int = 10
+    n_test: int = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One design with one setting of the forecaster; `key` is its name in the journal."""
+
+    key: str
+    design: str
+    n_seeds: int
+    loss: str
+    separation: float | None = None
+    anomalies: bool = False
+    lags: int = 8
+    n_clusters: int = 4
+
+
+HOMOGENEOUS = ("homogeneous", "small_homogeneous")
+POWER_DESIGN = "weak"
+
+
+def cases(config: GateConfig) -> Iterator[Case]:
+    """Every case of the study, the panels without regimes first."""
+    for design in HOMOGENEOUS:
+        yield Case(key=design, design=design, n_seeds=config.homogeneous_seeds, loss=config.loss)
+    for separation in config.separations:
+        yield Case(
+            key=f"power-{separation:g}",
+            design=POWER_DESIGN,
+            n_seeds=config.power_seeds,
+            loss=config.loss,
+            separation=separation,
+        )
+    regimes = Case(key="strong", design="strong", n_seeds=config.recovery_seeds, loss=config.recovery_loss)
+    yield regimes
+    yield replace(regimes, key="medium", design="medium")
+    yield replace(regimes, key="medium-anomalies", design="medium", anomalies=True)
+    noise = Case(
+        key="noise-pinball",
+        design="noise_shape",
+        n_seeds=config.noise_seeds,
+        loss="pinball",
+        lags=4,
+        n_clusters=2,
+    )
+    yield noise
+    yield replace(noise, key="noise-huber", loss="huber")
+    yield replace(noise, key="noise-control", design="noise_shape_control")
+
+
+def run_study(config: GateConfig, run: Run, progress: Progress) -> Result:
+    """Run every trial as a cell of its own, then state what they show."""
+    trials: dict[str, list[dict[str, Any]]] = {}
+    for case in cases(config):
+        progress.stage(_aim(case))
+        seeds = progress.track(range(case.n_seeds), case.key, total=case.n_seeds)
+        trials[case.key] = [_trial(case, k, config, run) for k in seeds]
+    from metier.studies.gate_findings import findings
+
+    return findings(config, trials, run, title=TITLE, question=QUESTION)
+
+
+def _trial(case: Case, replicate: int, config: GateConfig, run: Run) -> dict[str, Any]:
+    def work() -> dict[str, Any]:
+        from metier.core import derive_seed
+        from metier.studies.gate_trials import run_trial
+
+        return run_trial(
+            case.design,
+            seed=derive_seed(run.seed, run.study, "replicate", replicate),
+            loss=case.loss,
+            lags=case.lags,
+            n_clusters=case.n_clusters,
+            separation=case.separation,
+            anomalies=case.anomalies,
+            n_test=config.n_test,
+        )
+
+    trial: dict[str, Any] = run.cell(f"{case.key}/seed-{replicate}", work)
+    return trial
+
+
+def _aim(case: Case) -> str:
+    """What a case is for, in one line."""
+    if case.design in HOMOGENEOUS:
+        return f"{case.key}: panels without regimes, where adopting is an error"
+    if case.separation is not None:
+        return f"three regimes at separation {case.separation:g}: how often are they adopted?"
+    if case.design.startswith("noise"):
+        return f"{case.key}: series that differ in the shape of their noise, or not at all"
+    return f"{case.key}: are the regimes found, and is their gain?"
+
+
+STUDY = Study(
+    name="forecast-gate",
+    family="forecast",
+    title=TITLE,
+    question=QUESTION,
+    sizes={
+        "tour": GateConfig(
+            homogeneous_seeds=4,
+            separations=(0.25, 0.5),
+            power_seeds=3,
+            recovery_loss="squared",
+            recovery_seeds=2,
+            noise_seeds=2,
+        ),
+        "standard": GateConfig(),
+        "full": GateConfig(
+            homogeneous_seeds=500,
+            separations=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5),
+            power_seeds=200,
+            recovery_seeds=50,
+            noise_seeds=50,
+        ),
+    },
+    run=run_study,
+    claims=(
+        "size-100-series",
+        "size-24-series",
+        "same-val-adopts-nothing-real",
+        "same-val-harms",
+        "power-at-5-percent",
+        "strong-regimes",
+        "strong-gain",
+        "medium-gain",
+        "anomalies-gain",
+        "noise-shape-by-pinball",
+        "noise-shape-by-huber",
+        "noise-control",
+    ),
+    paired_on=(
+        "loss",
+        "homogeneous_seeds",
+        "separations",
+        "power_seeds",
+        "recovery_loss",
+        "recovery_seeds",
+        "noise_seeds",
+        "n_test",
+    ),
+)
