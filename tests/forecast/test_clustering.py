@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from slow_reference import naive_data, naive_recursion, random_design, table_of
 
-from metier.forecast.clustering import Partition, cluster
+from metier.forecast.clustering import MAX_ITERATIONS, Partition, cluster
 from metier.forecast.criterion import GramCriterion, RowCriterion, prior_from
 from metier.forecast.design import Design
 from metier.forecast.losses import ForecastLoss, huber, pinball
@@ -50,7 +50,9 @@ def criterion_of(
 
 def run(criterion: Any, keys: list[RunKey], labels: Any) -> list[Partition]:
     start = np.array(labels, dtype=np.int16)
-    return cluster(criterion, keys, seeds=None, labels=start, active=criterion.table.active)
+    return cluster(
+        criterion, keys, seeds=None, labels=start, active=criterion.table.active, patience=MAX_ITERATIONS
+    )
 
 
 def naive_cluster(

@@ -16,7 +16,6 @@ from metier.forecast.learned import TargetScale, fit_learned
 from metier.forecast.models import Division, LinearModel, PanelModel, fit_linear
 from metier.forecast.scaling import Scaling, fit_scaling
 from metier.forecast.search import Found, Search
-from metier.forecast.seeding import feature_clusters, random_balanced
 
 Floats = NDArray[np.float64]
 Report = Callable[[str, int, int], None]
@@ -53,14 +52,10 @@ class Data:
 
 def divisions_of(found: Found, partition: Partition) -> list[Division]:
     """The partition, then as many clusters by features and at random."""
-    k, active = partition.n_clusters, found.table.active
-    feature, random = (np.zeros(len(active), dtype=np.int16) for _ in range(2))
-    seed, n_lags = found.search.rng, len(found.table.design.lags)
-    feature[active] = feature_clusters(found.local[active], n_lags, n_clusters=k, rng=seed)
-    random[active] = random_balanced(found.table.n_active, n_clusters=k, rng=seed)
+    k = partition.n_clusters
     return [
         Division(labels=labels, n_clusters=k, shrinkage=partition.key.shrinkage)
-        for labels in (partition.labels, feature, random)
+        for labels in (partition.labels, *found.baselines[k])
     ]
 
 

@@ -12,9 +12,9 @@ cluster's normal equations are one (P, N)(N, K) product with the one-hot labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from metier.core import map_tasks
 from metier.forecast.design import Design, shifted_view
 from metier.forecast.folds import Span, segments
-from metier.forecast.threads import over_blocks
+from metier.forecast.threads import over_blocks, single_threaded_blas
 
 Floats = NDArray[np.float64]
 Out = TypeVar("Out")
@@ -125,6 +125,12 @@ def _shifted_gram(design: Design, start: int, stop: int) -> Floats:
                 total += y[head] * y[head - difference] - y[tail] * y[tail - difference]
             reached = delay
             out[position[i, j]] = total
+    total, reached = at(0).sum(axis=0), 0
+    for i, delay in enumerate(delays):
+        for step in range(reached, delay):
+            total += y[start - 1 - step - origin] - y[stop - 1 - step - origin]
+        reached = delay
+        out[position[i, -1]] = total
     _known_sums(out, position, design, [at(delay) for delay in delays], start, stop)
     return out
 
@@ -132,12 +138,13 @@ def _shifted_gram(design: Design, start: int, stop: int) -> Floats:
 def _known_sums(
     out: Floats, position: NDArray[np.intp], design: Design, lagged: list[Floats], start: int, stop: int
 ) -> None:
-    """Fill the sums that involve known features: own exogenous columns, calendar, intercept."""
+    """Fill the other sums that involve known features: own exogenous columns, calendar, intercept."""
     common = np.column_stack([design.common[start:stop], np.ones(stop - start)])
+    calendar = np.ascontiguousarray(common[:, :-1].T)
     own = None if design.own is None else design.own[:, start:stop]
     first_own, first_common = len(lagged), len(lagged) + design.n_own
     for i, y in enumerate(lagged):
-        out[position[i, first_common:]] = common.T @ y
+        out[position[i, first_common:-1]] = calendar @ y
         if own is not None:
             out[position[i, first_own:first_common]] = np.einsum("tn,nte->en", y, own)
     for i in range(design.n_own if own is not None else 0):
@@ -203,13 +210,19 @@ class GramTable:
         backend: str = "serial",
         keep: bool = True,
     ) -> GramTable:
-        """One pass over the data; `map_tasks` spreads the series over workers."""
+        """One pass over the data; `map_tasks` spreads the series over workers ("serial": over threads)."""
         table = cls(design=design, windows=tuple(windows), active=active, stored=None)
         if not keep:
             return table
-        tasks = [(design.take(part), active[part], table.windows, part) for part in chunks(design.n_series)]
-        blocks = map_tasks(_build_block, tasks, backend=backend)
-        return cls(design=design, windows=table.windows, active=active, stored=tuple(blocks))
+        if backend == "serial":
+            with single_threaded_blas():
+                return replace(table, stored=tuple(over_blocks(table._build, chunks(design.n_series))))
+        tasks = [table._task(part) for part in chunks(design.n_series)]
+        return replace(table, stored=tuple(map_tasks(_build_block, tasks, backend=backend)))
+
+    def take(self, series: NDArray[np.intp]) -> GramTable:
+        """The table of some series, in memory."""
+        return GramTable.build(self.design.take(series), self.windows, active=self.active[series])
 
     def map(self, fn: Callable[[Block], Out]) -> list[Out]:
         """[fn(block) ...] in series order, over threads."""
@@ -218,7 +231,10 @@ class GramTable:
         return over_blocks(lambda part: fn(self._build(part)), chunks(self.design.n_series))
 
     def _build(self, part: slice) -> Block:
-        return _build_block((self.design.take(part), self.active[part], self.windows, part))
+        return _build_block(self._task(part))
+
+    def _task(self, part: slice) -> _Task:
+        return self.design.take(part), self.active[part], self.windows, part
 
     def total(self, window: int) -> Floats:
         """Sum over all active series, (P,)."""
@@ -235,17 +251,28 @@ def chunks(n_series: int, size: int = CHUNK) -> list[slice]:
     return [slice(a, min(a + size, n_series)) for a in range(0, n_series, size)]
 
 
-def _build_block(task: tuple[Design, NDArray[np.bool_], tuple[tuple[Span, ...], ...], slice]) -> Block:
+_Task: TypeAlias = tuple[Design, NDArray[np.bool_], tuple[tuple[Span, ...], ...], slice]
+
+
+def _build_block(task: _Task) -> Block:
     design, active, windows, series = task
     spans, members = segments(list(windows))
     parts = [packed_gram(design, a, b) for a, b in spans]
     counts = [design.valid(slice(None), a, b).sum(axis=1) for a, b in spans]
-    sums = []
-    for member in members:
-        total = np.sum([parts[j] for j in member], axis=0) if member else np.zeros_like(parts[0])
-        total[:, ~active] = 0.0
-        sums.append(total)
+    for part in parts:
+        part[:, ~active] = 0.0
+    sums = [_united(parts, member) for member in members]
     rows = np.array(
         [np.sum([counts[j] for j in m], axis=0) if m else np.zeros(design.n_series) for m in members]
     )
     return Block(series=series, sums=tuple(sums), rows=rows.astype(np.int64))
+
+
+def _united(parts: list[Floats], member: list[int]) -> Floats:
+    """Sums over several spans; a single span is shared, not copied."""
+    if not member:
+        return np.zeros_like(parts[0])
+    total = parts[member[0]]
+    for j in member[1:]:
+        total = total + parts[j]
+    return total

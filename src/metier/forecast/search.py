@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,13 @@ from metier.forecast.criterion import TRAIN, Criterion, GramCriterion, Models, P
 from metier.forecast.gram import GramTable
 from metier.forecast.losses import ForecastLoss
 from metier.forecast.ridge import LOCAL_SHARE
-from metier.forecast.seeding import local_models, local_strength, seed_chains
+from metier.forecast.seeding import (
+    feature_clusters,
+    local_models,
+    local_strength,
+    random_balanced,
+    seed_chains,
+)
 from metier.forecast.stack import Labels, RunKey, Stack
 from metier.forecast.threads import single_threaded_blas
 
@@ -22,6 +28,9 @@ Floats = NDArray[np.float64]
 
 CLUSTER_PRICE = 0.1
 """gamma: a partition pays gamma * K / N of the global loss for its K clusters (untuned)."""
+
+MAX_SEARCH_SERIES = 20_000
+"""Series beyond which clusters, shrinkage and start are chosen on a sample."""
 
 AUTO_CLUSTERS = (2, 3, 4, 6, 8)
 AUTO_SHRINKAGE = (0.0, 1.0, 4.0)
@@ -36,8 +45,11 @@ class Found:
         local: (N, d) each series' own TRAIN model.
         partitions: the chosen run of each assignment window (all of VAL first), or None where the panel
             has too few series to divide.
-        runs: every run of the search.
-        base_loss: (windows,) mean loss of the global model on each assignment window.
+        runs: every run of the search, over the sampled series where there is a sample.
+        base_loss: (windows,) mean loss of the global model on each assignment window, of the same series.
+        sample: (n,) series on which (K, g, start) were chosen, or None for all.
+        baselines: number of clusters of a partition -> labels (N,) of as many clusters by features and at
+            random; zero for inactive series.
     """
 
     search: Search
@@ -49,11 +61,16 @@ class Found:
     partitions: tuple[Partition | None, ...]
     runs: tuple[Partition, ...]
     base_loss: Floats
+    sample: NDArray[np.intp] | None
+    baselines: Mapping[int, tuple[Labels, Labels]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
     """The candidates of a clustering search and how they are judged.
+
+    A panel of more than `max_search_series` series is searched on a sample of so many, drawn without a look
+    at the values and shared by all windows; the chosen run of each window then continues on all series.
 
     Args:
         n_clusters: numbers of clusters K to try.
@@ -65,6 +82,7 @@ class Search:
         assign_on: "val", "train" or "both".
         penalty: ridge penalty lam on the standardized scale.
         rng: seed; every window, start and K draws from its own stream.
+        max_search_series: series on which (K, g, start) are chosen.
     """
 
     n_clusters: tuple[int, ...]
@@ -77,6 +95,7 @@ class Search:
     penalty: float = 1.0
     rng: int = 0
     max_iterations: int = MAX_ITERATIONS
+    max_search_series: int = MAX_SEARCH_SERIES
 
     def run(self, table: GramTable, *, progress: Callable[[int, int], None] | None = None) -> Found:
         """Search all windows of the table side by side; no window sees another's rows or state."""
@@ -89,13 +108,18 @@ class Search:
         strength = local_strength(table, table.design.n_features, share=LOCAL_SHARE)
         local = local_models(table, prior.theta, penalty=self.penalty, strength=strength)
         n_windows = len(table.windows) - 1
-        keys = self._keys(n_windows, table.n_active)
-        base_loss = _base_losses(criterion, base, n_windows, table.active)
-        runs = self._run_all(criterion, keys, base, local, progress) if keys else []
-        partitions = tuple(
-            _choose([p for p in runs if p.key.window == w], float(base_loss[w]), table.n_active)
+        sample = self._sample(table)
+        part, part_local = (table, local) if sample is None else (table.take(sample), local[sample])
+        searched = criterion if sample is None else self._criterion(part, prior)
+        keys = self._keys(n_windows, part.n_active)
+        base_loss = _base_losses(searched, base, n_windows, part.n_active)
+        runs = self._run_all(searched, keys, base, part_local, progress) if keys else []
+        chosen = [
+            _choose([p for p in runs if p.key.window == w], float(base_loss[w]), part.n_active)
             for w in range(n_windows)
-        )
+        ]
+        if sample is not None and keys:
+            chosen = self._continued(criterion, [p for p in chosen if p is not None], progress)
         return Found(
             search=self,
             table=table,
@@ -103,10 +127,52 @@ class Search:
             prior=prior,
             base=base,
             local=local,
-            partitions=partitions,
+            partitions=tuple(chosen),
             runs=tuple(runs),
             base_loss=base_loss,
+            sample=sample,
+            baselines={p.n_clusters: self._baselines(table, local, p.n_clusters) for p in chosen if p},
         )
+
+    def _sample(self, table: GramTable) -> NDArray[np.intp] | None:
+        if table.n_active <= self.max_search_series:
+            return None
+        stream = derive(self.rng, "search series")
+        drawn = stream.choice(np.flatnonzero(table.active), size=self.max_search_series, replace=False)
+        return np.sort(drawn).astype(np.intp)
+
+    def _continued(
+        self,
+        criterion: GramCriterion | RowCriterion,
+        chosen: list[Partition],
+        progress: Callable[[int, int], None] | None,
+    ) -> list[Partition | None]:
+        """The chosen run of every window, continued from its models on all series."""
+        theta = np.concatenate([p.theta for p in chosen])
+        offsets = [p.offsets for p in chosen if p.offsets is not None]
+        seeds = Models(
+            theta=theta,
+            offsets=np.concatenate(offsets, axis=1) if offsets else None,
+            empty=np.zeros(len(theta), dtype=bool),
+        )
+        return list(
+            cluster(
+                criterion,
+                [replace(p.key, n_clusters=p.n_clusters) for p in chosen],
+                seeds=seeds,
+                active=criterion.table.active,
+                max_iterations=self.max_iterations,
+                progress=progress,
+            )
+        )
+
+    def _baselines(self, table: GramTable, local: Floats, n_clusters: int) -> tuple[Labels, Labels]:
+        active = table.active
+        feature, random = (np.zeros(len(active), dtype=np.int16) for _ in range(2))
+        n_lags = len(table.design.lags)
+        feature[active] = feature_clusters(local[active], n_lags, n_clusters=n_clusters, rng=self.rng)
+        random[active] = random_balanced(table.n_active, n_clusters=n_clusters, rng=self.rng)
+        return feature, random
 
     def criterion(self, table: GramTable) -> tuple[GramCriterion | RowCriterion, Models]:
         """The criterion of this loss and the global model under it."""
@@ -159,7 +225,7 @@ class Search:
         )
 
     def _seed_models(self, table: GramTable, keys: list[RunKey], base: Models, local: Floats) -> Models:
-        """Local models of the seed series as the first clusters; runs of one (window, start) share a chain."""
+        """Local models of the seed series start the clusters; runs of one (window, start) share a chain."""
         chains = sorted({(key.window, key.start) for key in keys})
         rngs = [derive(self.rng, "seeds", window, start) for window, start in chains]
         seeds = seed_chains(table, local, rngs=rngs, length=max(self.n_clusters))
@@ -192,12 +258,12 @@ def mean_losses(criterion: Criterion, models: Models, *, window: int) -> Floats:
     return np.concatenate(criterion.score(stack, models, None, lambda _, losses: losses), axis=1)
 
 
-def _base_losses(criterion: Criterion, base: Models, n_windows: int, active: NDArray[np.bool_]) -> Floats:
-    return np.array(
-        [float(mean_losses(criterion, base, window=w)[0, active].mean()) for w in range(n_windows)]
-        if active.any()
-        else np.zeros(n_windows)
-    )
+def _base_losses(criterion: Criterion, base: Models, n_windows: int, n_active: int) -> Floats:
+    """(windows,) mean loss of the global model over the active series; the others add nothing."""
+    keys = tuple(RunKey(window=w, n_clusters=1, start=0, shrinkage=0.0) for w in range(n_windows))
+    models = base.take(np.zeros(n_windows, dtype=np.intp))
+    sums = criterion.score(Stack(keys=keys), models, None, lambda _, losses: losses.sum(axis=1))
+    return np.asarray(np.sum(sums, axis=0) / max(n_active, 1))
 
 
 def _choose(runs: list[Partition], base_loss: float, n_series: int) -> Partition | None:

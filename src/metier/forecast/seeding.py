@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from metier.core import derive, derive_seed
 from metier.forecast.gram import Block, GramTable, diagonal, distance_coefficients, unpack
@@ -14,6 +17,9 @@ from metier.forecast.ridge import local_ridge
 
 Floats = NDArray[np.float64]
 TRAIN = 0
+
+FEATURE_SERIES = 5_000
+"""Series that place the centers of the feature clusters."""
 
 
 def local_models(table: GramTable, theta_global: Floats, *, penalty: float, strength: float) -> Floats:
@@ -35,7 +41,9 @@ def local_strength(table: GramTable, n_features: int, *, share: float) -> float:
     return float(share * np.median(traces) / n_features) if traces.size else 0.0
 
 
-def seed_chains(table: GramTable, local: Floats, *, rngs: list[np.random.Generator], length: int) -> NDArray[np.intp]:
+def seed_chains(
+    table: GramTable, local: Floats, *, rngs: list[np.random.Generator], length: int
+) -> NDArray[np.intp]:
     """k-means++ chains of seed series, (chains, length), all chains advanced by one product a step.
 
     The distance of series i to seed j is (l_i - l_j)' G_i (l_i - l_j); the first K seeds of a chain are
@@ -76,9 +84,19 @@ def _local_products(table: GramTable, local: Floats) -> tuple[Floats, Floats]:
 
 
 def feature_clusters(local: Floats, lags: int, *, n_clusters: int, rng: int) -> NDArray[np.int16]:
-    """k-means of the series' autoregressive coefficients: clusters by features, not by loss."""
-    means = KMeans(n_clusters=n_clusters, n_init=10, random_state=derive_seed(rng, "feature k-means") % 2**32)
-    return np.asarray(means.fit_predict(local[:, :lags]), dtype=np.int16)
+    """k-means of the series' autoregressive coefficients: clusters by features, not by loss.
+
+    Centers come from at most `FEATURE_SERIES` series, drawn at random; all series go to the nearest.
+    """
+    features, n = local[:, :lags], len(local)
+    drawn = (
+        derive(rng, "feature series").choice(n, FEATURE_SERIES, replace=False) if n > FEATURE_SERIES else ...
+    )
+    seed = derive_seed(rng, "feature k-means") % 2**32
+    with threadpool_limits(limits=1), warnings.catch_warnings():  # sums over threads come in any order
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct series than clusters
+        means = KMeans(n_clusters=n_clusters, n_init=5, random_state=seed).fit(features[drawn])
+        return np.asarray(means.predict(features), dtype=np.int16)
 
 
 def random_balanced(n_series: int, *, n_clusters: int, rng: int) -> NDArray[np.int16]:
@@ -87,4 +105,3 @@ def random_balanced(n_series: int, *, n_clusters: int, rng: int) -> NDArray[np.i
     labels = np.empty(n_series, dtype=np.int16)
     labels[order] = np.arange(n_series) % n_clusters
     return labels
-
