@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +28,7 @@ class LightGBMLearner:
         delta: Huber threshold on the training scale.
         n_trees: boosting rounds.
         params: further LightGBM parameters, which win over ours.
-        n_threads: threads; by default at most 4.
+        n_threads: threads of one fit; one, since fits of several clusters run side by side.
 
     Example:
         >>> x = np.linspace(0, 1, 200)[:, None]
@@ -46,7 +45,7 @@ class LightGBMLearner:
     delta: float = 1.0
     n_trees: int = 100
     params: dict[str, Any] = field(default_factory=dict)
-    n_threads: int = min(4, os.cpu_count() or 1)
+    n_threads: int = 1
 
     def __post_init__(self) -> None:
         one_of("objective", self.objective, ("regression", "huber", "quantile", "poisson", "tweedie"))

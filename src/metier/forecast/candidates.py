@@ -111,7 +111,7 @@ class CandidateFitter:
         if self.learner is None:
             return base, local, list(models)
         fitted = self._learn(table, data, scaling, divisions)
-        return fitted[0], local, fitted[1:]
+        return fitted[0], local, list(fitted[1:])
 
     def _tables(self, table: GramTable) -> list[GramTable]:
         """The table, or one per step for direct models."""
@@ -126,29 +126,25 @@ class CandidateFitter:
 
     def _learn(
         self, table: GramTable, data: Data, scaling: Scaling, divisions: Sequence[Division]
-    ) -> list[PanelModel]:
+    ) -> Sequence[PanelModel]:
         if self.learner is None:
             return []
         stop = table.windows[0][-1][1]
         kind = "mean" if self.learner.scale == "mean" else self.scaling
         scale = TargetScale(standard=scaling, learner=fit_scaling(data.values, stop, kind=kind))
         everyone = Division(labels=np.zeros(len(table.active), dtype=np.int16), n_clusters=1, shrinkage=0.0)
-        fitted: list[PanelModel] = []
-        for i, division in enumerate([everyone, *divisions]):
-            self.report("fitting base models", i, len(divisions) + 1)
-            fitted.append(
-                fit_learned(
-                    self.learner,
-                    table.design,
-                    table.windows[0],
-                    division,
-                    scale=scale,
-                    steps=self.steps if self.direct else 1,
-                    active=table.active,
-                    rng=self.search.rng,
-                )
-            )
-        return fitted
+        return fit_learned(
+            self.learner,
+            table.design,
+            table.windows[0],
+            [everyone, *divisions],
+            scale=scale,
+            steps=self.steps if self.direct else 1,
+            active=table.active,
+            quantiles=self.search.loss.quantiles,
+            rng=self.search.rng,
+            report=self.report,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

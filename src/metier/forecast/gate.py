@@ -23,8 +23,9 @@ Floats = NDArray[np.float64]
 
 GATES = ("crossfit", "mean", "paper", "none")
 SCOPES = ("whole", "cluster")
-BASELINES = ("feature", "random")
-"""Partitions that are always shown and never chosen: k-means of coefficients, balanced at random."""
+SELECTABLE = ("local", "clustered")
+"""Candidates that the gate may choose over the global model. The others, k-means of coefficients and
+balanced random clusters, are always shown and never chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +149,7 @@ class Judge:
         return self._tested(held, plan, n_clusters)
 
     def _tested(self, held: HeldOut, plan: FoldPlan, n_clusters: int) -> GateReport:
-        names = tuple(name for name in ("local", "clustered") if name in held.names)
+        names = [name for name in held.names if name in SELECTABLE]
         tests = {name: self._test(held.of(name), held.of("global"), share=len(names)) for name in names}
         if self.scope == "cluster" and n_clusters:
             by_cluster = self._test_clusters(held, n_clusters)

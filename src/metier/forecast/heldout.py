@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from metier.forecast.design import Design
 from metier.forecast.folds import Span
 from metier.forecast.gram import chunks
+from metier.forecast.learned import LearnedModel
 from metier.forecast.losses import ForecastLoss
 from metier.forecast.models import LinearModel, PanelModel
 from metier.forecast.rollout import linear_rollout, origin_valid, targets
@@ -64,35 +65,21 @@ def held_out_losses(
         active: (N,) series that count.
         groups: (N,) group of each series, 0..n_groups-1 (negative: in none).
     """
-    names = tuple(models[0])
-    parts: list[tuple[NDArray[np.intp], Floats, Floats]] = []
-    series_sum, series_count = np.zeros((design.n_series, len(names))), np.zeros(design.n_series)
+    scorer = _Scorer(design=design, loss=loss, steps=steps, active=active, groups=groups, n_groups=n_groups)
     with single_threaded_blas():
-        for (start, stop), fold in zip(blocks, models, strict=True):
-            last = stop - steps + 1
-            size = max(1, min(2048, MAX_BYTES // (8 * (last - start) * (design.n_features + len(names)))))
-
-            def score(
-                part: slice, span: Span = (start, last), fold: Mapping[str, PanelModel] = fold
-            ) -> _Sums:
-                return _score(design, part, span, fold, loss, steps, active, groups, n_groups)
-
-            totals = over_blocks(score, chunks(design.n_series, size))
-            for part, sums in zip(chunks(design.n_series, size), totals, strict=True):
-                series_sum[part] += sums.by_series
-                series_count[part] += sums.series_rows
-            group_sum = np.sum([sums.by_group for sums in totals], axis=0)
-            group_rows = np.sum([sums.group_rows for sums in totals], axis=0)
-            parts.append((np.arange(start, last), group_sum, group_rows))
-    times, sums, rows = (np.concatenate([p[i] for p in parts]) for i in range(3))
+        sums = [scorer.block(span, fold) for span, fold in zip(blocks, models, strict=True)]
+    times = np.concatenate([np.arange(start, stop - steps + 1) for start, stop in blocks])
+    totals = np.concatenate([block.by_group for block in sums])
+    rows = np.concatenate([block.group_rows for block in sums])
+    series_rows = np.sum([block.series_rows for block in sums], axis=0)
     seen = rows.sum(axis=1) > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         return HeldOut(
-            names=names,
+            names=tuple(models[0]),
             times=times[seen],
-            by_time=(sums.sum(axis=1) / rows.sum(axis=1)[:, None])[seen],
-            by_series=series_sum / series_count[:, None],
-            by_group=(sums[:, 1:] / rows[:, 1:, None])[seen],
+            by_time=(totals.sum(axis=1) / rows.sum(axis=1)[:, None])[seen],
+            by_series=np.sum([block.by_series for block in sums], axis=0) / series_rows[:, None],
+            by_group=(totals[:, 1:] / rows[:, 1:, None])[seen],
             n_series=rows.sum(axis=1)[seen].astype(np.int64),
         )
 
@@ -107,52 +94,81 @@ class _Sums:
     group_rows: Floats
 
 
-def _score(
-    design: Design,
-    part: slice,
-    span: Span,
-    fold: Mapping[str, PanelModel],
-    loss: ForecastLoss,
-    steps: int,
-    active: NDArray[np.bool_],
-    groups: NDArray[np.integer],
-    n_groups: int,
-) -> _Sums:
-    start, stop = span
-    valid = origin_valid(design, part, start, stop, step=steps) & active[part][:, None]
-    offsets = [model.offsets_for(part) for model in fold.values()]
-    stacked = (
-        None if offsets[0] is None else np.stack([o for o in offsets if o is not None], axis=-1)[:, :, None]
-    )
-    total = np.zeros((*valid.shape, len(fold)))
-    for h, forecasts in enumerate(_forecasts(design, part, span, fold, steps), start=1):
-        residual = targets(design, part, start, stop, step=h)[:, :, None] - forecasts
-        total += loss(residual, stacked) / steps
-    total *= valid[:, :, None]
-    member = np.zeros((part.stop - part.start, n_groups + 1))
-    member[np.arange(part.stop - part.start), np.maximum(groups[part], -1) + 1] = 1.0
-    return _Sums(
-        by_series=total.sum(axis=1),
-        series_rows=valid.sum(axis=1).astype(np.float64),
-        by_group=np.einsum("nom,nk->okm", total, member),
-        group_rows=np.einsum("no,nk->ok", valid.astype(np.float64), member),
-    )
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Scorer:
+    """What stays the same over blocks and parts of the panel; see `held_out_losses`."""
 
+    design: Design
+    loss: ForecastLoss
+    steps: int
+    active: NDArray[np.bool_]
+    groups: NDArray[np.integer]
+    n_groups: int
 
-def _forecasts(
-    design: Design, part: slice, span: Span, fold: Mapping[str, PanelModel], steps: int
-) -> list[Floats]:
-    """Forecasts (n, origins, M) per step; linear models share their feature rows."""
-    models = list(fold.values())
-    linear = [i for i, model in enumerate(models) if isinstance(model, LinearModel)]
-    out = [np.empty((part.stop - part.start, span[1] - span[0], len(models))) for _ in range(steps)]
-    if linear:
-        per_model = [models[i].coefficients(part) for i in linear]  # type: ignore[attr-defined]
+    def block(self, span: Span, fold: Mapping[str, PanelModel]) -> _Sums:
+        """All series on one block, part by part over threads."""
+        start, stop = span[0], span[1] - self.steps + 1
+        per_series = 8 * (stop - start) * (self.design.n_features + len(fold) * (1 + self.steps))
+        size = max(1, min(2048, MAX_BYTES // per_series))
+        parts = over_blocks(
+            lambda part: self._part(part, (start, stop), fold), chunks(self.design.n_series, size)
+        )
+        return _Sums(
+            by_series=np.concatenate([part.by_series for part in parts]),
+            series_rows=np.concatenate([part.series_rows for part in parts]),
+            by_group=np.sum([part.by_group for part in parts], axis=0),
+            group_rows=np.sum([part.group_rows for part in parts], axis=0),
+        )
+
+    def _part(self, part: slice, origins: Span, fold: Mapping[str, PanelModel]) -> _Sums:
+        valid = origin_valid(self.design, part, *origins, step=self.steps) & self.active[part][:, None]
+        losses = self._losses(part, origins, list(fold.values())) * valid[:, :, None]
+        member = np.zeros((part.stop - part.start, self.n_groups + 1))
+        member[np.arange(len(member)), np.maximum(self.groups[part], -1) + 1] = 1.0
+        return _Sums(
+            by_series=losses.sum(axis=1),
+            series_rows=valid.sum(axis=1).astype(np.float64),
+            by_group=np.einsum("nom,nk->okm", losses, member),
+            group_rows=np.einsum("no,nk->ok", valid.astype(np.float64), member),
+        )
+
+    def _losses(self, part: slice, origins: Span, models: list[PanelModel]) -> Floats:
+        """(n, origins, M) loss, averaged over the steps; linear models share their feature rows."""
+        out = np.zeros((part.stop - part.start, origins[1] - origins[0], len(models)))
+        linear = {i: model for i, model in enumerate(models) if isinstance(model, LinearModel)}
+        if linear:
+            out[:, :, list(linear)] = self._linear_losses(part, origins, list(linear.values()))
+        for i, model in enumerate(models):
+            if i not in linear:
+                out[:, :, i] = self._model_losses(part, origins, model)
+        return out
+
+    def _linear_losses(self, part: slice, origins: Span, models: list[LinearModel]) -> Floats:
+        per_model = [model.coefficients(part) for model in models]
         theta = [np.stack(step, axis=-1) for step in zip(*per_model, strict=True)]
-        for h, forecast in enumerate(linear_rollout(design, part, *span, steps=steps, theta=theta)):
-            out[h][:, :, linear] = forecast
-    for i, model in enumerate(models):
-        if i not in linear:
-            for h, forecast in enumerate(model.forecast(design, part, *span, steps=steps)):
-                out[h][:, :, i] = forecast
-    return out
+        forecasts = linear_rollout(self.design, part, *origins, steps=self.steps, theta=theta)
+        offsets = [o for o in (model.offsets_for(part) for model in models) if o is not None]
+        stacked = np.stack(offsets, axis=-1)[:, :, None] if offsets else None
+        steps = [self._target(part, origins, h)[:, :, None] - f for h, f in enumerate(forecasts, start=1)]
+        return np.asarray(np.mean([self.loss(residual, stacked) for residual in steps], axis=0))
+
+    def _model_losses(self, part: slice, origins: Span, model: PanelModel) -> Floats:
+        if isinstance(model, LearnedModel) and self.loss.name == "pinball" and model.has_quantiles:
+            levels = model.quantiles(self.design, part, *origins, steps=self.steps)
+            return np.asarray(
+                np.mean(
+                    [
+                        self.loss.of_quantiles(self._target(part, origins, h), forecast)
+                        for h, forecast in enumerate(levels, start=1)
+                    ],
+                    axis=0,
+                )
+            )
+        forecasts = model.forecast(self.design, part, *origins, steps=self.steps)
+        offsets = model.offsets_for(part)
+        stacked = None if offsets is None else offsets[:, :, None]
+        steps = [self._target(part, origins, h) - f for h, f in enumerate(forecasts, start=1)]
+        return np.asarray(np.mean([self.loss(residual, stacked) for residual in steps], axis=0))
+
+    def _target(self, part: slice, origins: Span, step: int) -> Floats:
+        return targets(self.design, part, *origins, step=step)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from metier.forecast.folds import Span
 from metier.forecast.models import Division
 from metier.forecast.rollout import recursive_rollout
 from metier.forecast.scaling import Scaling
+from metier.forecast.threads import over_blocks
 
 Floats = NDArray[np.float64]
 
@@ -58,11 +60,19 @@ class LearnedModel:
         learners: one row per cluster: a single learner, or one per step for a direct model.
         labels: (N,) cluster of each series.
         scale: the learner's target scale.
+        offsets: (Q, K) quantiles of TRAIN residuals, where the loss needs quantiles that the learner
+            does not bring itself.
     """
 
     learners: tuple[tuple[FittedLearner, ...], ...]
     labels: NDArray[np.integer]
     scale: TargetScale
+    offsets: Floats | None = None
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether the learners forecast quantiles themselves."""
+        return bool(self.learners[0][0].quantiles)
 
     def forecast(self, design: Design, series: Index, start: int, stop: int, *, steps: int) -> list[Floats]:
         """See `PanelModel`."""
@@ -73,8 +83,8 @@ class LearnedModel:
         return self._each(design, series, start, stop, steps, quantile=True)
 
     def offsets_for(self, series: Index) -> Floats | None:
-        """None: learners bring their own quantiles."""
-        return None
+        """See `PanelModel`."""
+        return None if self.offsets is None else self.offsets[:, self.labels[series]]
 
     def _each(
         self, design: Design, series: Index, start: int, stop: int, steps: int, quantile: bool
@@ -123,27 +133,75 @@ def fit_learned(
     learner: Learner,
     design: Design,
     spans: Sequence[Span],
-    division: Division,
+    divisions: Sequence[Division],
     *,
     scale: TargetScale,
     steps: int,
     active: NDArray[np.bool_],
+    quantiles: Sequence[float] = (),
     rng: int,
-) -> LearnedModel:
-    """Fit one learner per cluster (and per step, if `steps` > 1 asks for direct models) on the rows of `spans`.
+    report: Callable[[str, int, int], None],
+) -> list[LearnedModel]:
+    """Fit one learner per cluster of every division, on the rows of `spans`; over threads.
 
-    A cluster without active series is an error of the caller: partitions have no empty cluster.
+    Equal divisions (the folds often agree) are fitted once.
+
+    Args:
+        divisions: partitions without empty clusters.
+        steps: direct models to fit per cluster, 1 for a recursive one.
+        quantiles: levels that the loss needs; where the learner has none of its own, those of its
+            residuals on `spans` stand in.
+        report: called as report(stage, done, total).
     """
-    fitted = []
+    distinct = {division.labels.tobytes(): division for division in divisions}
+    tasks = [
+        (name, k, h)
+        for name, division in distinct.items()
+        for k in range(division.n_clusters)
+        for h in range(1, steps + 1)
+    ]
+    done = itertools.count(1)
+
+    def fit(task: tuple[bytes, int, int]) -> FittedLearner:
+        name, k, h = task
+        members = np.flatnonzero((distinct[name].labels == k) & active)
+        own = scale.design(design, members)
+        X, y = _stacked_rows(own.at_horizon(h) if steps > 1 else own, spans)
+        fitted = learner.fit(X, y, rng=derive_seed(rng, "learner", k, h))
+        report("fitting base models", next(done), len(tasks))
+        return fitted
+
+    fitted = dict(zip(tasks, over_blocks(fit, tasks), strict=True))
+    models = {}
+    for name, division in distinct.items():
+        rows = [[fitted[name, k, h] for h in range(1, steps + 1)] for k in range(division.n_clusters)]
+        model = LearnedModel(learners=tuple(map(tuple, rows)), labels=division.labels, scale=scale)
+        if quantiles and not model.has_quantiles:
+            offsets = _residual_quantiles(model, design, spans, division, active, quantiles)
+            model = replace(model, offsets=offsets)
+        models[name] = model
+    return [models[division.labels.tobytes()] for division in divisions]
+
+
+def _residual_quantiles(
+    model: LearnedModel,
+    design: Design,
+    spans: Sequence[Span],
+    division: Division,
+    active: NDArray[np.bool_],
+    quantiles: Sequence[float],
+) -> Floats:
+    """(Q, K) quantiles of one-step residuals on the standardized scale."""
+    out = np.empty((len(quantiles), division.n_clusters))
     for k in range(division.n_clusters):
         members = np.flatnonzero((division.labels == k) & active)
-        own = scale.design(design, members)
-        row = []
-        for h in range(1, steps + 1):
-            X, y = _stacked_rows(own.at_horizon(h) if steps > 1 else own, spans)
-            row.append(learner.fit(X, y, rng=derive_seed(rng, "learner", k, h)))
-        fitted.append(tuple(row))
-    return LearnedModel(learners=tuple(fitted), labels=division.labels, scale=scale)
+        parts = []
+        for start, stop in spans:
+            forecast = model.forecast(design, members, start, stop, steps=1)[0]
+            _, y, valid = design.rows(members, start, stop)
+            parts.append((y - forecast)[valid])
+        out[:, k] = np.quantile(np.concatenate(parts), quantiles)
+    return out
 
 
 def _stacked_rows(design: Design, spans: Sequence[Span]) -> tuple[Floats, Floats]:

@@ -54,6 +54,11 @@ class ForecastLoss:
             total += pinball(residual - offset, q)
         return np.asarray(total / len(self.quantiles))
 
+    def of_quantiles(self, target: Floats, forecasts: Floats) -> Floats:
+        """Mean pinball loss of quantile forecasts (..., Q) of `target` (...)."""
+        parts = [pinball(target - forecasts[..., j], q) for j, q in enumerate(self.quantiles)]
+        return np.asarray(np.mean(parts, axis=0))
+
     @property
     def from_sums(self) -> bool:
         """Whether one-step losses follow from the sufficient statistics alone."""
