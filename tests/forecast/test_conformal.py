@@ -62,6 +62,8 @@ def test_too_few_residuals_should_name_the_number_needed() -> None:
     ):
         calibration.interval(0, 1, 0.95)
     assert calibration_of([0.0] * 39).interval(0, 1, 0.95) == (0.0, 0.0)
+    with pytest.raises(InputError, match=r"level 80 .*expected at least 9, got 8 at step 1"):
+        calibration_of([0.0] * 8).interval(0, 1, 0.8)
 
 
 def test_coverage_should_reach_its_level_on_exchangeable_residuals() -> None:

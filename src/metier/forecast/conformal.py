@@ -1,4 +1,4 @@
-"""Intervals from held-out residuals: split conformal per cluster and step, coverage checked block by block."""
+"""Intervals from held-out residuals: split conformal per cluster and step, checked block by block."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Calibration:
         if low_rank < 1 or high_rank > n:
             raise InputError(
                 f"an interval of level {100 * level:g} needs enough held-out residuals",
-                expected=f"at least {int(np.ceil(2 / (1 - level))) - 1}",
+                expected=f"at least {int(np.ceil(2 / (1 - level) - 1e-9)) - 1}",
                 got=f"{n} at step {step}",
                 next_step="Ask for a lower level, or fit on a longer history.",
             )
         kept = self.residuals[group][step - 1]
-        place = (np.array([low_rank, high_rank]) - 1) / max(n - 1, 1) * (len(kept) - 1)
+        place = (np.array([low_rank, high_rank]) - 1) * (len(kept) - 1) / max(n - 1, 1)
         return float(kept[int(np.floor(place[0]))]), float(kept[int(np.ceil(place[1]))])
 
     def quantile(self, group: int, step: int, q: float) -> float:
