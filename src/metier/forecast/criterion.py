@@ -224,12 +224,15 @@ class RowCriterion:
         eye = np.eye(G.shape[1])
         pull = stack.shrinkage[:, None, None] * self.prior.G_mean
         inverse = np.linalg.pinv(G + pull + self.prior.penalty * eye, hermitian=True)
+        going = np.ones(len(theta), dtype=bool)
         for _ in range(self.max_steps):
             gradient = self._huber_gradient(theta, stack, labels)
             gradient -= np.einsum("mij,mj->mi", pull, theta - self.prior.theta) + self.prior.penalty * theta
             step = np.einsum("mij,mj->mi", inverse, gradient)
-            theta = theta + step
-            if np.abs(step).max() <= self.tolerance * max(1.0, np.abs(theta).max()):
+            theta = np.where(going[:, None], theta + step, theta)
+            # every column stops by itself: a common stop would carry one fold's data into another's fit
+            going &= np.abs(step).max(axis=1) > self.tolerance * np.maximum(1.0, np.abs(theta).max(axis=1))
+            if not going.any():
                 break
         return theta
 
