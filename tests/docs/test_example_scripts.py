@@ -1,0 +1,39 @@
+"""Every script in examples/ runs as it stands and says what it is there to say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+
+import pytest
+from markdown_blocks import ROOT
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+SAYS = {
+    "own_frame.py": r"Specializing pays|generalist stays",
+    "gates.py": r"crossfit .*\n.*mean .*\n.*paper .*\n.*none ",
+    "exogenous_and_calendar.py": r"with promotions.*\n.*without",
+    "counts_with_lightgbm.py": r"lightgbm-poisson",
+    "scikit_learn_model.py": r"splines in every lag\n.*candidate",
+    "cross_validation.py": r"ClusterForecaster.*",
+}
+
+
+def test_every_example_should_be_known():
+    assert {path.name for path in EXAMPLES} == set(SAYS)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_should_run(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path), run_name="__main__")
+    assert re.search(SAYS[path.name], capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_should_say_what_it_shows(path):
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    assert f"python examples/{path.name}" in doc
