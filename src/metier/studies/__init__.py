@@ -28,7 +28,11 @@ class Entry(NamedTuple):
     in_tour: bool = True
 
 
-REGISTRY: dict[str, Entry] = {}
+REGISTRY: dict[str, Entry] = {
+    "forecast": Entry(
+        "metier.studies.forecast:STUDY", "forecast", "Forecasting flights: one model or specialists?"
+    ),
+}
 
 
 def load_study(name: str) -> Study:
