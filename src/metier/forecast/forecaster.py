@@ -29,6 +29,7 @@ from metier.forecast.panel import (
 from metier.forecast.pipeline import Fitted, val_start
 from metier.forecast.repair import named
 from metier.forecast.settings import lags_of, pipeline_of
+from metier.forecast.stream import is_path, panel_from_parquet
 
 Floats = NDArray[np.float64]
 NAME = "ClusterForecaster"
@@ -69,6 +70,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         freq: frequency of the time column; None infers it.
         repair: repairs of irregular input that you ask for; none by default.
         id_col, time_col, target_col: column names. Further numeric columns are inputs known in advance.
+        max_search_series: in a larger panel, K, shrinkage and start are chosen on a random sample of so many
+            series; the chosen clusters then continue on all.
         backend: where the sums over series are built: "serial", "joblib", "dask" or "ray".
         rng: seed; equal seeds give equal results.
 
@@ -128,6 +131,7 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         id_col: str = "unique_id",
         time_col: str = "ds",
         target_col: str = "y",
+        max_search_series: int = 20_000,
         backend: str = "serial",
         rng: int | np.random.Generator = 0,
     ) -> None:
@@ -158,6 +162,7 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         self.id_col = id_col
         self.time_col = time_col
         self.target_col = target_col
+        self.max_search_series = max_search_series
         self.backend = backend
         self.rng = rng
 
@@ -165,7 +170,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         """Divide, decide and refit on all of `df`.
 
         Args:
-            df: long frame (pandas, polars or pyarrow) with the id, time and target columns.
+            df: long frame (pandas, polars or pyarrow) with the id, time and target columns; or the path of
+                a parquet file, or of a folder of them that is read file by file (`panel_from_parquet`).
             progress: called as progress(stage, done, total).
         """
         self._panel_pipeline(1)
@@ -342,7 +348,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         design, panel = self.fitted_.final_design, self.panel_
         ahead = panel.freq.advance(panel.stamps[-1], np.arange(1, steps + 1))
         common = np.concatenate([design.common, self._calendar(ahead)])
-        values = np.concatenate([design.values, np.zeros((design.n_series, steps))], axis=1)
+        ahead_values = np.zeros((design.n_series, steps), dtype=design.values.dtype)
+        values = np.concatenate([design.values, ahead_values], axis=1)
         own = None
         if design.own is not None:
             own = np.concatenate([design.own, np.zeros((design.n_series, steps, design.n_own))], axis=1)
@@ -413,7 +420,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         return calendar_features(stamps, tuple(self.calendar))
 
     def _read(self, df: Any) -> Panel:
-        return panel_from_frame(
+        read = panel_from_parquet if is_path(df) else panel_from_frame
+        return read(
             df,
             id_col=self.id_col,
             time_col=self.time_col,

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from metier.core import map_tasks
 from metier.forecast.design import Design, shifted_view
 from metier.forecast.folds import Span, segments
+from metier.forecast.threads import chunks as chunks
 from metier.forecast.threads import over_blocks, single_threaded_blas
 
 Floats = NDArray[np.float64]
 Out = TypeVar("Out")
 
-CHUNK = 2048
-"""Series per block: a few megabytes of packed sums, so that products stay in cache."""
+MAX_KEPT_BYTES = 3 * 2**30
+"""Packed sums beyond this are built again in each pass instead of kept."""
 
 LARGE = 1e3
 """Standardized magnitude above which boundary updates would lose digits; such series go the direct way."""
@@ -208,11 +209,15 @@ class GramTable:
         *,
         active: NDArray[np.bool_],
         backend: str = "serial",
-        keep: bool = True,
+        keep: bool | None = None,
     ) -> GramTable:
-        """One pass over the data; `map_tasks` spreads the series over workers ("serial": over threads)."""
+        """One pass over the data; `map_tasks` spreads the series over workers ("serial": over threads).
+
+        `keep=None` keeps sums of up to `MAX_KEPT_BYTES`.
+        """
         table = cls(design=design, windows=tuple(windows), active=active, stored=None)
-        if not keep:
+        n_bytes = 8 * packed_size(design.n_features) * len(table.windows) * design.n_series
+        if not (n_bytes <= MAX_KEPT_BYTES if keep is None else keep):
             return table
         if backend == "serial":
             with single_threaded_blas():
@@ -244,11 +249,6 @@ class GramTable:
     def n_active(self) -> int:
         """Number of series that count."""
         return int(self.active.sum())
-
-
-def chunks(n_series: int, size: int = CHUNK) -> list[slice]:
-    """Consecutive slices of at most `size` series."""
-    return [slice(a, min(a + size, n_series)) for a in range(0, n_series, size)]
 
 
 _Task: TypeAlias = tuple[Design, NDArray[np.bool_], tuple[tuple[Span, ...], ...], slice]

@@ -96,7 +96,7 @@ class Pipeline:
         n_blocks: held-out blocks of VAL.
         scaling: "standard" or "robust".
         backend: where sums are built (`map_tasks`).
-        keep_sums: keep packed sums in memory; otherwise each pass builds them again.
+        keep_sums: keep packed sums in memory, or build them again in each pass; None keeps up to 3 GiB.
         report: called as report(stage, done, total).
     """
 
@@ -109,7 +109,7 @@ class Pipeline:
     n_blocks: int
     scaling: str
     backend: str
-    keep_sums: bool
+    keep_sums: bool | None
     report: Report
 
     def run(self, data: Data) -> Fitted:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.forecast.threads import chunks, over_blocks
+
 Floats = NDArray[np.float64]
 
 CONSTANT = 1e-9
 """A series whose scale is below this share of its level (or below this, at level zero) is constant."""
+
+MANY_VALUES = 100_000_000
+"""Values beyond which standardized panels are kept in float32; sums stay in float64."""
 
 NORMAL_MAD = 1.4826022185056018
 """1 / Phi^-1(3/4): makes the median absolute deviation estimate a Gaussian standard deviation."""
@@ -30,10 +35,19 @@ class Scaling:
     scale: Floats
     constant: NDArray[np.bool_]
 
-    def apply(self, values: Floats) -> Floats:
-        """Standardize (N, T) values; unobserved entries become zero."""
-        out = (values - self.center[:, None]) / self.scale[:, None]
-        return np.nan_to_num(out, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    def apply(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Standardize (N, T) values; unobserved entries become zero.
+
+        Computed in float64, stored in float32 beyond `MANY_VALUES` values.
+        """
+        out = np.empty(values.shape, dtype=np.float32 if values.size > MANY_VALUES else np.float64)
+
+        def standardize(part: slice) -> None:
+            scaled = (values[part] - self.center[part, None]) / self.scale[part, None]
+            out[part] = np.nan_to_num(scaled, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+        over_blocks(standardize, chunks(len(values)))
+        return out
 
     def invert(self, standardized: Floats, series: slice | NDArray[np.intp] = slice(None)) -> Floats:
         """Back to the unit of the target; the first axis runs over `series`."""
@@ -41,7 +55,7 @@ class Scaling:
         return self.center[series].reshape(shape) + self.scale[series].reshape(shape) * standardized
 
 
-def fit_scaling(values: Floats, stop: int, *, kind: str = "standard") -> Scaling:
+def fit_scaling(values: NDArray[np.floating], stop: int, *, kind: str = "standard") -> Scaling:
     """Center and scale of the observed values before index `stop`.
 
     Args:
@@ -50,10 +64,20 @@ def fit_scaling(values: Floats, stop: int, *, kind: str = "standard") -> Scaling
         kind: "standard" (mean and standard deviation), "robust" (median and scaled median absolute
             deviation), or "mean" (divide by the mean of a non-negative series, no centering).
     """
-    train = values[:, :stop]
+    parts = over_blocks(lambda part: _moments(values[part, :stop], kind), chunks(len(values)))
+    center, spread = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    constant = spread <= CONSTANT * np.maximum(np.abs(center), CONSTANT)
+    if kind == "mean":
+        scale = np.where(constant | (center <= 0), 1.0, center)
+        return Scaling(center=np.zeros_like(center), scale=scale, constant=constant)
+    return Scaling(center=center, scale=np.where(constant, 1.0, spread), constant=constant)
+
+
+def _moments(train: NDArray[np.floating], kind: str) -> tuple[Floats, Floats]:
+    """Center and spread of some series; zero where nothing is observed."""
+    train = np.asarray(train, dtype=np.float64)
     observed = ~np.isnan(train).all(axis=1)
-    center = np.zeros(values.shape[0])
-    spread = np.zeros(values.shape[0])
+    center, spread = np.zeros(len(train)), np.zeros(len(train))
     seen = train[observed]
     if kind == "robust":
         center[observed] = np.nanmedian(seen, axis=1)
@@ -64,8 +88,4 @@ def fit_scaling(values: Floats, stop: int, *, kind: str = "standard") -> Scaling
     else:
         center[observed] = np.nanmean(seen, axis=1)
         spread[observed] = np.nanstd(seen, axis=1)
-    constant = spread <= CONSTANT * np.maximum(np.abs(center), CONSTANT)
-    if kind == "mean":
-        scale = np.where(constant | (center <= 0), 1.0, center)
-        return Scaling(center=np.zeros_like(center), scale=scale, constant=constant)
-    return Scaling(center=center, scale=np.where(constant, 1.0, spread), constant=constant)
+    return center, spread

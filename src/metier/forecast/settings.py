@@ -40,6 +40,7 @@ def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report)
         assign_on=assign_on(f.assign_on, loss),
         penalty=non_negative("penalty", f.penalty),
         rng=seed(f.rng),
+        max_search_series=positive_int("max_search_series", f.max_search_series),
     )
     return Pipeline(
         search=search,
@@ -56,7 +57,7 @@ def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report)
         n_blocks=blocks(f.n_blocks),
         scaling=one_of("scaling", f.scaling, ("standard", "robust")),
         backend=one_of("backend", f.backend, ("serial", "joblib", "dask", "ray")),
-        keep_sums=True,
+        keep_sums=None,
         report=report,
     )
 

@@ -14,6 +14,9 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+CHUNK = 2048
+"""Series per block: a few megabytes of packed sums, so that products stay in cache."""
+
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
@@ -39,3 +42,8 @@ def over_blocks(fn: Callable[[Item], Out], items: Iterable[Item]) -> list[Out]:
         return [fn(item) for item in things]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(fn, things))
+
+
+def chunks(n_series: int, size: int = CHUNK) -> list[slice]:
+    """Consecutive slices of at most `size` series."""
+    return [slice(a, min(a + size, n_series)) for a in range(0, n_series, size)]
