@@ -162,6 +162,14 @@ def test_counts_should_not_be_negative_and_may_be_all_zero(name: str) -> None:
     assert load_fitted(fit.to_bytes()).predict(X[:2]).tolist() == [0.0, 0.0]
 
 
+def test_zeros_with_rounding_should_count_as_zero() -> None:
+    y = np.tile([0.0, -1.2e-16, 2.0, 1.0], 25)
+    X = np.arange(100.0)[:, None]
+    model = LightGBMLearner(objective="poisson", n_trees=5)
+    clean = model.fit(X, np.maximum(y, 0.0), rng=0)
+    assert (model.fit(X, y, rng=0).predict(X) == clean.predict(X)).all()
+
+
 def test_sklearn_should_be_cloned_and_seeded() -> None:
     forest = RandomForestRegressor(n_estimators=5)
     learner = SklearnLearner(forest)

@@ -14,6 +14,8 @@ from metier.core.rng import as_generator
 
 from .base_model import MAX_SEED, Floats, Scale, no_quantiles, training_arrays
 
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LightGBMLearner:
@@ -76,6 +78,9 @@ class LightGBMLearner:
         """
         lightgbm = require("lightgbm", "forecast")
         X, y = training_arrays(X, y)
+        if self.scale == "mean":
+            # A zero that was standardized and brought back is zero but for rounding.
+            y = np.where((y < 0) & (y > -ROUNDING), 0.0, y)
         if self.scale == "mean" and (y < 0).any():
             raise InputError(
                 f"model={self.name!r} is for counts and amounts",
