@@ -237,22 +237,28 @@ class RowCriterion:
         return theta
 
     def _huber_gradient(self, theta: Floats, stack: Stack, labels: Labels) -> Floats:
-        """Sum of x psi(r) over the TRAIN rows of each column's series, (columns, d)."""
-        design = self.table.design
-        own = stack.offsets[:, None] + labels
+        """Sum of x psi(r) over the TRAIN rows of each column's series, (columns, d).
+
+        Windows apart, down to the rounding: no fold's data may change a bit of another's fit.
+        """
         out = np.zeros_like(theta)
-        for part in self._parts(len(stack.keys)):
-            active = self.table.active[part]
-            for start, stop in self.table.windows[TRAIN]:
-                X, y, _ = design.rows(part, start, stop)
-                coefficients = theta[own[:, part]].transpose(1, 2, 0)
-                psi = np.clip(y[:, :, None] - X @ coefficients, -self.loss.delta, self.loss.delta)
-                pull = (X.transpose(0, 2, 1) @ psi).transpose(2, 0, 1) * active[None, :, None]
-                one_hot = stack.one_hot(labels[:, part])
-                for run, (offset, size) in enumerate(zip(stack.offsets, stack.sizes, strict=True)):
-                    columns = slice(offset, offset + size)
-                    out[columns] += one_hot[columns] @ pull[run]
+        for _, runs, _ in stack.windows():
+            for part in self._parts(runs.stop - runs.start):
+                for span in self.table.windows[TRAIN]:
+                    self._add_gradient(out, theta, stack, labels, runs, part, span)
         return out
+
+    def _add_gradient(
+        self, out: Floats, theta: Floats, stack: Stack, labels: Labels, runs: slice, part: slice, span: Span
+    ) -> None:
+        own = labels[runs, part]
+        X, y, _ = self.table.design.rows(part, *span)
+        coefficients = theta[stack.offsets[runs, None] + own].transpose(1, 2, 0)
+        psi = np.clip(y[:, :, None] - X @ coefficients, -self.loss.delta, self.loss.delta)
+        pull = (X.transpose(0, 2, 1) @ psi).transpose(2, 0, 1) * self.table.active[part][None, :, None]
+        for run, (offset, size) in enumerate(zip(stack.offsets[runs], stack.sizes[runs], strict=True)):
+            members = (own[run] == np.arange(size)[:, None]).astype(np.float64)
+            out[offset : offset + size] += members @ pull[run]
 
     def _residual_quantiles(self, theta: Floats, stack: Stack, labels: Labels) -> Floats:
         """Quantiles of each column's TRAIN residuals, (Q, columns)."""

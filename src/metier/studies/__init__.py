@@ -32,6 +32,11 @@ REGISTRY: dict[str, Entry] = {
     "forecast": Entry(
         "metier.studies.forecast:STUDY", "forecast", "Forecasting flights: one model or specialists?"
     ),
+    "forecast-gate": Entry(
+        "metier.studies.forecast_gate:STUDY",
+        "forecast",
+        "Forecasting: does the gate keep one model where there is nothing to divide?",
+    ),
 }
 
 

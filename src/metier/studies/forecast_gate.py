@@ -32,9 +32,9 @@ class GateConfig:
     """
 
     loss: Literal["squared", "huber"] = "squared"
-    homogeneous_seeds: int = 120
+    homogeneous_seeds: int = 200
     separations: tuple[float, ...] = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
-    power_seeds: int = 40
+    power_seeds: int = 100
     recovery_loss: Literal["squared", "huber"] = "huber"
     recovery_seeds: int = 10
     noise_seeds: int = 10
@@ -158,7 +158,7 @@ STUDY = Study(
     claims=(
         "size-100-series",
         "size-24-series",
-        "same-val-adopts-nothing-real",
+        "same-val-adopts",
         "same-val-harms",
         "power-at-5-percent",
         "strong-regimes",
