@@ -281,7 +281,10 @@ def cluster_sums(table: GramTable, stack: Stack, labels: Labels) -> Floats:
     """Packed TRAIN sums of every column, (P, columns): one product with the one-hot labels."""
 
     def product(block: Block) -> Floats:
-        return block.sums[TRAIN] @ stack.one_hot(labels[:, block.series]).T
+        one_hot = stack.one_hot(labels[:, block.series])
+        # one product per window: no fold's data may change a bit of another's fit
+        parts = [block.sums[TRAIN] @ one_hot[columns].T for _, _, columns in stack.windows()]
+        return np.concatenate(parts, axis=1)
 
     return np.asarray(np.sum(table.map(product), axis=0))
 
