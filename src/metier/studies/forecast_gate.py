@@ -36,8 +36,8 @@ class GateConfig:
     separations: tuple[float, ...] = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
     power_seeds: int = 100
     recovery_loss: Literal["squared", "huber"] = "huber"
-    recovery_seeds: int = 10
-    noise_seeds: int = 10
+    recovery_seeds: int = 30
+    noise_seeds: int = 20
     n_test: int = 300
 
 
