@@ -121,6 +121,14 @@ def _time_axis(axes: Any, narrow: bool) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
+def _plain_powers(axis: Any) -> None:
+    """Write the ticks of a log axis as 0.1, 1, 10: the page has no mathematical typesetting."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _legend(drawing: Any, axes: Any, narrow: bool) -> None:
     """Put one legend above everything, each name once, if there is more than one."""
     found: dict[str, Any] = {}
@@ -147,7 +155,12 @@ def _lines(drawing: Any, data: Lines, narrow: bool) -> None:
         _time_axis(axes, narrow)
     elif data.x_scale == "log":
         axes.set_xscale("log")
+        _plain_powers(axes.xaxis)
+    elif all(isinstance(x, (int, float)) and float(x).is_integer() for one in data.series for x in one.x):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_yscale(data.y_scale)
+    if data.y_scale == "log":
+        _plain_powers(axes.yaxis)
     axes.set_xlabel(_clean(data.x_label))
     axes.set_ylabel(_clean(data.y_label))
     axes.grid(axis="x", visible=False)

@@ -30,7 +30,7 @@ WORDS = {
     "clustered": "clusters by validation loss",
     "feature": "clusters by k-means of coefficients",
     "random": "random balanced clusters",
-    "in use": "what the gate put to use",
+    "in use": "in use",
 }
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -150,37 +150,47 @@ def _forecast(example: Mapping[str, Any]) -> Series:
 
 
 def series_figure(
-    level: Floats, gain: Floats, labels: NDArray[np.integer], *, unit: str, where: str, most: int = 1500
+    level: Floats,
+    base: Floats,
+    own: Floats,
+    labels: NDArray[np.integer],
+    *,
+    unit: str,
+    where: str,
+    most: int = 1500,
 ) -> Figure:
-    """Where specializing helped or hurt: each series' gain beside its level, one color per cluster."""
+    """Where specializing helped or hurt: what each series saves beside its level, one color per cluster.
+
+    Args:
+        level: (n,) mean level in the unit of the target.
+        base, own: (n,) mean loss under the global model and under the cluster's model.
+        labels: (n,) clusters.
+    """
+    gain = 100 * (base - own) / float(base.mean())
     shown = np.arange(len(gain))
     if len(shown) > most:
         shown = np.linspace(0, len(gain) - 1, most).round().astype(np.intp)
     floor = float(np.min(level[level > 0], initial=np.inf))
     logarithmic = bool(np.isfinite(floor) and (level >= 0).all() and level.max() > 20 * floor)
     x = np.maximum(level, floor) if logarithmic else level
-    series = tuple(
-        Series(
-            name=letter(int(k)),
-            x=x[shown[labels[shown] == k]],
-            y=100 * gain[shown[labels[shown] == k]],
-            style="points",
-        )
-        for k in np.unique(labels)
-        if (labels[shown] == k).any()
-    )
-    helped = int((gain > 0).sum())
+    members = {int(k): shown[labels[shown] == k] for k in np.unique(labels[shown])}
+    helped, median = int((gain > 0).sum()), float(np.median(gain))
+    best, worst = float(gain.max()), float(gain.min())
     return Figure(
         id="gain-by-series",
         title="Where specializing helped and where it hurt",
-        caption=f"Every dot is a series: the share of the global model's loss that its cluster's model saves "
-        f"{where}. {helped} of {len(gain)} series gain; the median is {100 * float(np.median(gain)):.1f} %.",
+        caption=f"Every dot is a series: what its cluster's model saves over the global one {where}, "
+        f"in percent "
+        "of the panel's mean loss, so that the dots average to the gain of the clusters. "
+        f"{helped} of {len(gain)} series gain; the median is {median:.1f} %.",
         alt=f"Scatter of gain by level: {helped} of {len(gain)} series lie above zero; gains run from "
-        f"{100 * float(gain.min()):.0f} % to {100 * float(gain.max()):.0f} %.",
+        f"{worst:.0f} % to {best:.0f} %.",
         data=Lines(
             x_label=f"mean level ({unit})" if unit else "mean level",
             y_label="gain over the global model (%)",
-            series=series,
+            series=tuple(
+                Series(name=letter(k), x=x[rows], y=gain[rows], style="points") for k, rows in members.items()
+            ),
             references=(Reference(axis="y", value=0.0),),
             x_scale="log" if logarithmic else "linear",
         ),
@@ -188,17 +198,13 @@ def series_figure(
 
 
 def descriptions_table(descriptions: Sequence[Mapping[str, Any]], gains: Mapping[int, float]) -> Table:
-    """The clusters in words and numbers, with the mean relative gain of each."""
+    """The clusters in words, with the relative gain of each."""
     rows = [
         (
             letter(d["cluster"]),
             d["name"],
             d["n_series"],
             gains.get(d["cluster"]),
-            d["traits"]["relative_level"],
-            d["traits"]["season_strength"],
-            d["traits"]["unexplained"],
-            d["traits"]["zeros"],
             d["sentence"],
         )
         for d in descriptions
@@ -211,16 +217,12 @@ def descriptions_table(descriptions: Sequence[Mapping[str, Any]], gains: Mapping
             Column(name="in short"),
             Column(name="series", kind="integer"),
             Column(name="gain", kind="percent", digits=1),
-            Column(name="level", unit="x median", kind="number", digits=2),
-            Column(name="rhythm", kind="percent", digits=0),
-            Column(name="noise", kind="percent", digits=0),
-            Column(name="zeros", kind="percent", digits=0),
             Column(name="in full"),
         ),
         rows=tuple(rows),
-        caption="Medians over the series of a cluster. Rhythm: share of the variance that the place "
-        "in the cycle "
-        "explains. Noise: share that one-step forecasts leave. Gain: share of the global model's loss saved.",
+        caption="Numbers are medians over the series of a cluster; gain is the share of the global "
+        "model's loss "
+        "that it saves there.",
     )
 
 
