@@ -37,6 +37,11 @@ REGISTRY: dict[str, Entry] = {
         "forecast",
         "Forecasting: does the gate keep one model where there is nothing to divide?",
     ),
+    "forecast-panels": Entry(
+        "metier.studies.forecast_panels:STUDY",
+        "forecast",
+        "Forecasting many panels: what the choice costs against hindsight",
+    ),
 }
 
 

