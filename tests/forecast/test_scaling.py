@@ -111,7 +111,7 @@ def test_learners_should_see_their_own_scale_and_give_back_the_engines() -> None
     standard, mean = fit_scaling(raw, 45), fit_scaling(raw, 45, kind="mean")
     engine = design.take(slice(None))
     engine.values[:] = standard.apply(raw)
-    scale = TargetScale(standard=standard, learner=mean)
+    scale = TargetScale(standard=standard, learner=mean, kind="mean")
     series = np.array([3, 2])
     seen = scale.design(engine, series)
     for place, i in enumerate(series):

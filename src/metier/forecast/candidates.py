@@ -131,7 +131,7 @@ class CandidateFitter:
             return []
         stop = table.windows[0][-1][1]
         kind = "mean" if self.learner.scale == "mean" else self.scaling
-        scale = TargetScale(standard=scaling, learner=fit_scaling(data.values, stop, kind=kind))
+        scale = TargetScale(standard=scaling, learner=fit_scaling(data.values, stop, kind=kind), kind=kind)
         everyone = Division(labels=np.zeros(len(table.active), dtype=np.int16), n_clusters=1, shrinkage=0.0)
         return fit_learned(
             self.learner,
@@ -178,3 +178,10 @@ class RoutedModel:
         if own is None or base is None:
             return None
         return np.where(self.fallback[series], base, own)
+
+
+def routed(candidates: Candidates, chosen: str, fallback: NDArray[np.bool_]) -> PanelModel:
+    """A candidate by name, with the global model where series fall back."""
+    if chosen == "global":
+        return candidates["global"]
+    return RoutedModel(primary=candidates[chosen], base=candidates["global"], fallback=fallback)

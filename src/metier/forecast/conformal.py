@@ -66,9 +66,19 @@ class Calibration:
         place = (np.array([low_rank, high_rank]) - 1) * (len(kept) - 1) / max(n - 1, 1)
         return float(kept[int(np.floor(place[0]))]), float(kept[int(np.ceil(place[1]))])
 
+    def intervals(self, level: float, steps: int) -> Floats:
+        """(groups, steps, 2) residual bounds of every group for steps 1..`steps`."""
+        groups = range(len(self.residuals))
+        return np.array([[self.interval(g, h, level) for h in range(1, steps + 1)] for g in groups])
+
     def quantile(self, group: int, step: int, q: float) -> float:
         """q-quantile of the residuals."""
         return float(np.quantile(self.residuals[group][step - 1], q))
+
+    def quantiles(self, q: float, steps: int) -> Floats:
+        """(groups, steps) q-quantiles of the residuals."""
+        groups = range(len(self.residuals))
+        return np.array([[self.quantile(g, h, q) for h in range(1, steps + 1)] for g in groups])
 
 
 def calibrate(

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
-from metier.core import Assignment, Decision, InputError, open_fraction, positive_int
-from metier.forecast.calendar import calendar_features
+from metier.core import Assignment, Decision, InputError, positive_int
+from metier.forecast.assigning import assign_new, serve_new
+from metier.forecast.backtest import backtest, cutoffs_of
 from metier.forecast.candidates import Data
 from metier.forecast.describe import ClusterDescription, describe_fitted
-from metier.forecast.design import Design
 from metier.forecast.gate import Candidate, GateReport
-from metier.forecast.models import PanelModel
 from metier.forecast.panel import (
     Panel,
     exog_for_future,
@@ -26,13 +25,14 @@ from metier.forecast.panel import (
     panel_from_frame,
     require_length,
 )
-from metier.forecast.pipeline import Fitted, val_start
+from metier.forecast.persistence import read_forecaster, write_forecaster
+from metier.forecast.pipeline import Fitted, Pipeline, val_start
 from metier.forecast.repair import named
-from metier.forecast.settings import lags_of, pipeline_of
-from metier.forecast.stream import is_path, panel_from_parquet
+from metier.forecast.serving import Known, Served
+from metier.forecast.settings import lags_of, loss_of, pipeline_of
 
 Floats = NDArray[np.float64]
-NAME = "ClusterForecaster"
+Progress = Callable[[str, int, int], None]
 
 
 class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
@@ -166,30 +166,34 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         self.backend = backend
         self.rng = rng
 
-    def fit(self, df: Any, *, progress: Callable[[str, int, int], None] | None = None) -> ClusterForecaster:
+    def fit(self, df: Any, *, progress: Progress | None = None) -> ClusterForecaster:
         """Divide, decide and refit on all of `df`.
 
         Args:
-            df: long frame (pandas, polars or pyarrow) with the id, time and target columns; or the path of
-                a parquet file, or of a folder of them that is read file by file (`panel_from_parquet`).
+            df: long frame (pandas, polars or pyarrow) with the id, time and target columns.
             progress: called as progress(stage, done, total).
         """
-        self._panel_pipeline(1)
+        self._pipeline(1)
         return self.fit_panel(self._read(df), progress=progress)
 
-    def fit_panel(
-        self, panel: Panel, *, progress: Callable[[str, int, int], None] | None = None
-    ) -> ClusterForecaster:
+    def fit_panel(self, panel: Panel, *, progress: Progress | None = None) -> ClusterForecaster:
         """`fit` on a panel that `panel_from_frame` has read."""
-        pipeline = self._panel_pipeline(panel.n_series, progress)
+        pipeline = self._pipeline(panel.n_series, progress)
         panel = require_length(panel, self._min_length(), repair=self.repair)
+        known = self._known(panel)
         self.panel_ = panel
-        self.fitted_: Fitted = pipeline.run(self._data(panel))
+        self.fitted_: Fitted = pipeline.run(self._data(panel, known))
+        self.served_: Served = self._served(panel, known, self.fitted_)
         self._warn_of_fallbacks()
         return self
 
     def predict(
-        self, h: int | None = None, *, level: Sequence[float] | None = None, future: Any = None
+        self,
+        h: int | None = None,
+        *,
+        level: Sequence[float] | None = None,
+        future: Any = None,
+        new_df: Any = None,
     ) -> Any:
         """Forecast the `h` steps after each series' end.
 
@@ -198,17 +202,22 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
                 intervals and quantiles reach as far as the fitted horizon.
             level: coverages of intervals in percent, for example (80, 95).
             future: frame with the exogenous columns of these steps.
+            new_df: histories of other series, to be forecast instead of the fitted ones; `assign` says
+                which cluster serves them.
 
         Returns:
             A frame of the kind that was fitted: id, time, `ClusterForecaster`, for each level
-            `ClusterForecaster-lo-LEVEL` and `-hi-LEVEL`, and under loss="pinball" `-ql QUANTILE` columns.
+            `ClusterForecaster-lo-LEVEL` and `-hi-LEVEL`, and under loss="pinball" a
+            `ClusterForecaster-qlQUANTILE` column per quantile.
         """
         steps = self._steps(h)
-        exog = exog_for_future(future, self._fitted_panel(), steps)
-        point = self._forecast(self.fitted_.model(), steps, exog)
-        columns = {NAME: self._in_units(point).ravel(), **self._bands(point, level)}
-        codes = np.repeat(np.arange(self.panel_.n_series), steps)
-        return frame_like(self.panel_, columns, codes=codes, stamps=future_stamps(self.panel_, steps).ravel())
+        served = self._serving() if new_df is None else self._serve_new(new_df)
+        exog = exog_for_future(future, served.panel, steps)
+        columns = served.columns(steps, exog, level)
+        codes = np.repeat(np.arange(served.panel.n_series), steps)
+        stamps = future_stamps(served.panel, steps).ravel()
+        flat = {name: column.ravel() for name, column in columns.items()}
+        return frame_like(served.panel, flat, codes=codes, stamps=stamps)
 
     def cross_validation(
         self,
@@ -218,7 +227,7 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         n_windows: int = 1,
         step_size: int | None = None,
         level: Sequence[float] | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Any:
         """Fit afresh before each of `n_windows` cutoffs and forecast the `h` steps after it.
 
@@ -230,198 +239,176 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
             n_windows: cutoffs.
             step_size: steps between cutoffs; `h` by default.
             level: coverages of intervals in percent.
+            progress: called as progress(stage, done, total).
 
         Returns:
             A frame: id, time, `cutoff`, target, `ClusterForecaster` (and its intervals), and one column per
             candidate: `global`, `local`, `clustered`, `feature`, `random`.
         """
-        self._panel_pipeline(1)
+        self._pipeline(1)
         steps = positive_int("h", self.horizon if h is None else h)
-        n_windows = positive_int("n_windows", n_windows)
-        stride = steps if step_size is None else positive_int("step_size", step_size)
         panel = self._read(df)
-        cutoffs = [panel.n_steps - steps - stride * (n_windows - 1 - w) for w in range(n_windows)]
-        if cutoffs[0] < self._min_length():
-            raise InputError(
-                "cross-validation needs a history before its first cutoff",
-                expected=f"at least {self._min_length()} stamps before {n_windows} windows of {steps} steps",
-                got=f"{max(cutoffs[0], 0)} stamps",
-                next_step="Use fewer windows, a shorter h or step_size, or fewer lags.",
-            )
-        parts = []
-        for w, cutoff in enumerate(cutoffs):
-            if progress is not None:
-                progress("cross-validation", w, n_windows)
-            parts.append(self._window(panel, cutoff, steps, level))
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        codes, stamps = columns.pop("codes"), columns.pop("stamps")
-        return frame_like(panel, columns, codes=codes, stamps=stamps)
+        cutoffs = cutoffs_of(
+            panel.n_steps,
+            steps=steps,
+            n_windows=positive_int("n_windows", n_windows),
+            step_size=steps if step_size is None else positive_int("step_size", step_size),
+            min_length=self._min_length(),
+        )
+        return backtest(
+            panel,
+            cutoffs,
+            steps=steps,
+            level=level,
+            min_length=self._min_length(),
+            repair=self.repair,
+            fit=lambda past: clone(self).fit_panel(past),
+            progress=progress or _silent,
+        )
+
+    def assign(self, df: Any) -> Any:
+        """Where series that were not fitted belong.
+
+        Each series chooses the cluster that forecasts the first half of its history best; a one-sided test
+        at `alpha` on the second half must then find a gain over the global model, or it goes there.
+
+        Args:
+            df: long frame with the columns that were fitted.
+
+        Returns:
+            A frame with one row per series: id, `cluster` (K stands for the global model), `adopted`,
+            `gain` (mean loss saved on the second half, standardized scale) and `p_value`; the last two are
+            missing where there was nothing to test.
+        """
+        served = self._serving()
+        panel = self._read_new(df)
+        found = assign_new(
+            served, panel, loss=loss_of(self), se=self.se, alpha=self.alpha, scaling=self.scaling
+        )
+        columns = {
+            "cluster": found.labels,
+            "adopted": found.labels < served.n_clusters,
+            "gain": np.array([np.nan if d is None else d.gain for d in found.decisions]),
+            "p_value": np.array([np.nan if d is None else d.p_value for d in found.decisions]),
+        }
+        return frame_like(panel, columns, codes=np.arange(panel.n_series))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the forecaster to a folder: JSON and safetensors, no pickle.
+
+        An existing folder is replaced as a whole, and only if it holds a saved forecaster.
+        """
+        write_forecaster(self, self._serving(), Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ClusterForecaster:
+        """Read a saved forecaster; it forecasts and assigns, and keeps the record of its decision."""
+        parameters, served = read_forecaster(Path(folder))
+        forecaster = cls(**parameters)
+        forecaster.served_ = served
+        return forecaster
 
     @property
     def assignment_(self) -> Assignment:
         """Who serves which series: K clusters, then the global model."""
-        fitted = self._fit_result()
-        if fitted.report.chosen == "local":
-            return Assignment.from_labels(np.arange(len(fitted.active)), n_specialists=len(fitted.active))
-        specialized = (fitted.report.chosen == "clustered") & ~fitted.fallback
-        labels = np.where(specialized, fitted.labels, fitted.n_clusters)
-        return Assignment.from_labels(labels, n_specialists=fitted.n_clusters + 1)
+        served = self._serving()
+        n_series = len(served.labels)
+        if served.report.chosen == "local":
+            return Assignment.from_labels(np.arange(n_series), n_specialists=n_series)
+        specialized = (served.report.chosen == "clustered") & ~served.fallback
+        labels = np.where(specialized, served.labels, served.n_clusters)
+        return Assignment.from_labels(labels, n_specialists=served.n_clusters + 1)
 
     @property
     def partition_(self) -> NDArray[np.intp]:
         """(N,) cluster of each series, adopted or not; K for series outside the partition."""
-        return self._fit_result().groups
+        return self._serving().labels
 
     @property
     def ids_(self) -> NDArray[Any]:
         """(N,) series names."""
-        return self._fitted_panel().ids
+        return self._serving().panel.ids
 
     @property
     def decision_(self) -> Decision:
         """The decision behind the choice."""
-        return self._fit_result().report.decision
+        return self._serving().report.decision
 
     @property
     def gate_report_(self) -> GateReport:
         """What the gate saw and did."""
-        return self._fit_result().report
+        return self._serving().report
 
     @property
     def loss_matrix_(self) -> Floats:
         """(N, K + 1) mean VAL losses, global last."""
-        return self._fit_result().loss_matrix
+        return self._serving().loss_matrix
 
     @property
     def candidates_(self) -> dict[str, Candidate]:
         """Every candidate, judged alike."""
-        return dict(self._fit_result().candidates)
+        return dict(self._serving().candidates)
 
     @property
     def coverage_(self) -> tuple[tuple[int, float, float, int], ...]:
         """Rows (cluster, level, share of held-out values inside, values)."""
-        calibration = self._fit_result().calibration
+        calibration = self._serving().calibration
         return () if calibration is None else calibration.coverage
 
     def describe(self) -> tuple[ClusterDescription, ...]:
         """The clusters that were found, in numbers and words, whether they were adopted or not."""
-        self._fitted_panel()
+        self._serving()
+        if not hasattr(self, "fitted_"):
+            raise InputError(
+                "a loaded forecaster keeps no training data to describe clusters by",
+                expected="a forecaster fitted in this session",
+                got="one read by load",
+                next_step="Call fit again, or describe before save.",
+            )
         return describe_fitted(self)
 
-    def _window(
-        self, panel: Panel, cutoff: int, steps: int, level: Sequence[float] | None
-    ) -> dict[str, NDArray[Any]]:
-        """Forecasts of one cutoff beside the values that came, by column."""
-        past = require_length(panel.until(cutoff), self._min_length(), repair=self.repair)
-        rows = np.flatnonzero(np.isin(panel.ids, past.ids))
-        fitted = clone(self).fit_panel(past)
-        exog = np.nan_to_num(panel.exog[rows, cutoff : cutoff + steps])
-        point = fitted._forecast(fitted.fitted_.model(), steps, exog)
-        columns: dict[str, NDArray[Any]] = {NAME: fitted._in_units(point), **fitted._bands(point, level)}
-        for name in fitted.fitted_.final:
-            columns[name] = fitted._in_units(fitted._forecast(fitted.fitted_.model(name), steps, exog))
-        actual = panel.values[rows, cutoff : cutoff + steps]
-        keep = (~np.isnan(actual) & (past.stop == cutoff)[:, None]).ravel()
-        stamps = np.broadcast_to(panel.stamps[cutoff : cutoff + steps], actual.shape)
-        named_columns = {
-            "codes": np.repeat(rows, steps),
-            "stamps": stamps.ravel(),
-            "cutoff": np.full(actual.size, panel.stamps[cutoff - 1]),
-            self.target_col: actual.ravel(),
-            **{name: column.ravel() for name, column in columns.items()},
-        }
-        return {name: column[keep] for name, column in named_columns.items()}
+    def _known(self, panel: Panel) -> Known:
+        """Exogenous columns are scaled by what TRAIN shows."""
+        train = slice(0, val_start(panel.n_steps, self.val_size))
+        flat = panel.exog[:, train][~np.isnan(panel.values[:, train])]
+        spread = flat.std(axis=0) if len(flat) else np.zeros(len(panel.exog_names))
+        return Known(
+            calendar=tuple(self.calendar),
+            exog_center=flat.mean(axis=0) if len(flat) else np.zeros(len(panel.exog_names)),
+            exog_scale=np.where(spread > 0, spread, 1.0),
+        )
 
-    def _forecast(self, model: PanelModel, steps: int, exog: Floats) -> Floats:
-        """Standardized forecasts (N, steps) after each series' end."""
-        design = self._extended(steps, exog)
-        out = np.empty((design.n_series, steps))
-        ends = self.panel_.stop
-        for end in np.unique(ends):
-            series = np.flatnonzero(ends == end)
-            parts = model.forecast(design, series, int(end), int(end) + 1, steps=steps)
-            out[series] = np.concatenate(parts, axis=1)
-        return out
-
-    def _extended(self, steps: int, exog: Floats) -> Design:
-        """The refitted design with `steps` further stamps, whose known features are filled in."""
-        design, panel = self.fitted_.final_design, self.panel_
-        ahead = panel.freq.advance(panel.stamps[-1], np.arange(1, steps + 1))
-        common = np.concatenate([design.common, self._calendar(ahead)])
-        ahead_values = np.zeros((design.n_series, steps), dtype=design.values.dtype)
-        values = np.concatenate([design.values, ahead_values], axis=1)
-        own = None
-        if design.own is not None:
-            own = np.concatenate([design.own, np.zeros((design.n_series, steps, design.n_own))], axis=1)
-            columns = panel.stop[:, None] + np.arange(steps)
-            own[np.arange(design.n_series)[:, None], columns] = (exog - self._exog_center) / self._exog_scale
-        return replace(design, values=values, common=common, own=own, stop=design.stop + steps)
-
-    def _bands(self, point: Floats, level: Sequence[float] | None) -> dict[str, Floats]:
-        """Interval and quantile columns around standardized forecasts (N, steps)."""
-        levels = [float(value) for value in level or ()]
-        quantiles = list(self.quantiles) if self.loss == "pinball" else []
-        if not levels and not quantiles:
-            return {}
-        calibration, groups, steps = self.fitted_.calibration, self.fitted_.groups, point.shape[1]
-        if calibration is None or steps > calibration.steps:
-            raise InputError(
-                "intervals and quantiles reach as far as the horizon that was fitted",
-                expected=f"h of at most {0 if calibration is None else calibration.steps}",
-                got=f"h={steps}",
-                next_step=f"Fit with horizon={steps}" + ("." if calibration else " and a longer history."),
-            )
-        columns: dict[str, Floats] = {}
-        for value in levels:
-            share = open_fraction("level", value, upper=100.0) / 100.0
-            bounds = np.array(
-                [
-                    [calibration.interval(g, h, share) for h in range(1, steps + 1)]
-                    for g in range(len(calibration.residuals))
-                ]
-            )[groups]
-            columns[f"{NAME}-lo-{value:g}"] = self._in_units(point + bounds[:, :, 0]).ravel()
-            columns[f"{NAME}-hi-{value:g}"] = self._in_units(point + bounds[:, :, 1]).ravel()
-        for q in quantiles:
-            shift = np.array(
-                [
-                    [calibration.quantile(g, h, q) for h in range(1, steps + 1)]
-                    for g in range(len(calibration.residuals))
-                ]
-            )[groups]
-            columns[f"{NAME}-ql{q:g}"] = self._in_units(point + shift).ravel()
-        return columns
-
-    def _in_units(self, standardized: Floats) -> Floats:
-        return self.fitted_.final_scaling.invert(standardized)
-
-    def _data(self, panel: Panel) -> Data:
-        """Arrays of the pipeline; exogenous columns are scaled by what TRAIN shows."""
-        own = None
-        if panel.exog_names:
-            train = slice(0, val_start(panel.n_steps, self.val_size))
-            flat = panel.exog[:, train][~np.isnan(panel.values[:, train])]
-            self._exog_center, spread = flat.mean(axis=0), flat.std(axis=0)
-            self._exog_scale = np.where(spread > 0, spread, 1.0)
-            own = np.nan_to_num((panel.exog - self._exog_center) / self._exog_scale)
+    def _data(self, panel: Panel, known: Known) -> Data:
         return Data(
             values=panel.values,
             first=panel.first.astype(np.intp),
             stop=panel.stop.astype(np.intp),
-            common=self._calendar(panel.stamps),
-            own=own,
+            common=known.common(panel.stamps),
+            own=known.own(panel.exog),
             lags=lags_of(self),
             season_length=self.season_length,
         )
 
-    def _calendar(self, stamps: NDArray[Any]) -> Floats:
-        if not len(tuple(self.calendar)):
-            return np.zeros((len(stamps), 0))
-        return calendar_features(stamps, tuple(self.calendar))
+    def _served(self, panel: Panel, known: Known, fitted: Fitted) -> Served:
+        return Served(
+            panel=panel,
+            lags=lags_of(self),
+            season_length=self.season_length,
+            known=known,
+            scaling=fitted.final_scaling,
+            models=fitted.final,
+            labels=fitted.groups,
+            n_clusters=fitted.n_clusters,
+            fallback=fitted.fallback,
+            report=fitted.report,
+            candidates=fitted.candidates,
+            loss_matrix=fitted.loss_matrix,
+            calibration=fitted.calibration,
+            levels=loss_of(self).quantiles,
+        )
 
     def _read(self, df: Any) -> Panel:
-        read = panel_from_parquet if is_path(df) else panel_from_frame
-        return read(
+        return panel_from_frame(
             df,
             id_col=self.id_col,
             time_col=self.time_col,
@@ -431,16 +418,35 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
             min_length=self._min_length(),
         )
 
+    def _read_new(self, df: Any) -> Panel:
+        """A panel of other series with the columns that were fitted."""
+        panel, fitted = self._read(df), self._serving().panel
+        if panel.exog_names != fitted.exog_names:
+            raise InputError(
+                "new series need the exogenous columns that were fitted",
+                expected=", ".join(fitted.exog_names) or "none",
+                got=", ".join(panel.exog_names) or "none",
+                next_step="Pass the same columns, in the same order.",
+            )
+        return panel
+
+    def _serve_new(self, new_df: Any) -> Served:
+        served, panel = self._serving(), self._read_new(new_df)
+        labels = assign_new(
+            served, panel, loss=loss_of(self), se=self.se, alpha=self.alpha, scaling=self.scaling
+        ).labels
+        return serve_new(served, panel, labels, scaling=self.scaling)
+
     def _min_length(self) -> int:
         """Stamps a series needs: its lags, one TRAIN row and the horizon."""
         return max(lags_of(self)) + positive_int("horizon", self.horizon) + 1
 
-    def _panel_pipeline(self, n_series: int, progress: Callable[[str, int, int], None] | None = None) -> Any:
+    def _pipeline(self, n_series: int, progress: Progress | None = None) -> Pipeline:
+        """The parameters, checked before any data is read."""
         lags_of(self)
-        return pipeline_of(self, n_series=n_series, report=progress or (lambda stage, done, total: None))
+        return pipeline_of(self, n_series=n_series, report=progress or _silent)
 
     def _steps(self, h: int | None) -> int:
-        self._fitted_panel()
         steps = positive_int("h", self.horizon if h is None else h)
         if self.strategy == "direct" and steps > self.horizon:
             raise InputError(
@@ -451,19 +457,15 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
             )
         return steps
 
-    def _fit_result(self) -> Fitted:
-        self._fitted_panel()
-        return self.fitted_
-
-    def _fitted_panel(self) -> Panel:
-        if not hasattr(self, "fitted_"):
+    def _serving(self) -> Served:
+        if not hasattr(self, "served_"):
             raise InputError(
                 "this forecaster has not been fitted",
                 expected="fit(df) first",
                 got="an unfitted ClusterForecaster",
                 next_step="Call fit with a long frame.",
             )
-        return self.panel_
+        return self.served_
 
     def _warn_of_fallbacks(self) -> None:
         fitted = self.fitted_
@@ -473,5 +475,11 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
             warnings.warn(text, stacklevel=3)
         silent = ~fitted.active & ~constant
         if silent.any():
-            text = f"{named(self.panel_.ids, silent)} have no TRAIN or no VAL rows; the global model serves them."
-            warnings.warn(text, stacklevel=3)
+            names = named(self.panel_.ids, silent)
+            warnings.warn(
+                f"{names} have no TRAIN or no VAL rows; the global model serves them.", stacklevel=3
+            )
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""

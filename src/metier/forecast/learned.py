@@ -28,10 +28,12 @@ class TargetScale:
     Args:
         standard: the engine's scaling.
         learner: the learner's scaling of the same series.
+        kind: kind of the learner's scaling.
     """
 
     standard: Scaling
     learner: Scaling
+    kind: str
 
     def design(self, design: Design, series: Index) -> Design:
         """The series' design with values on the learner's scale; unobserved values stay zero."""

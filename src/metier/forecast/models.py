@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from metier.forecast.criterion import Criterion, Models
 from metier.forecast.design import Design, Index
 from metier.forecast.gram import GramTable
+from metier.forecast.ridge import LOCAL_SHARE
 from metier.forecast.rollout import linear_rollout
 from metier.forecast.search import Search
 from metier.forecast.seeding import local_models, local_strength
-from metier.forecast.ridge import LOCAL_SHARE
 from metier.forecast.stack import RunKey, Stack
 
 Floats = NDArray[np.float64]

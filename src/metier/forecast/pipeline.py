@@ -14,8 +14,8 @@ from metier.forecast.candidates import (
     Candidates,
     Data,
     Report,
-    RoutedModel,
     divisions_of,
+    routed,
     without_empty,
 )
 from metier.forecast.conformal import Calibration, calibrate
@@ -273,13 +273,6 @@ class Pipeline:
 def val_start(n_steps: int, val_size: float) -> int:
     """First index of VAL, the newest `val_size` of the time grid."""
     return n_steps - max(1, round(val_size * n_steps))
-
-
-def routed(candidates: Candidates, chosen: str, fallback: NDArray[np.bool_]) -> PanelModel:
-    """A candidate by name, with the global model where series fall back."""
-    if chosen == "global":
-        return candidates["global"]
-    return RoutedModel(primary=candidates[chosen], base=candidates["global"], fallback=fallback)
 
 
 def has_rows(design: Design, start: int) -> NDArray[np.bool_]:
