@@ -30,6 +30,7 @@ from metier.forecast.pipeline import Fitted, Pipeline, val_start
 from metier.forecast.repair import named
 from metier.forecast.serving import Known, Served
 from metier.forecast.settings import lags_of, loss_of, pipeline_of
+from metier.forecast.stream import is_path, panel_from_parquet
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -170,7 +171,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         """Divide, decide and refit on all of `df`.
 
         Args:
-            df: long frame (pandas, polars or pyarrow) with the id, time and target columns.
+            df: long frame (pandas, polars or pyarrow) with the id, time and target columns; or the path of
+                a parquet file, or of a folder of them that is read file by file (`panel_from_parquet`).
             progress: called as progress(stage, done, total).
         """
         self._pipeline(1)
@@ -408,7 +410,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         )
 
     def _read(self, df: Any) -> Panel:
-        return panel_from_frame(
+        read = panel_from_parquet if is_path(df) else panel_from_frame
+        return read(
             df,
             id_col=self.id_col,
             time_col=self.time_col,

@@ -133,7 +133,8 @@ class Served:
         design, panel = self.design(), self.panel
         ahead = panel.freq.advance(panel.stamps[-1], np.arange(1, steps + 1))
         common = np.concatenate([design.common, self.known.common(ahead)])
-        values = np.concatenate([design.values, np.zeros((design.n_series, steps))], axis=1)
+        ahead_values = np.zeros((design.n_series, steps), dtype=design.values.dtype)
+        values = np.concatenate([design.values, ahead_values], axis=1)
         future, own = self.known.own(exog), None
         if design.own is not None and future is not None:
             own = np.concatenate([design.own, np.zeros_like(future)], axis=1)
