@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metier.cli import answer, compare, data, doctor, report, run, studies, tour
+from metier.cli import answer, compare, data, doctor, forecast, report, run, studies, tour
 from metier.cli.answer import Answer, say
 
 # Adding a verb: write cli/VERB.py with a function that returns an Answer, and name it here.
@@ -17,6 +17,7 @@ VERBS: dict[str, Callable[..., Answer]] = {
     "tour": tour.tour,
     "list": studies.list_studies,
     "run": run.run,
+    "forecast": forecast.forecast,
     "report": report.report,
     "compare": compare.compare,
     "doctor": doctor.doctor,

@@ -109,11 +109,8 @@ def default_lags(freq: Frequency, *, n_steps: int, shortest: int, horizon: int) 
     season = max(fitting)
     cycles = n_steps // season
     reason = f"because a step is {step} and the history holds {cycles} such cycles"
-    return LagChoice(
-        lags=lags,
-        season_length=season,
-        reason=f"{_lags(lags)} and the {seasons[season]} lag {season}, {reason}",
-    )
+    what = f"{'and' if season > lags else 'with'} the {seasons[season]} lag {season}"
+    return LagChoice(lags=lags, season_length=season, reason=f"{_lags(lags)} {what}, {reason}")
 
 
 def _lags(count: int) -> str:

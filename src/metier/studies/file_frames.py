@@ -1,0 +1,141 @@
+"""A user's csv or parquet file as a frame, with errors that name the file's own columns, and back."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metier.core import InputError, require
+from metier.runs import atomic_write_bytes
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def read_file(path: Path, *, id_col: str, time_col: str, target_col: str | None) -> Any:
+    """Read a csv or parquet file into a polars frame.
+
+    Args:
+        path: the file.
+        id_col, time_col: columns it must have.
+        target_col: numeric column it must have; None for a file about the future.
+
+    Returns:
+        The frame; text in the time column of a csv file has been parsed to dates.
+
+    Raises:
+        InputError: no such file, another format, no rows, a column that lacks, or text where numbers belong,
+            naming the row.
+    """
+    polars = require("polars", "forecast")
+    frame = _parse(polars, _existing(path))
+    wanted = [id_col, time_col, *([target_col] if target_col else [])]
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"{path.name} must have the columns of id, time and target",
+            expected=", ".join(map(repr, wanted)),
+            got=f"no {', '.join(map(repr, missing))} among {', '.join(map(repr, frame.columns))}",
+            next_step="Name yours with --id-col, --time-col and --target-col.",
+        )
+    if not frame.height:
+        raise _no_rows(path)
+    return _numbers(polars, frame, target_col, path) if target_col else frame
+
+
+def _existing(path: Path) -> Path:
+    if path.suffix.lower() not in SUFFIXES:
+        got = f"the folder {path}" if path.is_dir() else repr(path.name)
+    elif not path.is_file():
+        got = f"the folder {path}" if path.is_dir() else f"no file {path}"
+    else:
+        return path
+    raise InputError(
+        "the data come in one file",
+        expected="a file that ends in .csv or .parquet",
+        got=got,
+        next_step="Check the path, or convert the file.",
+    )
+
+
+def _parse(polars: Any, path: Path) -> Any:
+    if path.stat().st_size == 0:
+        raise _no_rows(path)
+    try:
+        if path.suffix.lower() == ".csv":
+            return polars.read_csv(path, try_parse_dates=True, infer_schema_length=None)
+        return polars.read_parquet(path)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise InputError(
+            f"{path.name} must be a readable {path.suffix.lower()[1:]} file",
+            expected="a header line and rows of equal length" if path.suffix.lower() == ".csv" else "parquet",
+            got=str(error).splitlines()[0],
+            next_step="Mend or export the file again.",
+        ) from None
+
+
+def _no_rows(path: Path) -> InputError:
+    return InputError(
+        f"{path.name} must hold at least one row",
+        expected="a header and rows",
+        got="an empty file",
+        next_step="Check how the file was made.",
+    )
+
+
+def _numbers(polars: Any, frame: Any, column: str, path: Path) -> Any:
+    """Refuse text in the target by its row; an empty cell is left for the panel to report."""
+    if frame.schema[column] != polars.String:
+        return frame
+    numbers = frame[column].str.strip_chars().cast(polars.Float64, strict=False)
+    wrong = numbers.is_null() & frame[column].is_not_null()
+    row = int(wrong.arg_max() or 0)
+    if not wrong.any():
+        return frame.with_columns(numbers.alias(column))
+    raise InputError(
+        f"column {column!r} of {path.name} must hold numbers",
+        expected="a number in every row",
+        got=f"{frame[column][row]!r} in row {row + 1} ({int(wrong.sum())} such rows)",
+        next_step="Correct these rows, or name another column with --target-col.",
+    )
+
+
+def write_like(frame: Any, path: Path, *, source: Path) -> Path:
+    """Write a polars frame atomically in the format that the suffix of `path` says.
+
+    Args:
+        frame: what to write.
+        path: where.
+        source: the input; stamps in csv are written as they look there.
+    """
+    buffer = io.BytesIO()
+    if path.suffix == ".parquet":
+        frame.write_parquet(buffer)
+    else:
+        frame.write_csv(buffer, datetime_format=_stamp_format(frame, source))
+    atomic_write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _stamp_format(frame: Any, source: Path) -> str:
+    """Seconds or microseconds as needed; the letter T between date and time where the source has it."""
+    polars = require("polars", "forecast")
+    columns = [name for name, kind in frame.schema.items() if isinstance(kind, polars.Datetime)]
+    with_t = False
+    if columns and source.suffix.lower() == ".csv":
+        first = polars.read_csv(source, n_rows=1, infer_schema=False)
+        with_t = any("T" in str(first[name][0]) for name in columns if name in first.columns and first.height)
+    fine = any(frame[name].dt.microsecond().sum() for name in columns)
+    return f"%Y-%m-%d{'T' if with_t else ' '}%H:%M:%S{'%.6f' if fine else ''}"
+
+
+def keep_columns(frame: Any, names: Sequence[str]) -> tuple[Any, list[str]]:
+    """The frame with these columns, and the names of those left out."""
+    return frame.select(names), [name for name in frame.columns if name not in names]
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    """The file's name without folders, for reports."""
+    return Path(path).name

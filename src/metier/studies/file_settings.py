@@ -1,0 +1,97 @@
+"""`--set key=value` for a forecaster: every parameter of `ClusterForecaster` by its own type."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from metier.core import InputError
+from metier.forecast import ClusterForecaster
+from metier.studies.base import nearest, parse_value
+
+OPTIONS = {
+    "horizon": "--horizon",
+    "lags": "--lags",
+    "season_length": "--season-length",
+    "loss": "--loss",
+    "freq": "--freq",
+    "id_col": "--id-col",
+    "time_col": "--time-col",
+    "target_col": "--target-col",
+    "rng": "--seed",
+}
+"""Parameters with an option of their own."""
+
+
+def forecaster_settings(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the texts by the types of `ClusterForecaster`'s parameters.
+
+    Raises:
+        InputError: an unknown key (with its neighbors), one that has its own option, or an unreadable value.
+
+    Example:
+        >>> forecaster_settings({"n_clusters": "auto", "quantiles": "0.1,0.9"})
+        {'n_clusters': 'auto', 'quantiles': (0.1, 0.9)}
+    """
+    hints = typing.get_type_hints(ClusterForecaster.__init__)
+    known = [name for name in inspect.signature(ClusterForecaster).parameters if name not in OPTIONS]
+    values = {}
+    for key, text in texts.items():
+        if key in OPTIONS:
+            raise InputError(
+                f"{key} has an option of its own",
+                expected=f"{OPTIONS[key]} VALUE",
+                got=f"--set {key}={text}",
+                next_step=f"Write {OPTIONS[key]} {text}.",
+            )
+        if key not in known:
+            raise InputError(
+                f"the forecaster has no parameter {key!r}",
+                expected="one of " + ", ".join(known),
+                got=repr(key),
+                next_step=nearest(key, known),
+            )
+        values[key] = parse_value(text, readable(hints[key]), key=key)
+    return values
+
+
+def readable(hint: Any) -> Any:
+    """A type that `parse_value` reads: sequences become tuples, Any becomes text.
+
+    Example:
+        >>> readable(collections.abc.Sequence[int])
+        tuple[int, ...]
+    """
+    if hint is Any:
+        return str
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    sequences = [kind for kind in (hint, *args) if typing.get_origin(kind) is collections.abc.Sequence]
+    if origin is collections.abc.Sequence or sequences:
+        return tuple[typing.get_args(sequences[0])[0], ...]  # type: ignore[misc]
+    return hint
+
+
+def parse_lags(text: str | None) -> int | tuple[int, ...] | None:
+    """A number of lags, or the lags themselves.
+
+    Example:
+        >>> parse_lags("24"), parse_lags("1,2,24")
+        (24, (1, 2, 24))
+    """
+    if text is None:
+        return None
+    try:
+        lags = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        lags = ()
+    if not lags or min(lags) < 1:
+        raise InputError(
+            "--lags is a number of lags, or the lags themselves",
+            expected="for example 24, or 1,2,24",
+            got=repr(text),
+            next_step="Correct the option, or leave it out for a default that follows the frequency.",
+        )
+    return lags if "," in text else lags[0]
