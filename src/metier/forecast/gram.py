@@ -261,6 +261,8 @@ def _build_block(task: _Task) -> Block:
     counts = [design.valid(slice(None), a, b).sum(axis=1) for a, b in spans]
     for part in parts:
         part[:, ~active] = 0.0
+    if not parts:  # lags beyond every window
+        parts = [np.zeros((packed_size(design.n_features), design.n_series))]
     sums = [_united(parts, member) for member in members]
     rows = np.array(
         [np.sum([counts[j] for j in m], axis=0) if m else np.zeros(design.n_series) for m in members]
