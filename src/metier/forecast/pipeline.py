@@ -210,7 +210,7 @@ class Pipeline:
             loss=self.search.loss,
             steps=self.steps,
             active=found.table.active,
-            groups=np.where(found.table.active, labels, -1),
+            groups=np.where(found.table.active & (n_clusters > 0), labels, -1),
             n_groups=n_clusters,
         )
         return held if len(held.times) > 1 else None
