@@ -41,22 +41,22 @@ class Design:
     @property
     def n_series(self) -> int:
         """Number of series N."""
-        return self.values.shape[0]
+        return int(self.values.shape[0])
 
     @property
     def n_steps(self) -> int:
         """Length T of the time grid."""
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     @property
     def n_own(self) -> int:
         """Number of own known features E."""
-        return 0 if self.own is None else self.own.shape[2]
+        return 0 if self.own is None else int(self.own.shape[2])
 
     @property
     def n_features(self) -> int:
         """Number of columns d, the intercept included."""
-        return len(self.lags) + self.n_own + self.common.shape[1] + 1
+        return len(self.lags) + self.n_own + int(self.common.shape[1]) + 1
 
     @property
     def max_lag(self) -> int:

@@ -201,7 +201,8 @@ class Judge:
         judged = ~np.isnan(held.by_group).any(axis=2)
         count = judged.sum(axis=0)
         means = np.where(judged[:, :, None], held.by_group, 0.0).sum(axis=0) / np.maximum(count, 1)[:, None]
-        keep = np.asarray(paper_fallback(means[:, special], means[:, base]) & (count > 0))
+        better = paper_fallback(means[:, special], means[:, base])
+        keep = np.array([bool(b) for b in better & (count > 0)])
         by_cluster = []
         for k in range(n_clusters):
             gain = float(means[k, base] - means[k, special])
