@@ -1,0 +1,89 @@
+"""Timing and records of benchmarks: wall and CPU seconds, and what the machine was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from metier.runs.environment import capture_environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def timed(fn: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Wall seconds, CPU seconds of all threads, and the result."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = fn()
+    return time.perf_counter() - wall, time.process_time() - cpu, result
+
+
+def in_turn(rivals: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, Any]]:
+    """Time all rivals in turn, `repeats` rounds after one warm-up, so that drift hits all alike."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
+    for round_ in range(repeats + 1):
+        for name, fn in rivals.items():
+            wall, cpu, _ = timed(fn)
+            if round_:
+                times[name].append((wall, cpu))
+    return {
+        name: {
+            "wall_median": statistics.median(w for w, _ in pairs),
+            "wall_min": min(w for w, _ in pairs),
+            "cpu_median": statistics.median(c for _, c in pairs),
+            "cpu_min": min(c for _, c in pairs),
+            "wall": [w for w, _ in pairs],
+            "cpu": [c for _, c in pairs],
+        }
+        for name, pairs in times.items()
+    }
+
+
+def ratio(times: Mapping[str, Mapping[str, Any]], rival: str, ours: str = "metier") -> dict[str, float]:
+    """How many times longer the rival took: median over rounds, and from the two minima."""
+    pairs = zip(times[rival]["wall"], times[ours]["wall"], strict=True)
+    return {
+        "wall_median": statistics.median(b / a for b, a in pairs),
+        "wall_min": times[rival]["wall_min"] / times[ours]["wall_min"],
+        "cpu_min": times[rival]["cpu_min"] / times[ours]["cpu_min"],
+    }
+
+
+def write(name: str, result: Mapping[str, Any], *, seed: int) -> Path:
+    """The result with its circumstances as JSON."""
+    record = {
+        "benchmark": name,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": " ".join(
+            ["python", *map(shlex.quote, [f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])]
+        ),
+        "seed": seed,
+        "cpu": cpu_model(),
+        "load_average": os.getloadavg(),
+        **capture_environment(),
+        "result": dict(result),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
