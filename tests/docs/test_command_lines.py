@@ -22,7 +22,7 @@ SYNOPSIS = re.compile(r"[|\[\]…]")
 def command_lines(page):
     """Return the `metier ...` and `make ...` lines of a page's shell blocks and inline code."""
     lines = [
-        line.strip().removeprefix("$ ")
+        re.sub(r"\s+#.*", "", line.strip().removeprefix("$ "))
         for block in blocks_of(page)
         if block.language in SHELL
         for line in block.code.splitlines()
