@@ -34,7 +34,7 @@ class GateConfig:
     loss: Literal["squared", "huber"] = "squared"
     homogeneous_seeds: int = 200
     separations: tuple[float, ...] = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
-    power_seeds: int = 100
+    power_seeds: int = 200
     recovery_loss: Literal["squared", "huber"] = "huber"
     recovery_seeds: int = 30
     noise_seeds: int = 20
@@ -149,7 +149,7 @@ STUDY = Study(
         "full": GateConfig(
             homogeneous_seeds=500,
             separations=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5),
-            power_seeds=200,
+            power_seeds=500,
             recovery_seeds=50,
             noise_seeds=50,
         ),
@@ -161,12 +161,15 @@ STUDY = Study(
         "same-val-adopts",
         "same-val-harms",
         "power-at-5-percent",
+        "harm-at-worst",
+        "better-than-features",
         "strong-regimes",
         "strong-gain",
         "medium-gain",
         "anomalies-gain",
         "noise-shape-by-pinball",
         "noise-shape-by-huber",
+        "better-than-features-on-noise",
         "noise-control",
     ),
     paired_on=(

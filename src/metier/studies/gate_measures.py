@@ -28,14 +28,19 @@ def adoption(trials: Trials, gate: str, *, level: float = LEVEL) -> Measured:
     return share([trial["chosen"][gate] != "global" for trial in trials], level=level, unit="panels")
 
 
+def harmed(trials: Trials, gate: str, *, level: float = LEVEL) -> Measured:
+    """Share of panels on which what a gate uses forecasts TEST worse than the global model."""
+    return share([trial["gain"][gate] < 0.0 for trial in trials], level=level, unit="panels")
+
+
 def gains(trials: Trials, gate: str) -> list[float]:
     """TEST gain of what a gate uses, per panel."""
     return [trial["gain"][gate] for trial in trials]
 
 
-def true_gains(trials: Trials) -> list[float]:
-    """TEST gain of the true partition, per panel."""
-    return [trial["candidate_gain"]["true"] for trial in trials]
+def candidate_gains(trials: Trials, name: str) -> list[float]:
+    """TEST gain of a candidate without any gate, per panel; "true" is the true partition."""
+    return [trial["candidate_gain"][name] for trial in trials]
 
 
 def known_gain(trials: Trials) -> float:
