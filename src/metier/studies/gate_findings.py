@@ -142,9 +142,9 @@ def _feature_words(found: Trials) -> str:
     clustered, feature, random = (100 * statistics.fmean(candidate_gains(found, name)) for name in names)
     return (
         f"Without any gate, at a known gain of {100 * known_gain(found):.1f} %, the clusters by validation "
-        f"loss gain {clustered:.2f} % on TEST, k-means of autoregressive coefficients {feature:.2f} %, random "
-        f"clusters {random:.2f} %: these regimes are defined by their coefficients, which is what k-means "
-        "looks at."
+        f"loss gain {clustered:.2f} % on TEST, k-means of autoregressive coefficients {feature:.2f} %, "
+        f"random clusters {random:.2f} %: these regimes are defined by their coefficients, which is what "
+        "k-means looks at."
     )
 
 
