@@ -100,7 +100,9 @@ class GramCriterion:
             losses[models.empty] = np.inf
             return visit(block.series, losses)
 
-        return self.table.map(block_losses)
+        return self.table.map(
+            block_losses, {w for window, _, _ in stack.windows() for w in self._used(window)}
+        )
 
     def _used(self, window: int) -> list[int]:
         return {"val": [window + 1], "train": [TRAIN], "both": [TRAIN, window + 1]}[self.assign_on]
@@ -286,7 +288,7 @@ def cluster_sums(table: GramTable, stack: Stack, labels: Labels) -> Floats:
         parts = [block.sums[TRAIN] @ one_hot[columns].T for _, _, columns in stack.windows()]
         return np.concatenate(parts, axis=1)
 
-    return np.asarray(np.sum(table.map(product), axis=0))
+    return np.asarray(np.sum(table.map(product, (TRAIN,)), axis=0))
 
 
 def solve_clusters(

@@ -11,8 +11,8 @@ cluster's normal equations are one (P, N)(N, K) product with the one-hot labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
@@ -178,11 +178,18 @@ def _pairs_by_difference(delays: tuple[int, ...]) -> dict[int, list[tuple[int, i
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Block:
-    """Some series' packed sums: one (P, n) array per window, and the rows (windows, n) behind them."""
+    """Some series' packed sums: one (P, n) array per window, and the rows (windows, n) behind them.
+
+    Windows that were not asked for have no columns.
+    """
 
     series: slice
     sums: tuple[Floats, ...]
     rows: NDArray[np.int64]
+
+
+Windows: TypeAlias = tuple[tuple[Span, ...] | None, ...]
+_Task: TypeAlias = tuple[Design, NDArray[np.bool_], Windows, slice]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -200,6 +207,7 @@ class GramTable:
     windows: tuple[tuple[Span, ...], ...]
     active: NDArray[np.bool_]
     stored: tuple[Block, ...] | None
+    _memo: dict[str, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(
@@ -221,29 +229,48 @@ class GramTable:
             return table
         if backend == "serial":
             with single_threaded_blas():
-                return replace(table, stored=tuple(over_blocks(table._build, chunks(design.n_series))))
-        tasks = [table._task(part) for part in chunks(design.n_series)]
+                return replace(table, stored=tuple(table.map(lambda block: block)))
+        tasks = [table._task(part, table.windows) for part in chunks(design.n_series)]
         return replace(table, stored=tuple(map_tasks(_build_block, tasks, backend=backend)))
 
     def take(self, series: NDArray[np.intp]) -> GramTable:
         """The table of some series, in memory."""
         return GramTable.build(self.design.take(series), self.windows, active=self.active[series])
 
-    def map(self, fn: Callable[[Block], Out]) -> list[Out]:
-        """[fn(block) ...] in series order, over threads."""
+    def map(self, fn: Callable[[Block], Out], windows: Collection[int] | None = None) -> list[Out]:
+        """[fn(block) ...] in series order, over threads.
+
+        Args:
+            fn: visits a block; results must not keep its arrays where `stored` is None.
+            windows: those that `fn` reads; None for all. Sums that are not stored are built for these only.
+        """
         if self.stored is not None:
             return over_blocks(fn, self.stored)
-        return over_blocks(lambda part: fn(self._build(part)), chunks(self.design.n_series))
+        wanted: Windows = self.windows
+        if windows is not None:
+            wanted = tuple(w if i in windows else None for i, w in enumerate(self.windows))
+        parts = chunks(self.design.n_series)
+        return over_blocks(lambda part: fn(_build_block(self._task(part, wanted))), parts)
 
-    def _build(self, part: slice) -> Block:
-        return _build_block(self._task(part))
+    def _task(self, part: slice, windows: Windows) -> _Task:
+        return self.design.take(part), self.active[part], windows, part
 
-    def _task(self, part: slice) -> _Task:
-        return self.design.take(part), self.active[part], self.windows, part
+    def train_summary(self) -> tuple[Floats, Floats]:
+        """TRAIN sums of all series together (P,), and trace(G_i) of each (N,): one pass, remembered."""
+        if "train" not in self._memo:
+            place = diagonal(self.design.n_features)
+            parts = self.map(
+                lambda block: (block.sums[0].sum(axis=1), block.sums[0][place].sum(axis=0)), (0,)
+            )
+            total = np.asarray(np.sum([part[0] for part in parts], axis=0))
+            self._memo["train"] = total, np.concatenate([part[1] for part in parts])
+        return self._memo["train"]
 
     def total(self, window: int) -> Floats:
         """Sum over all active series, (P,)."""
-        return np.asarray(np.sum(self.map(lambda block: block.sums[window].sum(axis=1)), axis=0))
+        if window == 0:
+            return self.train_summary()[0]
+        return np.asarray(np.sum(self.map(lambda block: block.sums[window].sum(axis=1), (window,)), axis=0))
 
     @property
     def n_active(self) -> int:
@@ -251,29 +278,26 @@ class GramTable:
         return int(self.active.sum())
 
 
-_Task: TypeAlias = tuple[Design, NDArray[np.bool_], tuple[tuple[Span, ...], ...], slice]
-
-
 def _build_block(task: _Task) -> Block:
     design, active, windows, series = task
-    spans, members = segments(list(windows))
+    spans, members = segments([window or () for window in windows])
     parts = [packed_gram(design, a, b) for a, b in spans]
     counts = [design.valid(slice(None), a, b).sum(axis=1) for a, b in spans]
     for part in parts:
         part[:, ~active] = 0.0
-    if not parts:  # lags beyond every window
-        parts = [np.zeros((packed_size(design.n_features), design.n_series))]
-    sums = [_united(parts, member) for member in members]
-    rows = np.array(
-        [np.sum([counts[j] for j in m], axis=0) if m else np.zeros(design.n_series) for m in members]
-    )
-    return Block(series=series, sums=tuple(sums), rows=rows.astype(np.int64))
+    blank = np.zeros((packed_size(design.n_features), design.n_series))
+    sums = [
+        blank[:, :0] if window is None else _united(parts, member, blank)
+        for window, member in zip(windows, members, strict=True)
+    ]
+    rows = [np.sum([counts[j] for j in member], axis=0) * np.ones(design.n_series) for member in members]
+    return Block(series=series, sums=tuple(sums), rows=np.array(rows, dtype=np.int64))
 
 
-def _united(parts: list[Floats], member: list[int]) -> Floats:
+def _united(parts: list[Floats], member: list[int], blank: Floats) -> Floats:
     """Sums over several spans; a single span is shared, not copied."""
     if not member:
-        return np.zeros_like(parts[0])
+        return blank  # lags beyond the window
     total = parts[member[0]]
     for j in member[1:]:
         total = total + parts[j]

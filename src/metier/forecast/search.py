@@ -178,6 +178,8 @@ class Search:
         """The criterion of this loss and the global model under it."""
         prior = prior_from(table, penalty=self.penalty)
         criterion = self._criterion(table, prior)
+        if isinstance(criterion, GramCriterion):
+            return criterion, Models(theta=prior.theta[None], offsets=None, empty=np.zeros(1, dtype=bool))
         one = Stack(keys=(RunKey(window=0, n_clusters=1, start=0, shrinkage=0.0),))
         base = criterion.refit(one, np.zeros((1, table.design.n_series), dtype=np.int16), None)
         return self._criterion(table, replace(prior, theta=base.theta[0])), base

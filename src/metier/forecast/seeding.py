@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from metier.core import derive, derive_seed
-from metier.forecast.gram import Block, GramTable, diagonal, distance_coefficients, unpack
+from metier.forecast.gram import Block, GramTable, distance_coefficients, unpack
 from metier.forecast.ridge import local_ridge
 
 Floats = NDArray[np.float64]
@@ -28,16 +28,12 @@ def local_models(table: GramTable, theta_global: Floats, *, penalty: float, stre
     def solve(block: Block) -> Floats:
         return local_ridge(block.sums[TRAIN], theta_global, penalty=penalty, strength=strength)
 
-    return np.concatenate(table.map(solve))
+    return np.concatenate(table.map(solve, (TRAIN,)))
 
 
 def local_strength(table: GramTable, n_features: int, *, share: float) -> float:
     """m = share * median over active series of trace(G_i) / d."""
-
-    def trace(block: Block) -> Floats:
-        return block.sums[TRAIN][diagonal(n_features)].sum(axis=0)
-
-    traces = np.concatenate(table.map(trace))[table.active]
+    traces = table.train_summary()[1][table.active]
     return float(share * np.median(traces) / n_features) if traces.size else 0.0
 
 
@@ -61,7 +57,7 @@ def seed_chains(
             seeds[c, step] = candidates[rng.choice(candidates.size, p=p)]
         chosen = local[seeds[:, step]]
         quadratic = distance_coefficients(chosen)
-        distance = np.concatenate(table.map(partial(_against, quadratic)), axis=1)
+        distance = np.concatenate(table.map(partial(_against, quadratic), (TRAIN,)), axis=1)
         distance += own - 2.0 * (chosen @ pulled.T)
         np.minimum(nearest, np.maximum(distance, 0.0), out=nearest)
         nearest[np.arange(len(rngs)), seeds[:, step]] = 0.0
@@ -69,7 +65,7 @@ def seed_chains(
 
 
 def _against(quadratic: Floats, block: Block) -> Floats:
-    return quadratic @ block.sums[TRAIN]
+    return np.asarray(quadratic @ block.sums[TRAIN])
 
 
 def _local_products(table: GramTable, local: Floats) -> tuple[Floats, Floats]:
@@ -79,7 +75,7 @@ def _local_products(table: GramTable, local: Floats) -> tuple[Floats, Floats]:
         G, _, _ = unpack(block.sums[TRAIN], local.shape[1])
         return np.einsum("nij,nj->ni", G, local[block.series])
 
-    pulled = np.concatenate(table.map(product))
+    pulled = np.concatenate(table.map(product, (TRAIN,)))
     return pulled, np.einsum("ni,ni->n", pulled, local)
 
 
