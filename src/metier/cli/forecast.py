@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,15 +156,15 @@ def decision_sentence(forecaster: ClusterForecaster) -> str:
         "local": "Each series has its own model",
         "clustered": "Each cluster has its own model",
     }
-    reason = forecaster.gate_report_.reason or forecaster.decision_.reason
-    return f"{words[forecaster.gate_report_.chosen]}: {reason[0].lower()}{reason[1:]}"
+    reason = re.sub(r"^\w+_\w+: ", "", forecaster.gate_report_.reason or forecaster.decision_.reason)
+    return f"{words[forecaster.gate_report_.chosen]}; {reason[0].lower()}{reason[1:]}"
 
 
 def _text(forecaster: ClusterForecaster) -> str:
     rows = [["CANDIDATE", "MODELS", "LOSS", "GAIN", ""]]
     for candidate in forecaster.candidates_.values():
         loss = "-" if _finite(candidate.loss) is None else f"{candidate.loss:.4f}"
-        gain = "" if candidate.name == "global" else f"{100 * candidate.relative_gain:+.2f} %"
+        gain = "" if candidate.name == "global" else f"{100 * round(candidate.relative_gain, 4) + 0.0:+.2f} %"
         used = "in use" if candidate.chosen else ""
         rows.append([candidate.name, str(candidate.n_specialists), loss, gain, used])
     lines = [decision_sentence(forecaster), "", columns(rows)]

@@ -42,6 +42,7 @@ def read_file(path: Path, *, id_col: str, time_col: str, target_col: str | None)
         )
     if not frame.height:
         raise _no_rows(path)
+    frame = _stamps(polars, frame, time_col, path)
     return _numbers(polars, frame, target_col, path) if target_col else frame
 
 
@@ -99,6 +100,23 @@ def _numbers(polars: Any, frame: Any, column: str, path: Path) -> Any:
         expected="a number in every row",
         got=f"{frame[column][row]!r} in row {row + 1} ({int(wrong.sum())} such rows)",
         next_step="Correct these rows, or name another column with --target-col.",
+    )
+
+
+def _stamps(polars: Any, frame: Any, column: str, path: Path) -> Any:
+    """Parse text in the time column to dates, or refuse it by its row."""
+    if frame.schema[column] != polars.String:
+        return frame
+    stamps = frame[column].str.strip_chars().str.to_datetime(strict=False, ambiguous="null")
+    wrong = stamps.is_null()
+    if not wrong.any():
+        return frame.with_columns(stamps.alias(column))
+    row = int(wrong.arg_max() or 0)
+    raise InputError(
+        f"column {column!r} of {path.name} must hold dates or whole numbers",
+        expected="for example 2024-01-31 or 2024-01-31 18:00:00 in every row",
+        got=f"{frame[column][row]!r} in row {row + 1} ({int(wrong.sum())} such rows)",
+        next_step="Correct these rows, or name another column with --time-col.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -72,6 +73,24 @@ def readable(hint: Any) -> Any:
     if origin is collections.abc.Sequence or sequences:
         return tuple[typing.get_args(sequences[0])[0], ...]  # type: ignore[misc]
     return hint
+
+
+def in_options(text: str) -> str:
+    """Say a library's advice in the command's words.
+
+    Example:
+        >>> in_options("Pass repair='fill_zero', or fit with horizon=7.")
+        'Pass --set repair=fill_zero, or fit with --horizon 7.'
+    """
+
+    def say(match: re.Match[str]) -> str:
+        name, value = match[1], match[2].strip("'")
+        if name in OPTIONS:
+            return f"{OPTIONS[name]} {value}"
+        known = name in inspect.signature(ClusterForecaster).parameters
+        return f"--set {name}={value}" if known else match[0]
+
+    return re.sub(r"\b(\w+)=('[^']*'|[\w.]*\w)", say, text)
 
 
 def parse_lags(text: str | None) -> int | tuple[int, ...] | None:

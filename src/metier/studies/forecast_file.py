@@ -17,6 +17,7 @@ from metier.forecast.panel import Panel, panel_from_frame
 from metier.forecast.seasons import default_lags, step_word
 from metier.runs import DataUsed, Divided, Headline, Result, Run, Section, paid, specialized
 from metier.studies.file_frames import keep_columns, read_file, write_like
+from metier.studies.file_settings import in_options
 from metier.studies.forecast_claims import gain_decision, relative_gain
 from metier.studies.forecast_figures import (
     WORDS,
@@ -96,12 +97,23 @@ def forecast_file(
     Raises:
         InputError: naming the file, the column or the series that is wrong.
     """
+    try:
+        return _forecast_file(job, say, progress)
+    except InputError as error:
+        parts = {"expected": error.expected, "got": error.got, "next_step": in_options(error.next_step)}
+        raise InputError(error.rule, **parts) from None
+
+
+def _forecast_file(
+    job: FileJob, say: Callable[[str], None], progress: Callable[[str, int, int], None] | None
+) -> FileForecast:
     notes: list[str] = []
 
     def tell(text: str) -> None:
         notes.append(text)
         say(text)
 
+    _check_levels(job.levels)
     frame, future = _read(job, tell)
     panel = panel_from_frame(
         frame,
@@ -117,6 +129,17 @@ def forecast_file(
         tell(note)
     table, levels = _predict(forecaster, job, future, tell)
     return FileForecast(job=job, forecaster=forecaster, frame=table, levels=levels, notes=tuple(notes))
+
+
+def _check_levels(levels: Sequence[float] | None) -> None:
+    wrong = [level for level in levels or () if not 0 < level < 100]
+    if wrong:
+        raise InputError(
+            "a level is a coverage in percent",
+            expected="more than 0 and less than 100",
+            got=f"{wrong[0]:g}",
+            next_step="Write for example --level 90.",
+        )
 
 
 def _read(job: FileJob, tell: Callable[[str], None]) -> tuple[Any, Any]:
@@ -177,11 +200,14 @@ def _predict(
     """Forecasts with the levels asked for; unasked levels give way where the history is too short."""
     if job.levels is not None:
         return forecaster.predict(level=job.levels, future=future), job.levels
+    if forecaster.fitted_.calibration is None:
+        tell("no intervals: the newest part of the history is too short to calibrate them")
+        return forecaster.predict(future=future), ()
     for levels in (DEFAULT_LEVELS, DEFAULT_LEVELS[:1]):
         try:
             return forecaster.predict(level=levels, future=future), levels
         except InputError as error:
-            if not error.rule.startswith(("an interval of level", "intervals and quantiles")):
+            if not error.rule.startswith("an interval of level"):
                 raise
             tell(f"no {levels[-1]:g} % interval: {error.rule}, got {error.got}")
     return forecaster.predict(future=future), ()
