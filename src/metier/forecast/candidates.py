@@ -108,7 +108,7 @@ class CandidateFitter:
         self, table: GramTable, data: Data, scaling: Scaling, divisions: Sequence[Division]
     ) -> tuple[PanelModel, PanelModel, list[PanelModel]]:
         base, local, models = fit_linear(self.search, self._tables(table), divisions)
-        if self.learner is None:
+        if self.learner is None or not table.active.any():
             return base, local, list(models)
         fitted = self._learn(table, data, scaling, divisions)
         return fitted[0], local, list(fitted[1:])
