@@ -181,7 +181,7 @@ def spring(values: float = 1.0) -> pd.DataFrame:
 
 
 def test_the_skipped_hour_should_be_a_named_gap() -> None:
-    with pytest.raises(InputError, match=r"missing stamps in 1 series: 'paris', first 2024-03-31T02:00:00"):
+    with pytest.raises(InputError, match=r"missing stamps in 1 series: 'paris', first 2024-03-31 02:00"):
         panel_from_frame(spring())
     assert panel_from_frame(spring(), repair="fill_zero").values[0].tolist() == [1, 1, 0, 1, 1, 1]
 
@@ -189,6 +189,6 @@ def test_the_skipped_hour_should_be_a_named_gap() -> None:
 def test_the_repeated_hour_should_be_a_named_repeat() -> None:
     hours = pd.date_range("2024-10-27", periods=5, freq="h")
     autumn = pd.DataFrame({"unique_id": "paris", "ds": hours.insert(3, hours[2]), "y": 1.0})
-    with pytest.raises(InputError, match=r"repeated stamps in 1 series: 'paris', first 2024-10-27T02:00:00"):
+    with pytest.raises(InputError, match=r"repeated stamps in 1 series: 'paris', first 2024-10-27 02:00"):
         panel_from_frame(autumn)
     assert panel_from_frame(autumn, repair="sum_duplicates").values[0].tolist() == [1, 1, 2, 1, 1]

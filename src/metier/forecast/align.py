@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metier.core.errors import InputError
 
 from .frames import Table
-from .frequency import Frequency
+from .frequency import Frequency, stamp_text
 from .repair import Grid, Repairs, named
 
 Array = NDArray[Any]
@@ -113,8 +113,8 @@ def _refuse_off_grid(table: Table, codes: Codes, ids: Array, freq: Frequency, of
     stamp = table.stamps[off & (codes == row)].min()
     raise InputError(
         f"all stamps lie on one grid of frequency {freq.name!r}",
-        expected=f"whole steps from {table.stamps.min()}",
-        got=f"stamps off the grid in {named(ids, bad)}, first {stamp} in {ids[row]!r}",
+        expected=f"whole steps from {stamp_text(table.stamps.min())}",
+        got=f"stamps off the grid in {named(ids, bad)}, first {stamp_text(stamp)} in {ids[row]!r}",
         next_step="Pass the right freq, or round the stamps.",
     )
 
@@ -127,7 +127,7 @@ def _refuse_repeated(flat: Codes, ids: Array, shape: tuple[int, int], table: Tab
     raise InputError(
         "a series holds each stamp once",
         expected="one row per series and stamp",
-        got=f"repeated stamps in {named(ids, bad)}, first {stamp} in {ids[row]!r}",
+        got=f"repeated stamps in {named(ids, bad)}, first {stamp_text(stamp)} in {ids[row]!r}",
         next_step="Pass repair='sum_duplicates', 'mean_duplicates' or 'last_duplicate'.",
     )
 

@@ -315,6 +315,21 @@ class Frequency:
         return is_month_end(stamps) if day == END else day_of_month(stamps) == day
 
 
+def stamp_text(stamp: Any) -> str:
+    """A stamp as a person writes it, without zeros that say nothing.
+
+    Example:
+        >>> stamp_text(np.datetime64("2024-01-31", "us")), stamp_text(np.datetime64("2024-01-31T05", "ns"))
+        ('2024-01-31', '2024-01-31 05:00')
+        >>> stamp_text(np.int64(7))
+        '7'
+    """
+    date, _, clock = str(stamp).partition("T")
+    clock = re.sub(r"\.?0+$", "", clock) if "." in clock else clock
+    clock = re.sub(r"^(\d\d:\d\d):00$", r"\1", clock)
+    return date if clock in ("", "00:00", "00") else f"{date} {clock}"
+
+
 def unit_of(stamps: Stamps) -> str:
     """The unit of a datetime64 array, such as 'us'."""
     return np.datetime_data(np.asarray(stamps).dtype)[0]

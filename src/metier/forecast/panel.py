@@ -13,7 +13,7 @@ from metier.core.errors import InputError
 
 from .align import settle_frequency, to_grid
 from .frames import FrameTemplate, Table, factorize, read_table
-from .frequency import Frequency
+from .frequency import Frequency, stamp_text
 from .repair import Grid, Repairs, mend, named, too_short
 
 Array = NDArray[Any]
@@ -321,7 +321,7 @@ def _check_future(panel: Panel, seen: NDArray[np.int64], h: int) -> None:
     lacking, repeated = seen == 0, seen > 1
     if lacking.any():
         row = int(np.argmax(lacking.any(axis=1)))
-        stamp = future_stamps(panel, h)[row, int(np.argmax(lacking[row]))]
+        stamp = stamp_text(future_stamps(panel, h)[row, int(np.argmax(lacking[row]))])
         raise InputError(
             f"future needs the {h} stamps after each series' end",
             expected=f"{panel.n_series * h} rows",

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from metier.core.checks import one_of
 from metier.core.errors import InputError
 
+from .frequency import stamp_text
+
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
@@ -272,7 +274,7 @@ def _whose(grid: Grid, cells: Mask) -> str:
     rows: Any = cells.any(axis=1)
     row = int(np.argmax(rows))
     stamp = grid.stamps[int(np.argmax(cells[row]))]
-    return f"{named(grid.ids, rows)}, first {stamp} in {grid.ids[row]!r}"
+    return f"{named(grid.ids, rows)}, first {stamp_text(stamp)} in {grid.ids[row]!r}"
 
 
 def named(ids: Array, mask: Any, *, limit: int = 5) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core import InputError, open_fraction
+from metier.core import InputError
 from metier.forecast.calendar import calendar_features
 from metier.forecast.candidates import Candidates, routed
 from metier.forecast.conformal import Calibration
@@ -143,7 +143,7 @@ class Served:
 
     def _bands(self, point: Floats, level: Sequence[float] | None) -> dict[str, Floats]:
         """Interval and quantile columns around standardized forecasts (N, steps)."""
-        shares = {float(value): open_fraction("level", value, upper=100.0) / 100.0 for value in level or ()}
+        shares = {value: value / 100.0 for value in _percents(level)}
         if not shares and not self.levels:
             return {}
         calibration, steps = self.calibration, point.shape[1]
@@ -163,3 +163,18 @@ class Served:
             shift = calibration.quantiles(q, steps)[self.labels]
             columns[f"{NAME}-ql{q:g}"] = self.scaling.invert(point + shift)
         return columns
+
+
+def _percents(level: Sequence[float] | float | None) -> tuple[float, ...]:
+    """Levels in percent; a share such as 0.8 is a slip that would give useless intervals."""
+    values = (level,) if isinstance(level, (int, float)) else tuple(level or ())
+    for value in values:
+        number = float(value) if isinstance(value, (int, float, np.number)) else np.nan
+        if not 1 <= number < 100:
+            raise InputError(
+                "level is a coverage in percent",
+                expected="numbers from 1 to below 100",
+                got=repr(value),
+                next_step=f"Pass level=[{100 * number:g}]." if 0 < number < 1 else "Pass level=[80, 95].",
+            )
+    return tuple(float(value) for value in values)
