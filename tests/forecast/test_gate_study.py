@@ -73,7 +73,7 @@ def made_up(design, *, seed, anomalies=False, separation=None, **settings):
     none = "homogeneous" in design or "control" in design
     known = 0.0 if none else (separation or 1.0) / 10
     used = {gate: "global" if none and gate != "paper" else "clustered" for gate in GATES}
-    gain = 0.9 * known - 0.01 * none + 1e-4 * (seed % 7)
+    gain = 0.9 * known - 0.01 * none + 1e-4 * (seed % 7) + 0.02 * (settings["assign_on"] == "both")
     return {
         "oracle": known,
         "ari": 0.1 if settings["loss"] == "huber" and "noise" in design else 0.95,
@@ -101,7 +101,13 @@ def plain_trials(monkeypatch):
     return calls
 
 
-OVERRIDES = {"homogeneous_seeds": "40", "power_seeds": "60", "recovery_seeds": "8", "noise_seeds": "40"}
+OVERRIDES = {
+    "homogeneous_seeds": "40",
+    "power_seeds": "100",
+    "both_seeds": "30",
+    "recovery_seeds": "8",
+    "noise_seeds": "40",
+}
 
 
 def test_findings_should_judge_every_claim(tmp_path, plain_trials):
@@ -115,7 +121,13 @@ def test_findings_should_judge_every_claim(tmp_path, plain_trials):
 
 
 def test_killed_study_should_resume_to_the_same_bytes(tmp_path, plain_trials):
-    overrides = {"homogeneous_seeds": "4", "power_seeds": "3", "recovery_seeds": "2", "noise_seeds": "2"}
+    overrides = {
+        "homogeneous_seeds": "4",
+        "power_seeds": "3",
+        "both_seeds": "2",
+        "recovery_seeds": "2",
+        "noise_seeds": "2",
+    }
     execute(STUDY, tmp_path / "whole", size="standard", overrides=overrides)
     execute(STUDY, tmp_path / "killed", size="standard", overrides=overrides)
     whole = (tmp_path / "whole" / "result.json").read_bytes()
@@ -131,8 +143,8 @@ def test_killed_study_should_resume_to_the_same_bytes(tmp_path, plain_trials):
 
 
 def test_power_panels_should_share_their_seeds_across_separations(tmp_path, plain_trials):
-    overrides = {**OVERRIDES, "power_seeds": "3", "separations": "0.1,0.4"}
+    overrides = {**OVERRIDES, "power_seeds": "3", "both_seeds": "3", "separations": "0.1,0.4"}
     execute(STUDY, tmp_path / "run", size="standard", overrides=overrides)
     seeds = [seed for design, seed in plain_trials if design == "weak"]
-    assert seeds[:3] == seeds[3:]
+    assert seeds == 4 * seeds[:3]
     assert len(set(seeds)) == 3

@@ -25,6 +25,7 @@ class GateConfig:
         homogeneous_seeds: panels without regimes, per size.
         separations: of the three regimes of the power curve.
         power_seeds: panels per separation; the same innovations at every separation.
+        both_seeds: of these panels, how many are also divided on TRAIN and VAL (squared loss only).
         recovery_loss: of the panels with two and four regimes.
         recovery_seeds: panels per such design.
         noise_seeds: panels that differ in the shape of their noise only.
@@ -34,9 +35,10 @@ class GateConfig:
     loss: Literal["squared", "huber"] = "squared"
     homogeneous_seeds: int = 200
     separations: tuple[float, ...] = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
-    power_seeds: int = 200
+    power_seeds: int = 100
+    both_seeds: int = 60
     recovery_loss: Literal["squared", "huber"] = "huber"
-    recovery_seeds: int = 30
+    recovery_seeds: int = 20
     noise_seeds: int = 20
     n_test: int = 300
 
@@ -51,6 +53,7 @@ class Case:
     loss: str
     separation: float | None = None
     anomalies: bool = False
+    assign_on: str = "val"
     lags: int = 8
     n_clusters: int = 4
 
@@ -62,15 +65,17 @@ POWER_DESIGN = "weak"
 def cases(config: GateConfig) -> Iterator[Case]:
     """Every case of the study, the panels without regimes first."""
     for design in HOMOGENEOUS:
-        yield Case(key=design, design=design, n_seeds=config.homogeneous_seeds, loss=config.loss)
+        plain = Case(key=design, design=design, n_seeds=config.homogeneous_seeds, loss=config.loss)
+        yield from _with_both(plain, config)
     for separation in config.separations:
-        yield Case(
+        plain = Case(
             key=f"power-{separation:g}",
             design=POWER_DESIGN,
             n_seeds=config.power_seeds,
             loss=config.loss,
             separation=separation,
         )
+        yield from _with_both(plain, config)
     regimes = Case(key="strong", design="strong", n_seeds=config.recovery_seeds, loss=config.recovery_loss)
     yield regimes
     yield replace(regimes, key="medium", design="medium")
@@ -86,6 +91,13 @@ def cases(config: GateConfig) -> Iterator[Case]:
     yield noise
     yield replace(noise, key="noise-huber", loss="huber")
     yield replace(noise, key="noise-control", design="noise_shape_control")
+
+
+def _with_both(case: Case, config: GateConfig) -> Iterator[Case]:
+    """A case, and where the loss has sums its first panels assigned on TRAIN and VAL."""
+    yield case
+    if config.loss == "squared":
+        yield replace(case, key=f"both-{case.key}", n_seeds=config.both_seeds, assign_on="both")
 
 
 def run_study(config: GateConfig, run: Run, progress: Progress) -> Result:
@@ -111,6 +123,7 @@ def _trial(case: Case, replicate: int, config: GateConfig, run: Run) -> dict[str
             loss=case.loss,
             lags=case.lags,
             n_clusters=case.n_clusters,
+            assign_on=case.assign_on,
             separation=case.separation,
             anomalies=case.anomalies,
             n_test=config.n_test,
@@ -122,6 +135,8 @@ def _trial(case: Case, replicate: int, config: GateConfig, run: Run) -> dict[str
 
 def _aim(case: Case) -> str:
     """What a case is for, in one line."""
+    if case.assign_on == "both":
+        return f"{case.key}: the same panels, the series assigned on TRAIN and VAL"
     if case.design in HOMOGENEOUS:
         return f"{case.key}: panels without regimes, where adopting is an error"
     if case.separation is not None:
@@ -141,6 +156,7 @@ STUDY = Study(
             homogeneous_seeds=4,
             separations=(0.25, 0.5),
             power_seeds=3,
+            both_seeds=3,
             recovery_loss="squared",
             recovery_seeds=2,
             noise_seeds=2,
@@ -150,6 +166,7 @@ STUDY = Study(
             homogeneous_seeds=500,
             separations=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5),
             power_seeds=500,
+            both_seeds=500,
             recovery_seeds=50,
             noise_seeds=50,
         ),
@@ -163,6 +180,9 @@ STUDY = Study(
         "power-at-5-percent",
         "harm-at-worst",
         "better-than-features",
+        "both-size",
+        "both-better-than-val",
+        "both-better-than-features",
         "strong-regimes",
         "strong-gain",
         "medium-gain",
@@ -177,6 +197,7 @@ STUDY = Study(
         "homogeneous_seeds",
         "separations",
         "power_seeds",
+        "both_seeds",
         "recovery_loss",
         "recovery_seeds",
         "noise_seeds",

@@ -42,7 +42,7 @@ def run_trial(
     loss: str = "squared",
     lags: int = 8,
     n_clusters: int = 4,
-    n_starts: int | None = None,
+    assign_on: str = "val",
     separation: float | None = None,
     anomalies: bool = False,
     n_test: int = 300,
@@ -54,7 +54,7 @@ def run_trial(
     Args:
         design: name of a design of `metier.data.simulate_regimes`.
         seed: of the panel and of the forecaster.
-        loss, lags, n_clusters, n_starts: as in `ClusterForecaster`.
+        loss, lags, n_clusters, assign_on: as in `ClusterForecaster`.
         separation: replaces the design's own, for power curves.
         anomalies: add rare large errors to the raw values.
         n_test: TEST steps.
@@ -74,7 +74,7 @@ def run_trial(
                 loss=loss,
                 lags=lags,
                 n_clusters=n_clusters,
-                n_starts=n_starts,
+                assign_on=assign_on,
                 gate=gate,
                 alpha=ALPHA,
                 rng=seed,
