@@ -74,6 +74,9 @@ SIGNATURES = {
         ("n_windows", 1),
         ("step_size", None),
     ),
+    "forecast.ClusterForecaster.assign": (("df", REQUIRED),),
+    "forecast.ClusterForecaster.save": (("folder", REQUIRED),),
+    "forecast.ClusterForecaster.load": (("folder", REQUIRED),),
 }
 
 CHOICES = {
@@ -173,7 +176,7 @@ def test_every_promised_choice_should_be_accepted(name, value):
 
 def test_forecaster_should_have_its_attributes():
     promised = {"assignment_", "decision_", "loss_matrix_", "candidates_"}
-    methods = {"fit", "predict", "cross_validation"}
+    methods = {"fit", "predict", "cross_validation", "assign", "save", "load"}
     assert promised | methods <= set(dir(ClusterForecaster))
     assert set(ClusterForecaster().get_params()) >= {
         entry[0] for entry in SIGNATURES["forecast.ClusterForecaster"] if entry != "*"
