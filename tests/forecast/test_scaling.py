@@ -7,7 +7,7 @@ import pytest
 from slow_reference import random_design
 
 from metier.forecast.learned import TargetScale
-from metier.forecast.scaling import NORMAL_MAD, Scaling, fit_scaling
+from metier.forecast.scaling import NORMAL_MAD, Scaling, barely_varies, fit_scaling
 
 
 def ragged_values(seed: int = 0) -> np.ndarray:
@@ -128,3 +128,15 @@ def test_scaling_should_be_frozen() -> None:
     scaling = Scaling(center=np.zeros(1), scale=np.ones(1), constant=np.zeros(1, dtype=bool))
     with pytest.raises(AttributeError):
         scaling.center = np.ones(1)  # type: ignore[misc]
+
+
+def test_series_of_few_events_should_count_as_still() -> None:
+    rng = np.random.default_rng(0)
+    busy, rare, late = rng.standard_normal(100), np.zeros(100), np.zeros(100)
+    rare[[10, 40]] = 1.0
+    late[80:] = rng.standard_normal(20)
+    short = np.where(np.arange(100) < 74, np.nan, busy)
+    still = barely_varies(np.array([busy, rare, late, short]), 80, changes=8)
+    assert still.tolist() == [False, True, True, False]
+    assert barely_varies(rare[None], 80, changes=4).tolist() == [False]
+    assert barely_varies(rare[None], 80, changes=5).tolist() == [True]

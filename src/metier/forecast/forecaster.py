@@ -472,11 +472,10 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _warn_of_fallbacks(self) -> None:
         fitted = self.fitted_
-        constant = fitted.scaling.constant
-        if constant.any():
-            text = f"{named(self.panel_.ids, constant)} do not vary in TRAIN; the global model serves them."
-            warnings.warn(text, stacklevel=3)
-        silent = ~fitted.active & ~constant
+        if fitted.still.any():
+            names = named(self.panel_.ids, fitted.still)
+            warnings.warn(f"{names} hardly vary in TRAIN; the global model serves them.", stacklevel=3)
+        silent = ~fitted.active & ~fitted.still
         if silent.any():
             names = named(self.panel_.ids, silent)
             warnings.warn(

@@ -202,7 +202,7 @@ class Judge:
         count = judged.sum(axis=0)
         means = np.where(judged[:, :, None], held.by_group, 0.0).sum(axis=0) / np.maximum(count, 1)[:, None]
         better = paper_fallback(means[:, special], means[:, base])
-        keep = np.array([bool(b) for b in better & (count > 0)])
+        keep = np.array([bool(kept and seen) for kept, seen in zip(better, count, strict=True)])
         by_cluster = []
         for k in range(n_clusters):
             gain = float(means[k, base] - means[k, special])

@@ -26,7 +26,7 @@ from metier.forecast.gate import Candidate, GateReport, Judge, describe_candidat
 from metier.forecast.gram import GramTable
 from metier.forecast.heldout import HeldOut, held_out_losses
 from metier.forecast.models import Division, PanelModel
-from metier.forecast.scaling import Scaling, fit_scaling
+from metier.forecast.scaling import Scaling, barely_varies, fit_scaling
 from metier.forecast.search import Found, Search, mean_losses
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,8 @@ class Fitted:
         data: the panel it saw.
         start: first VAL index.
         scaling: of TRAIN.
-        active: (N,) series that took part in the search.
+        still: (N,) series seen in TRAIN that hardly vary there: constant, or a handful of events.
+        active: (N,) series that took part in the search: not still, with TRAIN and VAL rows.
         plan: the held-out folds.
         found: the search on TRAIN | VAL.
         labels: (N,) partition over all of VAL; meaningless for inactive series.
@@ -56,6 +57,7 @@ class Fitted:
     data: Data
     start: int
     scaling: Scaling
+    still: NDArray[np.bool_]
     active: NDArray[np.bool_]
     plan: FoldPlan
     found: Found
@@ -118,7 +120,9 @@ class Pipeline:
         start = val_start(n_steps, self.val_size)
         scaling = fit_scaling(data.values, start, kind=self.scaling)
         design = data.design(scaling)
-        active = ~scaling.constant & has_rows(design, start)
+        still = scaling.constant | barely_varies(data.values, start, changes=design.n_features)
+        active = ~still & has_rows(design, start)
+        still &= data.first < start
         plan = self._plan(design, start)
         found = self._search(design, plan, active, start)
         partition = found.partitions[0] if found.partitions else None
@@ -136,6 +140,7 @@ class Pipeline:
             data=data,
             start=start,
             scaling=scaling,
+            still=still,
             active=active,
             plan=plan,
             found=found,

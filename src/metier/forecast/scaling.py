@@ -89,3 +89,21 @@ def _moments(train: NDArray[np.floating], kind: str) -> tuple[Floats, Floats]:
         center[observed] = np.nanmean(seen, axis=1)
         spread[observed] = np.nanstd(seen, axis=1)
     return center, spread
+
+
+RARE = 0.1
+"""Share of steps with a change of value below which few changes count as barely varying."""
+
+
+def barely_varies(values: Floats, stop: int, *, changes: int) -> NDArray[np.bool_]:
+    """(N,) series that change their value in fewer than `changes` steps, and in few steps, before `stop`.
+
+    A standard deviation from a handful of events is no scale: once such a series wakes up, its squared errors
+    count hundreds of standard deviations and drown those of all others (measured on the flights panel, where
+    two airports with eight departures in TRAIN decided the whole gate). Our choice of `changes` is the number
+    of coefficients.
+    """
+    steps = np.diff(values[:, :stop], axis=1)
+    seen = ~np.isnan(steps)
+    moved = ((steps != 0) & seen).sum(axis=1)
+    return np.asarray((moved < changes) & (moved < RARE * seen.sum(axis=1)))
