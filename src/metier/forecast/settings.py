@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from metier.core import InputError, non_negative, one_of, open_fraction, positive_int
@@ -65,7 +65,8 @@ def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report)
 def loss_of(forecaster: ClusterForecaster) -> ForecastLoss:
     """The forecast loss, with its threshold or quantiles."""
     name = one_of("loss", forecaster.loss, tuple(STARTS))
-    levels = tuple(open_fraction("quantiles", q) for q in forecaster.quantiles) if name == "pinball" else ()
+    listed = several("quantiles", forecaster.quantiles, "(0.1, 0.5, 0.9)") if name == "pinball" else ()
+    levels = tuple(open_fraction("quantiles", q) for q in listed)
     if name == "pinball" and (not levels or list(levels) != sorted(set(levels))):
         raise InputError(
             "quantiles must increase",
@@ -88,7 +89,7 @@ def lags_of(forecaster: ClusterForecaster) -> tuple[int, ...]:
     """The lags, with the seasonal one."""
     f = forecaster
     season = None if f.season_length is None else positive_int("season_length", f.season_length)
-    if isinstance(f.lags, Sequence) and not isinstance(f.lags, str):
+    if isinstance(f.lags, Iterable) and not isinstance(f.lags, str):
         chosen = tuple(positive_int("lags", lag) for lag in f.lags)
         if not chosen:
             raise InputError(
@@ -99,6 +100,18 @@ def lags_of(forecaster: ClusterForecaster) -> tuple[int, ...]:
             )
         return lag_set(chosen, season)
     return lag_set(positive_int("lags", f.lags), season)
+
+
+def several(name: str, value: Any, example: str) -> tuple[Any, ...]:
+    """The values of a parameter that is a list."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(value)
+    raise InputError(
+        f"{name} is a list",
+        expected=f"values such as {example}",
+        got=repr(value),
+        next_step=f"Pass {name}=({value},).",
+    )
 
 
 def cluster_counts(n_clusters: Any, n_series: int) -> tuple[int, ...]:
@@ -125,7 +138,8 @@ def shrinkages(shrinkage: Any) -> tuple[float, ...]:
 
 def horizon_set(forecaster: ClusterForecaster) -> tuple[int, ...]:
     """Steps ahead whose loss assigns the series."""
-    steps = tuple(positive_int("assign_horizons", step) for step in forecaster.assign_horizons)
+    listed = several("assign_horizons", forecaster.assign_horizons, "(1, 2)")
+    steps = tuple(positive_int("assign_horizons", step) for step in listed)
     if steps != (1,) and forecaster.strategy == "direct":
         raise InputError(
             "assign_horizons beyond one step needs recursive forecasts",
