@@ -248,7 +248,7 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
             candidate: `global`, `local`, `clustered`, `feature`, `random`.
         """
         self._pipeline(1)
-        steps = positive_int("h", self.horizon if h is None else h)
+        steps = self._steps(h)
         panel = self._read(df)
         cutoffs = cutoffs_of(
             panel.n_steps,
