@@ -113,7 +113,7 @@ def test_every_parameter_should_have_a_wrong_value_here() -> None:
             r"quantiles is a list: .*got 0\.5\. Pass quantiles=\(0\.5,\)",
         ),
         ({"assign_horizons": 1}, r"assign_horizons is a list: .*got 1"),
-        ({"calendar": "hour"}, r"calendar"),
+        ({"calendar": "hour"}, r"calendar is a list: .*got 'hour'\. Pass calendar=\('hour',\)"),
         ({"max_search_series": 0}, r"max_search_series is a whole number"),
     ],
 )

@@ -29,6 +29,7 @@ def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report)
         InputError: naming the parameter that is wrong.
     """
     f = forecaster
+    several("calendar", f.calendar, "('hour', 'dayofweek')")
     loss = loss_of(f)
     search = Search(
         n_clusters=cluster_counts(f.n_clusters, n_series),
@@ -110,7 +111,7 @@ def several(name: str, value: Any, example: str) -> tuple[Any, ...]:
         f"{name} is a list",
         expected=f"values such as {example}",
         got=repr(value),
-        next_step=f"Pass {name}=({value},).",
+        next_step=f"Pass {name}=({value!r},).",
     )
 
 
