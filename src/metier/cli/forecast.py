@@ -62,8 +62,9 @@ def forecast(
     """Forecast your own series and say whether specializing pays."""
     from metier.cli.progress import LiveProgress
     from metier.report import write_report
+    from metier.studies.file_result import write_forecast
     from metier.studies.file_settings import forecaster_settings, parse_lags
-    from metier.studies.forecast_file import FileJob, forecast_file, write_forecast
+    from metier.studies.forecast_file import FileJob, forecast_file
     from metier.studies.forecast_origins import FitBars
 
     job = FileJob(

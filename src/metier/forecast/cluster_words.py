@@ -113,12 +113,15 @@ def _numbered(names: list[str], traits: Sequence[Traits]) -> list[str]:
 
 def sentence(traits: Traits, *, size: int, share: float, step: str) -> str:
     """The numbers in one sentence."""
-    parts = [f"{size} series ({100 * share:.0f} %)" + _level(traits), _season(traits), _memory(traits, step)]
+    parts = [
+        f"{size:,} series ({100 * share:.0f} %)" + _level(traits),
+        _season(traits),
+        _memory(traits, step),
+    ]
     parts.append(f"forecasts leave {100 * min(traits.unexplained, 1.0):.0f} % of the variation unexplained")
-    if trend_word(traits) != "no trend":
-        parts.append(
-            f"they {trend_word(traits)[:-3]} by {abs(traits.trend):.1f} standard deviations over the history"
-        )
+    if abs(traits.trend) >= 0.5:
+        way = "rise" if traits.trend > 0 else "fall"
+        parts.append(f"they {way} by {abs(traits.trend):.1f} standard deviations over the history")
     if traits.zeros >= 0.05:
         parts.append(f"{100 * traits.zeros:.0f} % of the values are zero")
     return "; ".join(part for part in parts if part) + "."
@@ -127,7 +130,7 @@ def sentence(traits: Traits, *, size: int, share: float, step: str) -> str:
 def _level(traits: Traits) -> str:
     ratio = traits.relative_level
     if ratio is None:
-        return f" at a {level_word(traits)}"
+        return "" if level_word(traits) == "middle level" else f" at a {level_word(traits)}"
     if 0.8 <= ratio <= 1.25:
         return " at the typical level"
     return f" at {ratio:.2g} times the typical level"

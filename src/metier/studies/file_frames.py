@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,8 +151,3 @@ def _stamp_format(frame: Any, source: Path) -> str:
 def keep_columns(frame: Any, names: Sequence[str]) -> tuple[Any, list[str]]:
     """The frame with these columns, and the names of those left out."""
     return frame.select(names), [name for name in frame.columns if name not in names]
-
-
-def display_name(path: str | os.PathLike[str]) -> str:
-    """The file's name without folders, for reports."""
-    return Path(path).name

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from metier.core import Decision, compare_paired, information, specialize_or_fall_back
 from metier.core.mutual_information import InformationResult
 from metier.runs import Claim, Measured
+from metier.studies.shares import seeds_needed, share, verdict_above, verdict_below
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +76,7 @@ def gain_claim(
     return Claim(
         id=claim_id,
         statement=statement,
-        source="ours",
+        source="metier",
         minimum_effect=effect or f"{100 * minimum:g} % of the loss",
         minimum_effect_value=minimum,
         measured=gain,
@@ -105,7 +106,7 @@ def coverage_claim(
     return Claim(
         id=claim_id,
         statement=f"{100 * level:g} % intervals hold {100 * level:g} % of the values that come",
-        source="ours",
+        source="metier",
         minimum_effect=f"within {100 * tolerance:g} points",
         minimum_effect_value=tolerance,
         measured=Measured(
@@ -157,7 +158,7 @@ def information_claim(
     return found, Claim(
         id=claim_id,
         statement=statement,
-        source="ours",
+        source="metier",
         minimum_effect=f"{minimum:g} nats above chance",
         minimum_effect_value=minimum,
         measured=Measured(
@@ -205,70 +206,25 @@ def plug_in(table: Floats) -> float:
 
 
 def share_claim(
-    successes: int, total: int, *, most: float | None = None, least: float | None = None, **words: Any
+    measured: Measured, *, limit: float, below: bool, claim_id: str, statement: str, source: str, command: str
 ) -> Claim:
-    """A share of at most `most`, or of at least `least`, by its one-sided 95 % binomial limits."""
-    low, high = clopper_pearson(successes, total, level=0.9)
-    if most is not None:
-        verdict = "holds" if high <= most else "does not hold" if low > most else "undecided"
-        effect, bound = f"at most {100 * most:g} % of panels", most
-    else:
-        bound = float(least or 0.0)
-        verdict = "holds" if low >= bound else "does not hold" if high < bound else "undecided"
-        effect = f"at least {100 * bound:g} % of panels"
-    needed: dict[str, Any] = {}
-    if verdict == "undecided":
-        count = panels_needed(successes, total, bound)
-        needed = {} if count is None else {"needed": count, "needed_unit": "panels"}
+    """A share of panels of at most (`below`) or at least the limit, by its one-sided 95 % binomial limits."""
+    verdict = (verdict_below if below else verdict_above)(measured, limit)
+    needed = seeds_needed(measured, limit) if verdict == "undecided" else None
     return Claim(
-        source=words.pop("source", "ours"),
-        minimum_effect=effect,
-        minimum_effect_value=bound,
-        measured=share_measured(successes, total),
+        id=claim_id,
+        statement=statement,
+        source=source,
+        minimum_effect=f"at {'most' if below else 'least'} {100 * limit:g} % of panels",
+        minimum_effect_value=limit,
+        measured=measured,
         verdict=verdict,
-        **needed,
-        **words,
+        needed=needed,
+        needed_unit="" if needed is None else "panels",
+        command=command,
     )
 
 
-def share_measured(successes: int, total: int) -> Measured:
-    """A share with its exact binomial interval."""
-    low, high = clopper_pearson(successes, total, level=0.9)
-    return Measured(
-        value=successes / total,
-        low=low,
-        high=high,
-        level=0.9,
-        n=total,
-        unit="panels",
-        method="Clopper-Pearson",
-        percent=True,
-    )
-
-
-def clopper_pearson(successes: int, total: int, *, level: float) -> tuple[float, float]:
-    """Exact binomial interval; each end is a one-sided limit of level (1 + level) / 2.
-
-    Example:
-        >>> low, high = clopper_pearson(0, 29, level=0.9)
-        >>> low, round(high, 4)
-        (0.0, 0.0981)
-    """
-    from scipy.special import betaincinv
-
-    tail = (1.0 - level) / 2.0
-    low = 0.0 if successes == 0 else float(betaincinv(successes, total - successes + 1, tail))
-    high = 1.0 if successes == total else float(betaincinv(successes + 1, total - successes, 1.0 - tail))
-    return low, high
-
-
-def panels_needed(successes: int, total: int, bound: float, *, most: int = 100_000) -> int | None:
-    """Panels at which this share, seen again, would exclude the bound; None where the share is the bound."""
-    share = successes / total
-    n = total
-    while n <= most:
-        n = n + max(1, n // 50)
-        low, high = clopper_pearson(round(share * n), n, level=0.9)
-        if high <= bound or low > bound:
-            return n
-    return None
+def adopted_share(adopted: int, panels: int) -> Measured:
+    """Share of panels in which a gate specialized; each end of the interval is a one-sided 95 % limit."""
+    return share([k < adopted for k in range(panels)], level=0.9, unit="panels")

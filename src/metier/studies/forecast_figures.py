@@ -46,6 +46,10 @@ def letter(cluster: int) -> str:
     return LETTERS[place] + (str(turn + 1) if turn else "")
 
 
+def _which(cluster: int, names: Mapping[int, str]) -> str:
+    return letter(cluster) if cluster in names else "other"
+
+
 def gain_figure(gains: Mapping[str, Measured], *, where: str) -> Figure:
     """Each candidate's relative gain over the global model with its interval."""
     rows = tuple(
@@ -106,13 +110,13 @@ def examples_figure(
         return None
     panels = tuple(
         Panel(
-            title=f"{letter(e['cluster'])}: {e['series']}",
-            note=names.get(e["cluster"], ""),
+            title=f"{_which(e['cluster'], names)}: {e['series']}",
+            note=names.get(e["cluster"], "served by the global model"),
             series=tuple(s for s in (_actual(e), _forecast(e)) if s is not None),
         )
         for e in examples
     )
-    which = ", ".join(f"{letter(e['cluster'])} {e['series']}" for e in examples)
+    which = ", ".join(f"{_which(e['cluster'], names)} {e['series']}" for e in examples)
     numbered = np.issubdtype(np.asarray(examples[0]["stamps"]).dtype, np.number)
     return Figure(
         id="examples",
@@ -167,9 +171,11 @@ def series_figure(
         labels: (n,) clusters.
     """
     gain = 100 * (base - own) / float(base.mean())
-    shown = np.arange(len(gain))
+    limit = 3.0 * float(np.quantile(np.abs(gain), 0.975))
+    shown = np.flatnonzero(np.abs(gain) <= limit)
+    beyond = len(gain) - len(shown)
     if len(shown) > most:
-        shown = np.linspace(0, len(gain) - 1, most).round().astype(np.intp)
+        shown = shown[np.linspace(0, len(shown) - 1, most).round().astype(np.intp)]
     floor = float(np.min(level[level > 0], initial=np.inf))
     logarithmic = bool(np.isfinite(floor) and (level >= 0).all() and level.max() > 20 * floor)
     x = np.maximum(level, floor) if logarithmic else level
@@ -182,7 +188,8 @@ def series_figure(
         caption=f"Every dot is a series: what its cluster's model saves over the global one {where}, "
         f"in percent "
         "of the panel's mean loss, so that the dots average to the gain of the clusters. "
-        f"{helped} of {len(gain)} series gain; the median is {median:.1f} %.",
+        f"{helped:,} of {len(gain):,} series gain; the median is {median:.1f} %."
+        + (f" {beyond} beyond {limit:.0f} % either way are not drawn." if beyond else ""),
         alt=f"Scatter of gain by level: {helped} of {len(gain)} series lie above zero; gains run from "
         f"{worst:.0f} % to {best:.0f} %.",
         data=Lines(
@@ -230,8 +237,8 @@ def coverage_table(groups: Sequence[Mapping[str, Any]], names: Mapping[int, str]
     """Coverage of the intervals per cluster."""
     rows = [
         (
-            letter(g["cluster"]) if g["cluster"] in names else "none",
-            names.get(g["cluster"], "series outside the partition"),
+            _which(g["cluster"], names),
+            names.get(g["cluster"], "served by the global model"),
             g["values"],
             g["0.8"],
             g["0.95"],

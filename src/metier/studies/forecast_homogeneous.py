@@ -9,11 +9,12 @@ import numpy as np
 from metier.core import derive_seed
 from metier.data import simulate_regimes
 from metier.forecast import ClusterForecaster
+from metier.forecast.candidates import routed
 from metier.forecast.gate import Judge, paper_fallback
 from metier.forecast.panel import Panel, panel_from_frame
-from metier.forecast.pipeline import Fitted, routed
+from metier.forecast.pipeline import Fitted
 from metier.runs import BarGroup, Bars, Column, Figure, Table
-from metier.studies.forecast_claims import share_measured
+from metier.studies.forecast_claims import adopted_share
 from metier.studies.forecast_origins import fit_quietly, frozen_design, judge
 
 HOMOGENEOUS_GATES = ("crossfit", "mean", "paper")
@@ -76,7 +77,7 @@ def adoption_table(counts: dict[str, tuple[int, int, float]]) -> Table:
             Column(name="mean gain on TEST", kind="percent", digits=2),
         ),
         rows=tuple(
-            (gate, total, share_measured(adopted, total), gain)
+            (gate, total, adopted_share(adopted, total), gain)
             for gate, (adopted, total, gain) in counts.items()
         ),
         caption="100 series of one and the same process, 280 steps to fit and 300 to test. Every "
@@ -87,7 +88,7 @@ def adoption_table(counts: dict[str, tuple[int, int, float]]) -> Table:
 
 def adoption_figure(counts: dict[str, tuple[int, int, float]]) -> Figure:
     """The same as bars."""
-    shares = {gate: share_measured(adopted, total) for gate, (adopted, total, _) in counts.items()}
+    shares = {gate: adopted_share(adopted, total) for gate, (adopted, total, _) in counts.items()}
     said = ", ".join(f"{gate} {100 * share.value:.0f} %" for gate, share in shares.items())
     return Figure(
         id="adoption-without-groups",

@@ -68,6 +68,7 @@ def judge_origin(forecaster: ClusterForecaster, panel: Panel, cutoff: int, stop:
         "chosen": fitted.report.chosen,
         "reason": fitted.report.reason,
         "decision": fitted.report.decision.reason,
+        "gate_gains": {c.name: c.relative_gain for c in forecaster.candidates_.values()},
         "descriptions": [found.to_dict() for found in forecaster.describe()],
         "trace": trace_of(fitted),
         "coverage": coverage(fitted, design, active, cutoff, stop, forecaster.horizon),
