@@ -34,7 +34,8 @@ def entry(name: str, thing: Any, *, title: str) -> Iterator[str]:
     if not callable(thing):
         yield f"```python\n{name} = {value_text(thing)}\n```\n"
         return
-    yield f"```python\n{signature_text(name, thing)}\n```\n"
+    if not hides_parameters(thing):
+        yield f"```python\n{signature_text(name, thing)}\n```\n"
     yield docstring_text(thing)
     if inspect.isclass(thing):
         for method_name, method in public_methods(thing):
@@ -44,11 +45,21 @@ def entry(name: str, thing: Any, *, title: str) -> Iterator[str]:
             yield docstring_text(method)
 
 
+def hides_parameters(thing: Any) -> bool:
+    """Whether a class is made by its own methods rather than by its constructor."""
+    if not inspect.isclass(thing) or issubclass(thing, Exception):
+        return False
+    return any(name.startswith("_") for name in inspect.signature(thing).parameters)
+
+
 def public_methods(cls: type) -> Iterator[tuple[str, Any]]:
     """Yield the documented methods and properties that a class defines itself, bound as users see them."""
     for name, raw in vars(cls).items():
         method = raw if isinstance(raw, property) else getattr(cls, name)
-        if not name.startswith("_") and (callable(method) or isinstance(raw, property)) and method.__doc__:
+        function = raw.fget if isinstance(raw, property) else method
+        # Base classes of other libraries plant methods of their own.
+        ours = callable(function) and getattr(function, "__module__", "").startswith("metier")
+        if ours and not name.startswith("_") and method.__doc__:
             yield name, method
 
 

@@ -82,8 +82,17 @@ def test_an_entry_of_a_class_should_hold_its_methods(hook):
     assert {"fit", "predict", "cross_validation", "decision_"} <= set(
         re.findall(r"^#### ClusterForecaster\.(\w+)$", entry, re.MULTILINE)
     )
+    assert "set_predict_request" not in entry
     assert "    model='ridge',\n" in entry
     assert "- `id_col`, `time_col`, `target_col`: column names." in entry
+
+
+def test_a_class_made_by_its_methods_should_show_no_constructor(hook):
+    from metier import Assignment
+
+    entry = "\n".join(hook.entry("Assignment", Assignment, title="x"))
+    assert "Assignment(" not in entry.split("**Example**")[0]
+    assert "```python\nfrom_labels(labels, n_specialists=None)\n```" in entry
 
 
 @pytest.mark.timeout(180)
