@@ -44,10 +44,13 @@ def test_mean_should_equal_the_t_interval_of_scipy():
     assert (found.value, found.low, found.high) == pytest.approx((x.mean(), low, high), abs=1e-12)
 
 
-def test_single_seed_should_have_no_interval():
-    found = mean([2.5])
+@pytest.mark.parametrize("values", [[2.5], [2.5, 2.5, 2.5, 2.5]])
+def test_few_seeds_should_decide_nothing(values):
+    found = mean(values)
     assert (found.value, found.low, found.high, found.level) == (2.5, None, None, None)
     assert verdict_above(found, 0.0) == "undecided"
+    assert seeds_needed(found, 0.0) == 5
+    assert mean([2.5] * 5).low == 2.5
 
 
 def test_ratio_should_equal_the_delta_method():
@@ -94,4 +97,4 @@ def test_needed_seeds_should_decide_a_mean():
 
 def test_needed_should_be_none_where_no_number_of_panels_decides():
     assert seeds_needed(share([True, False]), 0.5) is None
-    assert seeds_needed(mean([1.0]), 0.5) is None
+    assert seeds_needed(mean([-1.0, 1.0, 0.0, 2.0, -2.0]), 0.0) is None

@@ -15,6 +15,8 @@ from metier.runs import Measured
 
 LEVEL = 0.95
 MAX_SEEDS = 100_000
+FEWEST_SEEDS = 5
+"""Seeds below which a mean has no interval: two equal values would look like certainty."""
 
 
 def clopper_pearson(count: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
@@ -60,7 +62,7 @@ def share(flags: Sequence[bool], *, level: float = LEVEL, unit: str = "seeds") -
 
 
 def mean(values: Sequence[float], *, percent: bool = False, unit: str = "seeds") -> Measured:
-    """Mean over seeds with its Student interval (none for a single seed)."""
+    """Mean over seeds with its Student interval (none below five seeds)."""
     x = np.asarray(values, dtype=float)
     return _student(float(x.mean()), x - x.mean(), percent=percent, unit=unit)
 
@@ -98,9 +100,12 @@ def _verdict(measured: Measured, threshold: float, *, above: bool) -> str:
 def seeds_needed(measured: Measured, threshold: float) -> int | None:
     """Seeds at which the interval would clear the threshold if the value stayed; None beyond 100,000.
 
-    Shares are recounted exactly; means shrink by the square root of the number of seeds.
+    Shares are recounted exactly; means shrink by the square root of the number of seeds. Without an interval
+    it is the number at which there is one.
     """
-    if measured.n is None or measured.low is None or measured.high is None or measured.value == threshold:
+    if measured.low is None or measured.high is None:
+        return FEWEST_SEEDS
+    if measured.n is None or measured.value == threshold:
         return None
     if measured.method == "Clopper-Pearson":
         return _share_seeds(measured, threshold)
@@ -121,7 +126,7 @@ def _share_seeds(measured: Measured, threshold: float) -> int | None:
 
 def _student(value: float, errors: Any, *, percent: bool, unit: str) -> Measured:
     n = len(errors)
-    if n < 2:
+    if n < FEWEST_SEEDS:
         return Measured(value=value, n=n, unit=unit, percent=percent)
     stderr = float(np.std(errors, ddof=1) / math.sqrt(n))
     low, high = Estimate.from_stderr(value, stderr, n=n, level=LEVEL, dof=n - 1.0).interval
