@@ -90,10 +90,10 @@ def size_section(trials: Mapping[str, Trials], loss: str) -> Section:
 def power_section(trials: Mapping[str, Trials], loss: str) -> Section:
     """Adoption and TEST gain against the known gain."""
     keys = power_cases(trials)
-    words = "; ".join(_power_words(trials[key]) for key in keys)
+    words = _power_words(trials, keys)
     text = (
         f"Three regimes of 100 series and 280 steps move apart ({loss} loss, K=4); the gain that the true "
-        f"partition has with unlimited data is known from a formula. {words[:1].upper()}{words[1:]}.\n\n"
+        f"partition has with unlimited data is known from a formula. {words}\n\n"
         "What the default gate declines is best read beside what it would have earned: the fall-back on the "
         "same VAL adopts whatever the gain, so that its curve in the second figure is that of the clusters "
         f"without a gate. {_feature_words(trials[nearest_power(trials)])}"
@@ -114,12 +114,12 @@ def assign_sections(trials: Mapping[str, Trials]) -> tuple[Section, ...]:
     at = nearest_power(trials)
     both = trials[f"both-{at}"]
     val = trials[at][: len(both)]
-    on_val, on_both = (100 * statistics.fmean(candidate_gains(t, "clustered")) for t in (val, both))
+    on_val, on_both = (_signed(candidate_gains(t, "clustered")) for t in (val, both))
     text = (
         "The paper assigns every series by its loss on VAL alone, a short stretch. With squared loss the "
         "TRAIN rows can vote too without flattering anybody: each series' own sums are taken out of its "
         f"cluster before the cluster is fitted. At a known gain of {100 * known_gain(both):.1f} %, the same "
-        f"{len(both)} panels gain {on_val:.2f} % on TEST assigned on VAL and {on_both:.2f} % assigned on "
+        f"{len(both)} panels gain {on_val} on TEST assigned on VAL and {on_both} assigned on "
         'TRAIN and VAL (assign_on="both"), no gate in either.'
     )
     figure = Figure(
@@ -156,32 +156,34 @@ def recovery_section(trials: Mapping[str, Trials], loss: str) -> Section:
 
 def _size_words(found: Trials, size: str) -> str:
     counts = {gate: _adopted(found, gate) for gate in SHOWN}
-    change = -100 * statistics.fmean(gains(found, "paper"))
+    gain = 100 * statistics.fmean(gains(found, "paper"))
+    moves = "lowers" if gain > 0 else "raises"
     return (
         f"At {size}, the fall-back on the same VAL adopts in {counts['paper']} of {len(found)} panels and "
-        f"changes the TEST loss by {change:+.2f} %; the cross-fitted mean adopts in {counts['mean']}, the "
+        f"{moves} the TEST loss by {abs(gain):.2f} %; the cross-fitted mean adopts in {counts['mean']}, the "
         f"default gate in {counts['crossfit']}."
     )
 
 
-def _power_words(found: Trials) -> str:
-    counts = {gate: _adopted(found, gate) for gate in SHOWN}
-    change = -100 * statistics.fmean(candidate_gains(found, "clustered"))
+def _power_words(trials: Mapping[str, Trials], keys: list[str]) -> str:
+    def counts(gate: str) -> str:
+        return ", ".join(str(_adopted(trials[key], gate)) for key in keys)
+
+    known = ", ".join(f"{100 * known_gain(trials[key]):.1f}" for key in keys)
+    n = len(trials[keys[0]])
     return (
-        f"at a known gain of {100 * known_gain(found):.1f} % the default gate adopts in "
-        f"{counts['crossfit']} of {len(found)} panels, the cross-fitted mean in {counts['mean']}, the "
-        f"fall-back on the same VAL in {counts['paper']}, and the clusters alone change the TEST loss by "
-        f"{change:+.2f} %"
+        f"At known gains of {known} % the default gate adopts in {counts('crossfit')} of {n} panels each, "
+        f"the cross-fitted mean in {counts('mean')}, the fall-back on the same VAL in {counts('paper')}."
     )
 
 
 def _feature_words(found: Trials) -> str:
     names = ("clustered", "feature", "random")
-    clustered, feature, random = (100 * statistics.fmean(candidate_gains(found, name)) for name in names)
+    clustered, feature, random = (_signed(candidate_gains(found, name)) for name in names)
     return (
         f"Without any gate, at a known gain of {100 * known_gain(found):.1f} %, the clusters by validation "
-        f"loss gain {clustered:.2f} % on TEST, k-means of autoregressive coefficients {feature:.2f} %, "
-        f"random clusters {random:.2f} %: these regimes are defined by their coefficients, which is what "
+        f"loss gain {clustered} on TEST, k-means of autoregressive coefficients {feature}, "
+        f"random clusters {random}: these regimes are defined by their coefficients, which is what "
         "k-means looks at."
     )
 
@@ -195,7 +197,7 @@ def _power_figure(trials: Mapping[str, Trials], keys: list[str], words: str) -> 
         id="power",
         title="How large a gain each gate finds",
         caption="Share of panels on which specialists are adopted, with exact 95 % intervals.",
-        alt="Adoption against the known gain: " + words + ".",
+        alt="Adoption against the known gain. " + words,
         data=Lines(x_label=_KNOWN, y_label="panels on which specialists are adopted (%)", series=curves),
     )
 
@@ -264,6 +266,11 @@ def _row(label: str, rate: Measured, *, emphasis: bool) -> IntervalRow:
         high=100 * (rate.value if high is None else high),
         emphasis=emphasis,
     )
+
+
+def _signed(values: list[float]) -> str:
+    """Their mean in percent, with a true minus sign."""
+    return f"{100 * statistics.fmean(values):.2f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def _adopted(found: Trials, gate: str) -> int:
