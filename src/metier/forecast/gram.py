@@ -11,10 +11,10 @@ cluster's normal equations are one (P, N)(N, K) product with the one-hot labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,13 +201,14 @@ class GramTable:
         active: (N,) series that count; the sums of the others are zero.
         stored: the blocks in memory, or None: then each pass builds them again from the values, which
             takes P / T of the memory away for a panel of a million series.
+        memo: results of passes over TRAIN that several steps need.
     """
 
     design: Design
     windows: tuple[tuple[Span, ...], ...]
     active: NDArray[np.bool_]
     stored: tuple[Block, ...] | None
-    _memo: dict[str, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(
@@ -217,6 +218,7 @@ class GramTable:
         *,
         active: NDArray[np.bool_],
         backend: str = "serial",
+        n_workers: int | None = None,
         keep: bool | None = None,
     ) -> GramTable:
         """One pass over the data; `map_tasks` spreads the series over workers ("serial": over threads).
@@ -231,7 +233,9 @@ class GramTable:
             with single_threaded_blas():
                 return replace(table, stored=tuple(table.map(lambda block: block)))
         tasks = [table._task(part, table.windows) for part in chunks(design.n_series)]
-        return replace(table, stored=tuple(map_tasks(_build_block, tasks, backend=backend)))
+        return replace(
+            table, stored=tuple(map_tasks(_build_block, tasks, backend=backend, n_workers=n_workers))
+        )
 
     def take(self, series: NDArray[np.intp]) -> GramTable:
         """The table of some series, in memory."""
@@ -257,14 +261,15 @@ class GramTable:
 
     def train_summary(self) -> tuple[Floats, Floats]:
         """TRAIN sums of all series together (P,), and trace(G_i) of each (N,): one pass, remembered."""
-        if "train" not in self._memo:
+        if "train" not in self.memo:
             place = diagonal(self.design.n_features)
             parts = self.map(
                 lambda block: (block.sums[0].sum(axis=1), block.sums[0][place].sum(axis=0)), (0,)
             )
             total = np.asarray(np.sum([part[0] for part in parts], axis=0))
-            self._memo["train"] = total, np.concatenate([part[1] for part in parts])
-        return self._memo["train"]
+            self.memo["train"] = total, np.concatenate([part[1] for part in parts])
+        total, traces = self.memo["train"]
+        return total, traces
 
     def total(self, window: int) -> Floats:
         """Sum over all active series, (P,)."""

@@ -147,7 +147,7 @@ class Search:
         chosen: list[Partition],
         progress: Callable[[int, int], None] | None,
     ) -> list[Partition | None]:
-        """The chosen run of every window, continued from its models on all series."""
+        """The chosen run of every window, continued from its models on all series while J falls."""
         theta = np.concatenate([p.theta for p in chosen])
         offsets = [p.offsets for p in chosen if p.offsets is not None]
         seeds = Models(
@@ -162,6 +162,7 @@ class Search:
                 seeds=seeds,
                 active=criterion.table.active,
                 max_iterations=self.max_iterations,
+                patience=2,
                 progress=progress,
             )
         )

@@ -23,12 +23,17 @@ FEATURE_SERIES = 5_000
 
 
 def local_models(table: GramTable, theta_global: Floats, *, penalty: float, strength: float) -> Floats:
-    """Every series' own TRAIN model, pulled to the global one, (N, d)."""
+    """Every series' own TRAIN model, pulled to the global one, (N, d); remembered by the table."""
+    key = ("local", penalty, strength, theta_global.tobytes())
+    if key in table.memo:
+        return np.asarray(table.memo[key])
 
     def solve(block: Block) -> Floats:
         return local_ridge(block.sums[TRAIN], theta_global, penalty=penalty, strength=strength)
 
-    return np.concatenate(table.map(solve, (TRAIN,)))
+    local = np.concatenate(table.map(solve, (TRAIN,)))
+    table.memo[key] = local
+    return local
 
 
 def local_strength(table: GramTable, n_features: int, *, share: float) -> float:
@@ -73,7 +78,7 @@ def _local_products(table: GramTable, local: Floats) -> tuple[Floats, Floats]:
 
     def product(block: Block) -> Floats:
         G, _, _ = unpack(block.sums[TRAIN], local.shape[1])
-        return np.einsum("nij,nj->ni", G, local[block.series])
+        return np.asarray(np.einsum("nij,nj->ni", G, local[block.series]))
 
     pulled = np.concatenate(table.map(product, (TRAIN,)))
     return pulled, np.einsum("ni,ni->n", pulled, local)
