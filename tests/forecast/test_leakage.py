@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from panels import fitted_on, frame_of, panel_of, regimes, small
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LinearRegression
 
 from metier.forecast.pipeline import Fitted, Pipeline, val_start
 from metier.forecast.search import Found
 from metier.forecast.settings import pipeline_of
-from panels import fitted_on, frame_of, panel_of, regimes, small
 
 LOSSES = ["squared", "huber", "pinball"]
 
@@ -22,6 +24,8 @@ def assert_same_bits(one: Any, other: Any, path: str = "") -> int:
         assert one.dtype == other.dtype, path
         assert one.tobytes() == other.tobytes(), path
         return 1
+    if isinstance(one, BaseEstimator):
+        return assert_same_bits(vars(one), vars(other), path)
     if is_dataclass(one) and not isinstance(one, type):
         assert type(one) is type(other), path
         return sum(
@@ -125,8 +129,11 @@ def staged(values: np.ndarray, **parameters: Any) -> tuple[Found, list[Any], Fit
         {"loss": "pinball"},
         {"assign_on": "both"},
         {"horizon": 3, "assign_horizons": (1, 2, 3), "lags": 5, "shrinkage": "auto"},
+        {"horizon": 3, "strategy": "direct"},
+        {"max_search_series": 12, "n_clusters": "auto"},
+        {"model": LinearRegression()},
     ],
-    ids=["squared", "auto", "huber", "pinball", "both", "horizons"],
+    ids=["squared", "auto", "huber", "pinball", "both", "horizons", "direct", "sample", "learner"],
 )
 def test_a_held_out_block_should_not_reach_its_fold(parameters: dict[str, Any], block: int) -> None:
     """Statement 7: z, K, g and theta of the fold, and every candidate that the block judges."""
