@@ -11,6 +11,7 @@ from panels import fitted_on, frame_of, panel_of, regimes, small
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LinearRegression
 
+from metier.core import InputError
 from metier.forecast.pipeline import Fitted, Pipeline, val_start
 from metier.forecast.search import Found
 from metier.forecast.settings import pipeline_of
@@ -167,3 +168,19 @@ def test_folds_should_start_cold() -> None:
     assert together.key == alone.key
     assert together.labels.tolist() == alone.labels.tolist()
     assert np.allclose(together.theta, alone.theta, rtol=1e-10)
+
+
+def test_repairs_should_not_carry_the_future_across_a_cutoff() -> None:
+    values = regimes(6, n_series=6, n_steps=120)
+    values[1, 116:118] = np.nan
+    with pytest.raises(
+        InputError, match=r"must not see beyond a cutoff: .*'interpolate'.*Pass repair='fill_forward'"
+    ):
+        small(repair="interpolate").cross_validation(frame_of(values), n_windows=2)
+    spoiled = values.copy()
+    spoiled[:, 118:] = 1e6
+    for repair in ("fill_forward", "fill_zero"):
+        windows = [small(repair=repair).cross_validation(frame_of(v), h=2) for v in (values, spoiled)]
+        one, other = (w.select(c for c in w.columns if c != "y") for w in windows)
+        assert one.height == 12
+        assert one.equals(other)

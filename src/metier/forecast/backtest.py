@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from metier.core import InputError
 from metier.forecast.panel import Panel, frame_like, require_length
+from metier.forecast.repair import Repairs
 
 if TYPE_CHECKING:
     from metier.forecast.forecaster import ClusterForecaster
@@ -50,6 +51,7 @@ def backtest(
     Args:
         fit: fits a fresh forecaster on the panel before a cutoff.
     """
+    _refuse_interpolation(repair)
     parts = []
     for w, cutoff in enumerate(cutoffs):
         progress("cross-validation", w, len(cutoffs))
@@ -58,6 +60,16 @@ def backtest(
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     codes, stamps = columns.pop("codes"), columns.pop("stamps")
     return frame_like(panel, columns, codes=codes, stamps=stamps)
+
+
+def _refuse_interpolation(repair: str | Sequence[str]) -> None:
+    if Repairs.parse(repair).fill == "interpolate":
+        raise InputError(
+            "cross-validation must not see beyond a cutoff",
+            expected="a repair that fills holes from earlier values",
+            got="repair='interpolate', which also reads the value after a hole",
+            next_step="Pass repair='fill_forward' or 'fill_zero', or mend the frame before.",
+        )
 
 
 def _window(
