@@ -128,8 +128,8 @@ STUDY = Study(
     "does the gate know, and does it refrain where there is nothing to find?",
     sizes={
         "tour": ForecastConfig(),
-        "standard": ForecastConfig(test_size=0.5, origins=12, homogeneous=400, permutations=9999),
-        "full": ForecastConfig(test_size=0.5, origins=48, homogeneous=4000, permutations=9999),
+        "standard": ForecastConfig(test_size=0.4, origins=12, homogeneous=400, permutations=9999),
+        "full": ForecastConfig(test_size=0.4, origins=48, homogeneous=4000, permutations=9999),
     },
     run=run,
     claims=CLAIMS,
