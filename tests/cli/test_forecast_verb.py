@@ -57,6 +57,29 @@ def test_json_should_be_one_document_with_the_decision(shop, document):
     assert answer["forecasts"] == "runs/forecast-shop/forecasts.csv"
 
 
+def test_a_used_folder_should_be_refused_before_any_work(shop, command):
+    (shop / "out").mkdir()
+    (shop / "out/notes.txt").write_text("mine")
+    code, _, err = command("forecast", "shop.csv", "--horizon", 1, "--out", "out")
+    assert code == 2
+    assert err == (
+        "error: a run has its folder to itself: expected a new or empty folder out, got one that holds "
+        "notes.txt. Choose another folder with --out.\n"
+    )
+
+
+def test_a_share_as_level_should_be_corrected_in_the_commands_words(shop, command):
+    code, _, err = command("forecast", "shop.csv", "--horizon", 1, "--level", "0.8")
+    assert code == 2
+    assert "got 0.8. Pass --level 80." in err
+
+
+def test_names_in_capitals_should_keep_them(shop, command):
+    code, out, _ = command("forecast", "shop.csv", "--horizon", 40)
+    assert code == 0
+    assert "One global model serves all series; VAL leaves no block" in out
+
+
 def test_second_forecast_should_not_overwrite_the_first(shop, document):
     document("forecast", "shop.csv", "--horizon", 1)
     _, answer, _ = document("forecast", "shop.csv", "--horizon", 1)

@@ -22,11 +22,13 @@ def test_one_level_should_stand_for_a_list_of_one(fitted):
 
 @pytest.mark.parametrize(("level", "meant"), [([0.8], "80"), (0.95, "95"), ([80, 0.9], "90")])
 def test_a_share_should_be_refused_with_the_percent_it_means(fitted, level, meant):
-    with pytest.raises(InputError, match=rf"level is a coverage in percent.*Pass level=\[{meant}\]"):
+    with pytest.raises(InputError, match=rf"level is a coverage in percent.*Pass level={meant}\."):
         fitted.predict(level=level)
 
 
 @pytest.mark.parametrize("level", [[100], [0], [-5], ["80"], [float("nan")]])
 def test_levels_outside_should_be_refused(fitted, level):
-    with pytest.raises(InputError, match=r"in percent: expected numbers from 1 to below 100.*\[80, 95\]"):
+    with pytest.raises(
+        InputError, match=r"in percent: expected numbers from 1 to below 100.*Pass level=80\."
+    ):
         fitted.predict(level=level)

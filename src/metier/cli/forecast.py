@@ -62,6 +62,7 @@ def forecast(
     """Forecast your own series and say whether specializing pays."""
     from metier.cli.progress import LiveProgress
     from metier.report import write_report
+    from metier.runs.run import refuse_used
     from metier.studies.file_result import write_forecast
     from metier.studies.file_settings import forecaster_settings, parse_lags
     from metier.studies.forecast_file import FileJob, forecast_file
@@ -83,6 +84,8 @@ def forecast(
         settings=forecaster_settings(parse_settings(settings or [])),
     )
     folder = choose_folder(out, Path("runs") / f"forecast-{file.stem}", resume=False)
+    if folder.is_dir():
+        refuse_used(folder)
     with LiveProgress() as progress:
         progress.heading(f"Forecasting {file.name}")
         bars = FitBars(progress)
@@ -158,7 +161,9 @@ def decision_sentence(forecaster: ClusterForecaster) -> str:
         "clustered": "Each cluster has its own model",
     }
     reason = re.sub(r"^\w+_\w+: ", "", forecaster.gate_report_.reason or forecaster.decision_.reason)
-    return f"{words[forecaster.gate_report_.chosen]}; {reason[0].lower()}{reason[1:]}"
+    # A name in capitals, such as VAL, keeps them.
+    start = reason[:2] if reason[:2].isupper() else reason[:2].lower()
+    return f"{words[forecaster.gate_report_.chosen]}; {start}{reason[2:]}"
 
 
 def _text(forecaster: ClusterForecaster) -> str:

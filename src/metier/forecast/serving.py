@@ -175,6 +175,6 @@ def _percents(level: Sequence[float] | float | None) -> tuple[float, ...]:
                 "level is a coverage in percent",
                 expected="numbers from 1 to below 100",
                 got=repr(value),
-                next_step=f"Pass level=[{100 * number:g}]." if 0 < number < 1 else "Pass level=[80, 95].",
+                next_step=f"Pass level={100 * number:g}." if 0 < number < 1 else "Pass level=80.",
             )
     return tuple(float(value) for value in values)

@@ -89,7 +89,7 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(path)
         try:
-            _refuse_used(path)
+            refuse_used(path)
             document = {
                 "schema_version": SCHEMA_VERSION,
                 "study": study,
@@ -257,7 +257,8 @@ def _pretty(document: Any) -> str:
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def _refuse_used(folder: Path) -> None:
+def refuse_used(folder: Path) -> None:
+    """Raise `InputError` if an existing folder holds a run or anything else."""
     if is_run(folder):
         raise InputError(
             "a run never overwrites another",

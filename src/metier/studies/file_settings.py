@@ -23,6 +23,7 @@ OPTIONS = {
     "time_col": "--time-col",
     "target_col": "--target-col",
     "rng": "--seed",
+    "level": "--level",
 }
 """Parameters with an option of their own."""
 
