@@ -77,8 +77,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         rng: seed; equal seeds give equal results.
 
     Attributes:
-        assignment_: `metier.Assignment` of the series in use: K clusters, then the global model (one
-            specialist per series where local models were adopted).
+        assignment_: `metier.Assignment` of the series in use: K clusters (or, where local models were
+            adopted, one model per series), then the global model.
         partition_: (N,) cluster of each series, whether adopted or not; K for series outside it.
         decision_: `metier.Decision` behind the choice.
         loss_matrix_: (N, K + 1) mean VAL losses under each cluster's model and, last, the global one.
@@ -316,7 +316,8 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         served = self._serving()
         n_series = len(served.labels)
         if served.report.chosen == "local":
-            return Assignment.from_labels(np.arange(n_series), n_specialists=n_series)
+            own = np.where(served.fallback, n_series, np.arange(n_series))
+            return Assignment.from_labels(own, n_specialists=n_series + 1)
         specialized = (served.report.chosen == "clustered") & ~served.fallback
         labels = np.where(specialized, served.labels, served.n_clusters)
         return Assignment.from_labels(labels, n_specialists=served.n_clusters + 1)

@@ -40,7 +40,7 @@ class TargetScale:
         part = design.take(series)
         t = np.arange(part.n_steps)
         observed = (t >= part.first[:, None]) & (t < part.stop[:, None])
-        raw = self.standard.invert(np.asarray(part.values, dtype=np.float64), series)
+        raw = self.standard.center[series][:, None] + self.standard.scale[series][:, None] * part.values
         scaled = (raw - self.learner.center[series][:, None]) / self.learner.scale[series][:, None]
         return replace(part, values=np.where(observed, scaled, 0.0))
 

@@ -50,9 +50,13 @@ class Scaling:
         return out
 
     def invert(self, standardized: Floats, series: slice | NDArray[np.intp] = slice(None)) -> Floats:
-        """Back to the unit of the target; the first axis runs over `series`."""
+        """Back to the unit of the target; the first axis runs over `series`.
+
+        A constant series has no scale, so that every forecast and bound of it is its level.
+        """
         shape = (-1,) + (1,) * (standardized.ndim - 1)
-        return self.center[series].reshape(shape) + self.scale[series].reshape(shape) * standardized
+        scale = np.where(self.constant, 0.0, self.scale)[series]
+        return self.center[series].reshape(shape) + scale.reshape(shape) * standardized
 
 
 def fit_scaling(values: NDArray[np.floating], stop: int, *, kind: str = "standard") -> Scaling:
