@@ -109,6 +109,15 @@ def test_stamps_should_be_written_as_they_were_read(shop, command):
         assert (shop / name / "forecasts.csv").read_text().splitlines()[1].startswith(f"a,{stamp},")
 
 
+def test_semicolons_and_numbered_time_should_be_read(shop, command):
+    frame = series().with_columns(ds=pl.int_range(pl.len()).over("unique_id"))
+    frame.write_csv("semi.csv", separator=";")
+    code, _, err = command("forecast", "semi.csv", "--horizon", 1, "--out", "out")
+    assert code == 0
+    assert "the time column holds numbers, not dates" in err
+    assert pl.read_csv("out/forecasts.csv", separator=";")["ds"].to_list() == [120] * 6
+
+
 def test_report_should_describe_the_clusters(shop, command):
     from metier import data
 
@@ -168,6 +177,9 @@ HEADER = "unique_id,ds,y\n"
         ("", "data.csv must hold at least one row"),
         (HEADER, "data.csv must hold at least one row"),
         (HEADER + "a,2024-01-01,1\na,2024-01-02,abc\n", "got 'abc' in row 2 \\(1 such rows\\)"),
+        (HEADER + "a,01/02/2024,1\na,01/03/2024,2\n", "year first, .* got '01/02/2024' in row 1 \\(2 such"),
+        (HEADER + "a,2024-01,1\na,2024-02,2\n", "got '2024-01' in row 1"),
+        (HEADER + "a,2024-01-01T00:00:00Z,1\na,2024-01-01T01:00:00Z,2\n", "without time zone"),
         (HEADER + "a,2024-01-01,1\na,yesterday,2\n", "column 'ds' of data.csv .* got 'yesterday' in row 2"),
         (
             HEADER + "a,2024-01-01,1\na,2024-01-02,\na,2024-01-03,1\n",

@@ -105,6 +105,7 @@ def default_lags(freq: Frequency, *, n_steps: int, shortest: int, horizon: int) 
     step = f"one {word}" if word.split()[0].isalpha() else word
     if not fitting:
         why = "no day, week or year fits the history ten times" if seasons else f"a step is {step}"
+        why = "the time column holds numbers, not dates" if freq.kind == "integer" else why
         return LagChoice(lags=lags, season_length=None, reason=f"{_lags(lags)} and no season, because {why}")
     season = max(fitting)
     cycles = n_steps // season

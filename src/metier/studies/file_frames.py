@@ -65,7 +65,8 @@ def _parse(polars: Any, path: Path) -> Any:
         raise _no_rows(path)
     try:
         if path.suffix.lower() == ".csv":
-            return polars.read_csv(path, try_parse_dates=True, infer_schema_length=None)
+            # Dates are parsed below, year first only: a guess at 01/02/2024 would be silent and often wrong.
+            return polars.read_csv(path, separator=_separator(path), infer_schema_length=None)
         return polars.read_parquet(path)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise InputError(
@@ -74,6 +75,13 @@ def _parse(polars: Any, path: Path) -> Any:
             got=str(error).splitlines()[0],
             next_step="Mend or export the file again.",
         ) from None
+
+
+def _separator(path: Path) -> str:
+    """The comma, semicolon or tab that the header holds most often; the comma wins ties."""
+    with path.open("rb") as file:
+        header = file.readline()
+    return max(",;\t", key=lambda mark: header.count(mark.encode()))
 
 
 def _no_rows(path: Path) -> InputError:
@@ -106,13 +114,19 @@ def _stamps(polars: Any, frame: Any, column: str, path: Path) -> Any:
     """Parse text in the time column to dates, or refuse it by its row."""
     if frame.schema[column] != polars.String:
         return frame
-    stamps = frame[column].str.strip_chars().str.to_datetime(strict=False, ambiguous="null")
-    wrong = stamps.is_null()
-    if not wrong.any():
+    text = frame[column].str.strip_chars()
+    iso = text.str.contains(r"^\d{4}-\d{2}-\d{2}").fill_null(False)
+    stamps = None
+    if iso.any():
+        only_dates = bool((text.filter(iso).str.len_chars() == 10).all())
+        parse = text.str.to_date if only_dates else text.str.to_datetime
+        stamps = parse(strict=False).set(~iso, None)
+    wrong = ~iso if stamps is None else stamps.is_null()
+    if stamps is not None and not wrong.any():
         return frame.with_columns(stamps.alias(column))
     row = int(wrong.arg_max() or 0)
     raise InputError(
-        f"column {column!r} of {path.name} must hold dates or whole numbers",
+        f"column {column!r} of {path.name} must hold dates, year first, or whole numbers",
         expected="for example 2024-01-31 or 2024-01-31 18:00:00 in every row",
         got=f"{frame[column][row]!r} in row {row + 1} ({int(wrong.sum())} such rows)",
         next_step="Correct these rows, or name another column with --time-col.",
@@ -131,7 +145,8 @@ def write_like(frame: Any, path: Path, *, source: Path) -> Path:
     if path.suffix == ".parquet":
         frame.write_parquet(buffer)
     else:
-        frame.write_csv(buffer, datetime_format=_stamp_format(frame, source))
+        separator = _separator(source) if source.suffix.lower() == ".csv" else ","
+        frame.write_csv(buffer, separator=separator, datetime_format=_stamp_format(frame, source))
     atomic_write_bytes(path, buffer.getvalue())
     return path
 
@@ -142,7 +157,7 @@ def _stamp_format(frame: Any, source: Path) -> str:
     columns = [name for name, kind in frame.schema.items() if isinstance(kind, polars.Datetime)]
     with_t = False
     if columns and source.suffix.lower() == ".csv":
-        first = polars.read_csv(source, n_rows=1, infer_schema=False)
+        first = polars.read_csv(source, n_rows=1, infer_schema=False, separator=_separator(source))
         with_t = any("T" in str(first[name][0]) for name in columns if name in first.columns and first.height)
     fine = any(frame[name].dt.microsecond().sum() for name in columns)
     return f"%Y-%m-%d{'T' if with_t else ' '}%H:%M:%S{'%.6f' if fine else ''}"
