@@ -16,7 +16,7 @@ from metier.forecast.folds import Span
 from metier.forecast.models import Division
 from metier.forecast.rollout import recursive_rollout
 from metier.forecast.scaling import Scaling
-from metier.forecast.threads import over_blocks
+from metier.forecast.threads import over_blocks, single_threaded
 
 Floats = NDArray[np.float64]
 
@@ -169,7 +169,8 @@ def fit_learned(
         members = np.flatnonzero((distinct[name].labels == k) & active)
         own = scale.design(design, members)
         X, y = _stacked_rows(own.at_horizon(h) if steps > 1 else own, spans)
-        fitted = learner.fit(X, y, rng=derive_seed(rng, "learner", k, h))
+        with single_threaded():
+            fitted = learner.fit(X, y, rng=derive_seed(rng, "learner", k, h))
         report("fitting base models", next(done), len(tasks))
         return fitted
 

@@ -34,6 +34,13 @@ def single_threaded_blas() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Limit BLAS and OpenMP to one thread in the calling thread, for a base model fitted beside others."""
+    with threadpool_limits(limits=1):
+        yield
+
+
 def over_blocks(fn: Callable[[Item], Out], items: Iterable[Item]) -> list[Out]:
     """[fn(item) ...] in order, over threads."""
     things = list(items)
