@@ -102,5 +102,7 @@ def test_a_busy_machine_should_be_said(hook, tmp_path):
 def test_committed_records_should_all_be_shown(hook):
     page = hook.on_page_markdown((ROOT / "docs/results.md").read_text(encoding="utf-8"))
     assert "<!--" not in page
-    for record in hook.records(hook.RECORDS):
+    shown = [r for r in hook.records(hook.RECORDS) if "benchmark" in r or "claims" in r]
+    assert shown
+    for record in shown:
         assert f"### {record.get('benchmark') or record['study']}" in page
