@@ -255,3 +255,14 @@ def test_settings_should_reach_the_forecaster(shop, document):
     )
     config = json.loads((shop / answer["folder"] / "config.json").read_text())["config"]
     assert (config["lags"], config["val_size"], config["season_length"]) == ([1, 2, 7], 0.3, None)
+
+
+def test_ctrl_c_should_say_so_and_leave_nothing(shop, document, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClusterForecaster, "fit_panel", interrupted)
+    code, answer, err = document("forecast", "shop.csv", "--horizon", 1)
+    assert (code, answer["error"]["kind"]) == (130, "interrupted")
+    assert err.rstrip().endswith("interrupted")
+    assert not (shop / "runs").exists()

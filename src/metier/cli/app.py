@@ -96,6 +96,9 @@ def _guarded(words: list[str]) -> tuple[dict[str, Any] | None, int]:
         if not result.as_json and result.text:
             _print(result.text)
         return result.document, result.code
+    if result == answer.INTERRUPTED:
+        # Typer turns Ctrl-C into this code without a word.
+        return _failed("interrupted", "interrupted", answer.INTERRUPTED)
     return None, result if isinstance(result, int) else answer.OK
 
 
