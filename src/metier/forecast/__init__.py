@@ -1,4 +1,4 @@
-"""Validation-driven clustering of series: divide a panel among specialists where held-out forecasts say so."""
+"""Validation-driven clustering of series: specialists where held-out forecasts say that they pay."""
 
 from metier.forecast.forecaster import ClusterForecaster as ClusterForecaster
 

@@ -53,7 +53,7 @@ class Partition:
     @property
     def n_clusters(self) -> int:
         """Clusters that kept a series."""
-        return self.theta.shape[0]
+        return len(self.theta)
 
     @property
     def best_so_far(self) -> Floats:

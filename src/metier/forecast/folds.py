@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 Span = tuple[int, int]
@@ -11,6 +12,10 @@ MIN_ASSIGN = 8
 
 MIN_BLOCK = 4
 """Fewest forecast origins a held-out block may have."""
+
+
+NO_VARYING_SERIES = "no_varying_series"
+"""Reason for a plan without folds: there is nothing to forecast but constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ def cut(start: int, stop: int, n_blocks: int, gap: int) -> tuple[Fold, ...]:
     """Blocks of nearly equal length and what is left of [start, stop) outside each with its gaps."""
     edges = [start + (stop - start) * j // n_blocks for j in range(n_blocks + 1)]
     folds = []
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in itertools.pairwise(edges):
         sides = ((start, left - gap), (right + gap, stop))
         folds.append(Fold(block=(left, right), keep=tuple(s for s in sides if s[1] > s[0])))
     return tuple(folds)
@@ -71,7 +76,7 @@ def segments(windows: list[tuple[Span, ...]]) -> tuple[list[Span], list[list[int
     cannot touch its sums.
     """
     edges = sorted({edge for window in windows for span in window for edge in span})
-    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    spans = list(itertools.pairwise(edges))
     members = [
         [j for j, (a, b) in enumerate(spans) if any(s <= a and b <= e for s, e in window)]
         for window in windows

@@ -183,9 +183,9 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         pipeline = self._pipeline(panel.n_series, progress)
         panel = require_length(panel, self._min_length(), repair=self.repair)
         known = self._known(panel)
-        self.panel_ = panel
-        self.fitted_: Fitted = pipeline.run(self._data(panel, known))
-        self.served_: Served = self._served(panel, known, self.fitted_)
+        fitted = pipeline.run(self._data(panel, known))
+        self.panel_, self.fitted_ = panel, fitted
+        self.served_: Served = self._served(panel, known, fitted)
         self._warn_of_fallbacks()
         return self
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.core import Decision, specialize_or_fall_back
-from metier.forecast.folds import FoldPlan
+from metier.forecast.folds import NO_VARYING_SERIES, FoldPlan
 from metier.forecast.heldout import HeldOut
 
 Floats = NDArray[np.float64]
@@ -131,6 +131,9 @@ class Judge:
     def decide(self, held: HeldOut | None, plan: FoldPlan, *, n_clusters: int) -> GateReport:
         """The candidate to use, from losses on held-out blocks (or, for the paper's gate, on VAL)."""
         everyone = np.ones(n_clusters, dtype=bool)
+        if plan.reason == NO_VARYING_SERIES:
+            text = f"{plan.reason}: no series varies in TRAIN; the global model stays."
+            return self._report(plan, "global", self._kept_global(text), keep=everyone)
         if self.gate in ("paper", "none") and not n_clusters:
             text = "too_few_series: no number of clusters is allowed for this panel; the global model stays."
             return self._report(plan, "global", self._kept_global(text), keep=everyone)
@@ -198,11 +201,11 @@ class Judge:
     def _like_paper(self, held: HeldOut, plan: FoldPlan, n_clusters: int) -> GateReport:
         """Per-cluster means over the same VAL that assigned the series."""
         special, base = held.names.index("clustered"), held.names.index("global")
-        judged = ~np.isnan(held.by_group).any(axis=2)
+        judged = np.asarray(~np.isnan(held.by_group).any(axis=2))
         count = judged.sum(axis=0)
         means = np.where(judged[:, :, None], held.by_group, 0.0).sum(axis=0) / np.maximum(count, 1)[:, None]
         better = paper_fallback(means[:, special], means[:, base])
-        keep = np.array([bool(kept and seen) for kept, seen in zip(better, count, strict=True)])
+        keep = better & (count > 0)
         by_cluster = []
         for k in range(n_clusters):
             gain = float(means[k, base] - means[k, special])

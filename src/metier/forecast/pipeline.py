@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.core import InputError
 from metier.forecast.base_model import Learner
 from metier.forecast.candidates import (
     CandidateFitter,
@@ -21,7 +22,7 @@ from metier.forecast.candidates import (
 from metier.forecast.conformal import Calibration, calibrate
 from metier.forecast.criterion import Models
 from metier.forecast.design import Design
-from metier.forecast.folds import FoldPlan, Span, plan_folds
+from metier.forecast.folds import NO_VARYING_SERIES, FoldPlan, Span, plan_folds
 from metier.forecast.gate import Candidate, GateReport, Judge, describe_candidates
 from metier.forecast.gram import GramTable
 from metier.forecast.heldout import HeldOut, held_out_losses
@@ -123,7 +124,9 @@ class Pipeline:
         still = scaling.constant | barely_varies(data.values, start, changes=design.n_features)
         active = ~still & has_rows(design, start)
         still &= data.first < start
-        plan = self._plan(design, start)
+        if not (active | still).any():
+            raise no_rows(design, start)
+        plan = self._plan(design, active, start)
         found = self._search(design, plan, active, start)
         partition = found.partitions[0] if found.partitions else None
         labels = partition.labels if partition else np.zeros(design.n_series, dtype=np.int16)
@@ -163,7 +166,9 @@ class Pipeline:
             calibration=self._calibrate(found, plan, folds, report, labels, n_clusters, fallback),
         )
 
-    def _plan(self, design: Design, start: int) -> FoldPlan:
+    def _plan(self, design: Design, active: NDArray[np.bool_], start: int) -> FoldPlan:
+        if not active.any():
+            return FoldPlan(folds=(), gap=0, reason=NO_VARYING_SERIES)
         if not self.judge.holds_out:
             return FoldPlan(folds=(), gap=0)
         return plan_folds(
@@ -278,6 +283,16 @@ class Pipeline:
 def val_start(n_steps: int, val_size: float) -> int:
     """First index of VAL, the newest `val_size` of the time grid."""
     return n_steps - max(1, round(val_size * n_steps))
+
+
+def no_rows(design: Design, start: int) -> InputError:
+    """The error for a panel in which no series can be fitted and judged."""
+    return InputError(
+        "a series is fitted on TRAIN rows and judged on VAL rows",
+        expected=f"histories with more than {design.max_lag} stamps, the longest lag, before VAL",
+        got=f"none: VAL starts at stamp {start + 1} of {design.n_steps}",
+        next_step="Use fewer lags or a shorter season, a smaller val_size, or longer histories.",
+    )
 
 
 def has_rows(design: Design, start: int) -> NDArray[np.bool_]:

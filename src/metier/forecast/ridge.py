@@ -23,7 +23,7 @@ def solve_spd(A: Floats, b: Floats) -> Floats:
         b: (M, d).
     """
     try:
-        L = np.linalg.cholesky(A)
+        L = np.linalg.cholesky(A).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         return np.concatenate([_solve_one(A[i : i + 1], b[i : i + 1]) for i in range(len(A))])
     return _back_substitute(L, _forward_substitute(L, b))
@@ -31,9 +31,9 @@ def solve_spd(A: Floats, b: Floats) -> Floats:
 
 def _solve_one(A: Floats, b: Floats) -> Floats:
     try:
-        L = np.linalg.cholesky(A)
+        L = np.linalg.cholesky(A).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
-        return np.einsum("mij,mj->mi", np.linalg.pinv(A, hermitian=True), b)
+        return np.asarray(np.einsum("mij,mj->mi", np.linalg.pinv(A, hermitian=True), b))
     return _back_substitute(L, _forward_substitute(L, b))
 
 
@@ -57,12 +57,6 @@ def ridge(G: Floats, b: Floats, penalty: float | Floats) -> Floats:
     """theta = (G + penalty I)^-1 b for a batch; one penalty, or one per member."""
     eye = np.eye(G.shape[-1])
     return solve_spd(G + np.multiply.outer(np.broadcast_to(penalty, G.shape[0]), eye), b)
-
-
-def global_ridge(total: Floats, n_features: int, penalty: float) -> Floats:
-    """theta_g from the packed sums (P,) of all series."""
-    G, b, _ = unpack(total[:, None], n_features)
-    return ridge(G, b, penalty)[0]
 
 
 def shrunk_ridge(

@@ -147,6 +147,10 @@ class Served:
         if not shares and not self.levels:
             return {}
         calibration, steps = self.calibration, point.shape[1]
+        if self.scaling.constant.all():
+            names = [f"{NAME}-{side}-{value:g}" for value in shares for side in ("lo", "hi")]
+            names += [f"{NAME}-ql{q:g}" for q in self.levels]
+            return dict.fromkeys(names, self.scaling.invert(point))
         if calibration is None or steps > calibration.steps:
             raise InputError(
                 "intervals and quantiles reach as far as the horizon that was fitted",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from metier.core import InputError, non_negative, one_of, open_fraction, positive_int
+import numpy as np
+
+from metier.core import InputError, as_generator, non_negative, one_of, open_fraction, positive_int
 from metier.forecast.candidates import Report
 from metier.forecast.design import lag_set
 from metier.forecast.gate import GATES, SCOPES, Judge
@@ -186,8 +188,6 @@ def blocks(n_blocks: Any) -> int:
 
 def seed(rng: Any) -> int:
     """The seed from which every stream derives; a Generator gives one draw."""
-    if isinstance(rng, int) and not isinstance(rng, bool):
-        return rng
-    from metier.core import as_generator
-
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        return int(rng)
     return int(as_generator(rng).integers(2**63 - 1))

@@ -86,4 +86,4 @@ class Stack:
 
     def routed(self, losses: Floats, labels: Labels) -> Floats:
         """Loss of each series in its own cluster, (runs, n)."""
-        return losses[self.offsets[:, None] + labels, np.arange(losses.shape[1])]
+        return np.asarray(losses[self.offsets[:, None] + labels, np.arange(losses.shape[1])])
