@@ -15,6 +15,9 @@ from typing import Any
 
 from metier.runs.environment import capture_environment
 
+PAUSE = 0.3
+"""Seconds before each timing: idle threads of a BLAS spin for 0.1 s after their last product."""
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -25,14 +28,21 @@ def timed(fn: Callable[[], Any]) -> tuple[float, float, Any]:
     return time.perf_counter() - wall, time.process_time() - cpu, result
 
 
-def in_turn(rivals: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, Any]]:
-    """Time all rivals in turn, `repeats` rounds after one warm-up, so that drift hits all alike."""
+def in_turn(
+    rivals: Mapping[str, Callable[[], Any]], repeats: int, *, loops: Mapping[str, int] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Time all rivals in turn, `repeats` rounds after one warm-up, so that drift hits all alike.
+
+    `loops` says how often a call repeats the work itself; its times are divided by that.
+    """
+    within = {name: (loops or {}).get(name, 1) for name in rivals}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
     for round_ in range(repeats + 1):
         for name, fn in rivals.items():
+            time.sleep(PAUSE)
             wall, cpu, _ = timed(fn)
             if round_:
-                times[name].append((wall, cpu))
+                times[name].append((wall / within[name], cpu / within[name]))
     return {
         name: {
             "wall_median": statistics.median(w for w, _ in pairs),

@@ -28,7 +28,11 @@ def session(backend: str) -> Iterator[None]:
         return
     from distributed import Client, LocalCluster
 
-    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None, "threads_per_worker": 1}
+    options: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "threads_per_worker": 1,
+    }
     with LocalCluster(n_workers=2, **options) as cluster, Client(cluster):
         yield
 

@@ -171,7 +171,13 @@ def _dask_client(n_workers: int) -> Iterator[Any]:
         return
     except ValueError:  # no client is running
         pass
-    options = {"host": "127.0.0.1", "dashboard_address": None, "threads_per_worker": 1}
+    # Any free port: the default one warns where another cluster holds it, even without a dashboard.
+    options = {
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "scheduler_kwargs": {"dashboard": False},
+        "threads_per_worker": 1,
+    }
     with LocalCluster(n_workers=n_workers, **options) as cluster, Client(cluster) as client:
         yield client
 
