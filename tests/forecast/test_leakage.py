@@ -117,7 +117,7 @@ def staged(values: np.ndarray, **parameters: Any) -> tuple[Found, list[Any], Fit
     forecaster = small(**parameters).fit_panel(panel_of(values))
     pipeline: Pipeline = pipeline_of(forecaster, n_series=len(values), report=lambda *_: None)
     fitted = forecaster.fitted_
-    return fitted.found, pipeline._stage(fitted.found, fitted.data, fitted.scaling), fitted
+    return fitted.found, pipeline._stage(fitted.found, fitted.data, fitted.scaling, fitted.start), fitted
 
 
 @pytest.mark.parametrize("block", [0, 2])

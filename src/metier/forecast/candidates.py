@@ -91,27 +91,21 @@ class CandidateFitter:
     backend: str
     report: Report
 
-    def fit_folds(
-        self, table: GramTable, data: Data, scaling: Scaling, triples: Sequence[Sequence[Division]]
-    ) -> list[Candidates]:
-        """The candidates of several folds at once; they share TRAIN, so one pass fits them all."""
-        flat = [division for triple in triples for division in triple]
-        base, local, divided = self._fit(table, data, scaling, flat)
-        out, place = [], 0
-        for triple in triples:
-            mine = divided[place : place + len(triple)]
-            place += len(triple)
-            out.append({"global": base, "local": local, **dict(zip(DIVIDED, mine, strict=False))})
-        return out
+    def fit(
+        self, table: GramTable, data: Data, scaling: Scaling, divisions: Sequence[Division], *, stop: int
+    ) -> Candidates:
+        """Candidates by name, on the rows of the table's first window.
 
-    def _fit(
-        self, table: GramTable, data: Data, scaling: Scaling, divisions: Sequence[Division]
-    ) -> tuple[PanelModel, PanelModel, list[PanelModel]]:
+        Args:
+            divisions: the clusters and, after them, the divisions they must beat; or none.
+            stop: end of the values that may set scales.
+        """
         base, local, models = fit_linear(self.search, self._tables(table), divisions)
-        if self.learner is None or not table.active.any():
-            return base, local, list(models)
-        fitted = self._learn(table, data, scaling, divisions)
-        return fitted[0], local, list(fitted[1:])
+        divided: list[PanelModel] = list(models)
+        everyone: PanelModel = base
+        if self.learner is not None and table.active.any():
+            everyone, *divided = self._learn(table, data, scaling, divisions, stop)
+        return {"global": everyone, "local": local, **dict(zip(DIVIDED, divided, strict=False))}
 
     def _tables(self, table: GramTable) -> list[GramTable]:
         """The table, or one per step for direct models."""
@@ -121,15 +115,14 @@ class CandidateFitter:
 
     def _step_table(self, table: GramTable, step: int) -> GramTable:
         design = table.design.at_horizon(step)
-        stop = table.windows[0][-1][1]
-        return GramTable.build(design, [((design.max_lag, stop),)], active=table.active, backend=self.backend)
+        window = tuple((max(start, design.max_lag), stop) for start, stop in table.windows[0])
+        return GramTable.build(design, [window], active=table.active, backend=self.backend)
 
     def _learn(
-        self, table: GramTable, data: Data, scaling: Scaling, divisions: Sequence[Division]
+        self, table: GramTable, data: Data, scaling: Scaling, divisions: Sequence[Division], stop: int
     ) -> Sequence[PanelModel]:
         if self.learner is None:
             return []
-        stop = table.windows[0][-1][1]
         kind = "mean" if self.learner.scale == "mean" else self.scaling
         scale = TargetScale(standard=scaling, learner=fit_scaling(data.values, stop, kind=kind), kind=kind)
         everyone = Division(labels=np.zeros(len(table.active), dtype=np.int16), n_clusters=1, shrinkage=0.0)

@@ -241,6 +241,22 @@ class GramTable:
         """The table of some series, in memory."""
         return GramTable.build(self.design.take(series), self.windows, active=self.active[series])
 
+    def united(self, windows: Sequence[int]) -> GramTable:
+        """A table of one window: the union of some windows that do not overlap."""
+        spans = tuple(span for window in windows for span in self.windows[window])
+        stored = None
+        if self.stored is not None:
+            chosen = list(windows)
+            stored = tuple(
+                Block(
+                    series=block.series,
+                    sums=(np.asarray(np.sum([block.sums[window] for window in chosen], axis=0)),),
+                    rows=block.rows[chosen].sum(axis=0, keepdims=True),
+                )
+                for block in self.stored
+            )
+        return replace(self, windows=(spans,), stored=stored, memo={})
+
     def map(self, fn: Callable[[Block], Out], windows: Collection[int] | None = None) -> list[Out]:
         """[fn(block) ...] in series order, over threads.
 

@@ -20,7 +20,7 @@ from metier.forecast.candidates import (
     without_empty,
 )
 from metier.forecast.conformal import Calibration, calibrate
-from metier.forecast.criterion import Models
+from metier.forecast.criterion import TRAIN, Models
 from metier.forecast.design import Design
 from metier.forecast.folds import NO_VARYING_SERIES, FoldPlan, Span, plan_folds
 from metier.forecast.gate import Candidate, GateReport, Judge, describe_candidates
@@ -131,7 +131,7 @@ class Pipeline:
         partition = found.partitions[0] if found.partitions else None
         labels = partition.labels if partition else np.zeros(design.n_series, dtype=np.int16)
         n_clusters = partition.n_clusters if partition else 0
-        folds = self._stage(found, data, scaling)
+        folds = self._stage(found, data, scaling, start)
         held = self._hold_out(found, plan, folds, labels, n_clusters)
         report = self.judge.decide(held, plan, n_clusters=n_clusters)
         fallback = ~active
@@ -195,11 +195,19 @@ class Pipeline:
             report=self.report,
         )
 
-    def _stage(self, found: Found, data: Data, scaling: Scaling) -> list[Candidates]:
-        """TRAIN-stage candidates of every assignment window: all of VAL first, then each fold."""
-        self.report("fitting candidates", 0, 1)
-        triples = [divisions_of(found, p) if p is not None else [] for p in found.partitions]
-        return self._fitter.fit_folds(found.table, data, scaling, triples)
+    def _stage(self, found: Found, data: Data, scaling: Scaling, start: int) -> list[Candidates]:
+        """The candidates of every assignment window: all of VAL first, then each fold.
+
+        Those of all VAL are fitted on TRAIN, which assigned the series. Each fold does what the forecaster
+        does in the end: freeze its partition and refit on TRAIN and the rows of VAL it may see.
+        """
+        out = []
+        for window, partition in enumerate(found.partitions):
+            self.report("fitting candidates", window, len(found.partitions))
+            divisions = [] if partition is None else divisions_of(found, partition)
+            seen = [TRAIN] if window == 0 else [TRAIN, window + 1]
+            out.append(self._fitter.fit(found.table.united(seen), data, scaling, divisions, stop=start))
+        return out
 
     def _hold_out(
         self,
@@ -251,7 +259,7 @@ class Pipeline:
         partition = found.partitions[0] if found.partitions else None
         divisions: list[Division] = [] if partition is None else divisions_of(found, partition)
         divisions = [without_empty(division, usable) for division in divisions]
-        return self._fitter.fit_folds(table, data, scaling, [divisions])[0]
+        return self._fitter.fit(table, data, scaling, divisions, stop=design.n_steps)
 
     def _calibrate(
         self,
