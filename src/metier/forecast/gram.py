@@ -242,7 +242,9 @@ class GramTable:
         return GramTable.build(self.design.take(series), self.windows, active=self.active[series])
 
     def united(self, windows: Sequence[int]) -> GramTable:
-        """A table of one window: the union of some windows that do not overlap."""
+        """A table whose first window is the union of some windows that do not overlap."""
+        if list(windows) == [0]:
+            return self
         spans = tuple(span for window in windows for span in self.windows[window])
         stored = None
         if self.stored is not None:
