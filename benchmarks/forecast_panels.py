@@ -5,8 +5,9 @@
 
 Ours fits at all origins of every panel, which gives its regret to its own candidates. Rivals forecast from
 the same origins, drawn in one fixed order, until their time for the panel is spent, and are compared with
-ours on the origins that they reached. A rival that fails or is not installed is "not measured". Lags,
-histories and scored values are the same; models of smoothing and of categories see the newest 500 steps.
+ours on the origins that they reached. A rival that fails or is not installed is "not measured". Gaps,
+scored values and the lags of LightGBM are ours; models of smoothing and of categories see the newest 500
+steps, and the latter have no lag beyond the first ones.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib.util
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,12 @@ RIVALS: Mapping[str, tuple[str, Callable[[PanelCase, Splits, int], Floats]]] = {
     "sktime GroupbyCategory": ("sktime", category),
 }
 """Name -> package, forecaster."""
+
+
+def versions() -> dict[str, str]:
+    """Release of every rival that is installed."""
+    packages = dict.fromkeys(package for package, _ in RIVALS.values())
+    return {name: metadata.version(name) for name in packages if importlib.util.find_spec(name)}
 
 
 def wide(frame: Any, column: str, splits: Splits) -> Floats:
@@ -309,7 +317,13 @@ def main() -> None:
             print(f"{name}: regret {100 * found['regret'][name]['value']:.2f} %", flush=True)
             write(
                 options.record,
-                {"settings": vars(options), "absent": absent, "panels": measured, "summary": found},
+                {
+                    "settings": vars(options),
+                    "rivals_versions": versions(),
+                    "absent": absent,
+                    "panels": measured,
+                    "summary": found,
+                },
                 seed=options.seed,
             )
     show(measured, summary(measured))
