@@ -61,11 +61,11 @@ CASES: list[tuple[dict[str, float], str]] = [
 def test_the_passing_candidate_of_largest_gain_should_be_chosen(
     gate: str, gains: dict[str, float], chosen: str
 ) -> None:
-    report = judge(gate).decide(held_out(gains), PLAN, n_clusters=1)
+    report = judge(gate).decide(held_out(gains), PLAN, n_clusters=2)
     assert report.chosen == chosen
     assert report.decision.adopt == (chosen != "global")
     assert set(report.tests) == {"local", "clustered"}
-    assert report.keep.tolist() == [True]
+    assert report.keep.tolist() == [True, True]
     assert (report.n_blocks, report.gap, report.flag) == (4, 5, "")
     assert report.reason == report.decision.reason != ""
 
@@ -73,7 +73,7 @@ def test_the_passing_candidate_of_largest_gain_should_be_chosen(
 @pytest.mark.parametrize("se", ["ewc", "hac"])
 def test_whole_gate_should_be_the_paired_test_at_half_alpha(se: str) -> None:
     held = held_out({"clustered": 0.02}, noise=0.1)
-    report = judge(se=se).decide(held, PLAN, n_clusters=1)
+    report = judge(se=se).decide(held, PLAN, n_clusters=2)
     expected = specialize_or_fall_back(
         held.of("clustered"), held.of("global"), dependence="time", se=se, alpha=0.025
     )
@@ -84,7 +84,7 @@ def test_whole_gate_should_be_the_paired_test_at_half_alpha(se: str) -> None:
 def test_mean_gate_should_adopt_a_gain_that_the_test_cannot_see() -> None:
     held = held_out({"clustered": 0.015, "local": -1.0}, noise=0.1)
     assert 0 < (held.of("global") - held.of("clustered")).mean() < 0.05
-    strict, lenient = judge().decide(held, PLAN, n_clusters=1), judge("mean").decide(held, PLAN, n_clusters=1)
+    strict, lenient = judge().decide(held, PLAN, n_clusters=2), judge("mean").decide(held, PLAN, n_clusters=2)
     assert (strict.chosen, lenient.chosen) == ("global", "clustered")
     assert "asks for no test" in lenient.reason
     assert strict.decision.needed > T

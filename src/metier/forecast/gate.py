@@ -154,8 +154,11 @@ class Judge:
     def _tested(self, held: HeldOut, plan: FoldPlan, n_clusters: int) -> GateReport:
         names = [name for name in held.names if name in SELECTABLE]
         tests = {name: self._test(held.of(name), held.of("global"), share=len(names)) for name in names}
+        if n_clusters == 1 and "clustered" in tests:
+            tests["clustered"] = _as_global(tests["clustered"])
         if self.scope == "cluster" and n_clusters:
             by_cluster = self._test_clusters(held, n_clusters)
+            by_cluster = tuple(map(_as_global, by_cluster)) if n_clusters == 1 else by_cluster
             keep = np.array([decision.adopt for decision in by_cluster])
             decision = self._of_clusters(by_cluster, tests["clustered"])
             chosen = "clustered" if keep.any() else "global"
@@ -258,6 +261,14 @@ class Judge:
             by_cluster=by_cluster,
             tests=dict(tests or {}),
         )
+
+
+def _as_global(decision: Decision) -> Decision:
+    """No adoption of a lone cluster: folds may have found more, but what would serve is the global model."""
+    if not decision.adopt:
+        return decision
+    text = "one_cluster: folds found clusters that gain, all of VAL leaves a single one: the global model."
+    return replace(decision, adopt=False, verdict="equivalent", reason=text)
 
 
 def describe_candidates(
