@@ -22,12 +22,12 @@ import numpy as np
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from metier.forecast import ClusterForecaster
-from metier.forecast.clustering import assign
-from metier.forecast.criterion import GramCriterion, prior_from
-from metier.forecast.design import Design
-from metier.forecast.gram import GramTable, direct_gram, packed_gram
-from metier.forecast.stack import RunKey, Stack
-from metier.forecast.threads import single_threaded_blas
+from metier.forecast.partition.clustering import assign
+from metier.forecast.partition.criterion import GramCriterion, prior_from
+from metier.forecast.partition.stack import RunKey, Stack
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.gram import GramTable, direct_gram, packed_gram
+from metier.forecast.regression.threads import single_threaded_blas
 from record import in_turn, ratio, table, timed, write
 from regime_panels import regime_design, write_folder
 from rivals import residual_iteration, rows_of, sklearn_iteration
@@ -42,7 +42,7 @@ def gram_table(design: Design, train: tuple[int, int], val: tuple[int, int]) -> 
 
 
 def gram_iteration(criterion: GramCriterion, labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Refit and assign from sums: what `metier.forecast.clustering.cluster` does once per iteration."""
+    """Refit and assign from sums: one iteration of `metier.forecast.partition.clustering.cluster`."""
     stack = Stack(keys=(RunKey(window=0, n_clusters=n_clusters, start=0, shrinkage=0.0),))
     models = criterion.refit(stack, labels[None], None)
     moved, _ = assign(criterion, stack, models, labels[None], criterion.table.active)

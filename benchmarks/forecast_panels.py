@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from metier.core import derive, derive_seed
 from metier.runs import Measured
-from metier.studies.forecast_origins import IN_USE
-from metier.studies.forecast_panels import facts_of, stacked
-from metier.studies.panel_cases import CASES, PanelCase, Splits, judge, split
-from metier.studies.panel_tables import (
+from metier.studies.forecast_flights.origins import IN_USE
+from metier.studies.forecast_panels.cases import CASES, PanelCase, Splits, judge, split
+from metier.studies.forecast_panels.study import facts_of, stacked
+from metier.studies.forecast_panels.tables import (
     SELECTABLE,
     best_in_hindsight,
     gains,

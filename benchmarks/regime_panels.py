@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from metier.core import derive
 from metier.data import simulate_regimes
-from metier.forecast.design import Design
+from metier.forecast.regression.design import Design
 
 BURN_IN = 100
 

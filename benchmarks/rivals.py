@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from metier.forecast.design import Design
-from metier.forecast.folds import Span
+from metier.forecast.gate.folds import Span
+from metier.forecast.regression.design import Design
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

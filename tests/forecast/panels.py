@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from metier.forecast import ClusterForecaster
-from metier.forecast.panel import Panel, panel_from_frame
+from metier.forecast.panels.panel import Panel, panel_from_frame
 from metier.forecast.pipeline import Fitted
 
 START = np.datetime64("2024-01-01T00", "us")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.forecast.design import Design
-from metier.forecast.gram import GramTable
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.gram import GramTable
 
 Floats = NDArray[np.float64]
 

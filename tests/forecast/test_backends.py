@@ -13,8 +13,8 @@ from panels import frame_of, regimes
 from slow_reference import random_design
 
 from metier.forecast import ClusterForecaster
-from metier.forecast.gram import GramTable
-from metier.forecast.threads import CHUNK
+from metier.forecast.regression.gram import GramTable
+from metier.forecast.regression.threads import CHUNK
 
 N_SERIES = 2 * CHUNK + 100  # three blocks
 SLOW = [pytest.param("ray", marks=pytest.mark.slow)]  # starting it takes most of the time

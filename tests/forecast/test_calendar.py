@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from metier.core.errors import InputError
-from metier.forecast.calendar import CALENDAR, calendar_features, calendar_names
+from metier.forecast.panels.calendar import CALENDAR, calendar_features, calendar_names
 
 STAMPS = pd.date_range("2023-12-29", periods=24 * 70, freq="h")
 YEARS = pd.date_range("2023-01-01", "2024-12-31", freq="D")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from panels import forecast, frame_of, regimes, small
 
-from metier.forecast.gram import chunks
+from metier.forecast.regression.gram import chunks
 
 PARAMETERS: list[dict[str, Any]] = [
     {"horizon": 2},
@@ -36,7 +36,7 @@ def test_small_chunks_should_change_nothing(
     def pieces(n_series: int, size: int = 2048) -> list[slice]:
         return chunks(n_series, min(size, 4))
 
-    for module in ("gram", "criterion", "heldout"):
+    for module in ("regression.gram", "partition.criterion", "gate.heldout"):
         monkeypatch.setattr(f"metier.forecast.{module}.chunks", pieces)
     parts = fit(parameters)
     assert parts.partition_.tolist() == whole.partition_.tolist()
@@ -53,7 +53,7 @@ def test_small_chunks_should_change_nothing(
 def test_the_number_of_threads_should_change_no_bit(
     parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("gram", "criterion", "heldout"):
+    for module in ("regression.gram", "partition.criterion", "gate.heldout"):
         monkeypatch.setattr(
             f"metier.forecast.{module}.chunks", lambda n_series, size=2048: chunks(n_series, min(size, 4))
         )

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from slow_reference import naive_data, naive_recursion, random_design, table_of
 
-from metier.forecast.clustering import MAX_ITERATIONS, Partition, cluster
-from metier.forecast.criterion import GramCriterion, RowCriterion, prior_from
-from metier.forecast.design import Design
-from metier.forecast.losses import ForecastLoss, huber, pinball
-from metier.forecast.search import mean_losses, refit_partition
-from metier.forecast.stack import RunKey, Stack
+from metier.forecast.partition.clustering import MAX_ITERATIONS, Partition, cluster
+from metier.forecast.partition.criterion import GramCriterion, RowCriterion, prior_from
+from metier.forecast.partition.search import mean_losses, refit_partition
+from metier.forecast.partition.stack import RunKey, Stack
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.losses import ForecastLoss, huber, pinball
 
 SPLIT = 45
 SQUARED = ForecastLoss(name="squared")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from slow_reference import naive_row, random_design
 
 from metier.core import InputError
-from metier.forecast.conformal import MAX_KEPT, MIN_OWN, Calibration, _thin, calibrate
-from metier.forecast.models import LinearModel
+from metier.forecast.gate.conformal import MAX_KEPT, MIN_OWN, Calibration, _thin, calibrate
+from metier.forecast.regression.models import LinearModel
 
 BLOCKS = [(40, 60), (60, 80)]
 

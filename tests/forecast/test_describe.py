@@ -3,7 +3,8 @@ import pytest
 
 from metier import data
 from metier.forecast import ClusterForecaster
-from metier.forecast.cluster_words import (
+from metier.forecast.panels.frequency import Frequency
+from metier.forecast.words.cluster_words import (
     Traits,
     memory_word,
     name_clusters,
@@ -11,9 +12,8 @@ from metier.forecast.cluster_words import (
     season_word,
     sentence,
 )
-from metier.forecast.describe import describe_clusters, impulse_response, seasonal_share, thin
-from metier.forecast.frequency import Frequency
-from metier.forecast.seasons import default_lags, seasons_of
+from metier.forecast.words.describe import describe_clusters, impulse_response, seasonal_share, thin
+from metier.forecast.words.seasons import default_lags, seasons_of
 
 QUIET = Traits(
     season=24,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_reference import naive_row, random_design
 
-from metier.forecast.design import lag_set, shifted_view
+from metier.forecast.regression.design import lag_set, shifted_view
 
 SHAPES = [
     {},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metier.forecast.folds import MIN_ASSIGN, MIN_BLOCK, cut, plan_folds, segments
+from metier.forecast.gate.folds import MIN_ASSIGN, MIN_BLOCK, cut, plan_folds, segments
 
 
 @given(

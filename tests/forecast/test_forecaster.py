@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LinearRegression
 
 from metier.forecast import ClusterForecaster
-from metier.forecast.scaling import fit_scaling
+from metier.forecast.regression.scaling import fit_scaling
 
 NAME = "ClusterForecaster"
 LOSSES = ["squared", "huber", "pinball"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.core.errors import InputError
-from metier.forecast.frequency import Frequency
+from metier.forecast.panels.frequency import Frequency
 
 # our alias, pandas' alias, a start that is on the grid
 ALIASES = [

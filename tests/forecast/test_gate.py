@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.core import specialize_or_fall_back
-from metier.forecast.folds import FoldPlan, plan_folds
-from metier.forecast.gate import Judge, describe_candidates, paper_fallback
-from metier.forecast.heldout import HeldOut
+from metier.forecast.gate.folds import FoldPlan, plan_folds
+from metier.forecast.gate.heldout import HeldOut
+from metier.forecast.gate.judge import Judge, describe_candidates, paper_fallback
 
 PLAN = plan_folds(100, 200, n_blocks=4, max_lag=4, horizon=1)
 NAMES = ("global", "local", "clustered", "feature", "random")

@@ -6,8 +6,8 @@ import pytest
 from metier.data import simulate_regimes
 from metier.runs import read_result
 from metier.studies import execute
-from metier.studies.forecast_gate import STUDY, GateConfig, cases
-from metier.studies.gate_trials import GATES, panel_data, run_trial, score_on_test, true_partition
+from metier.studies.forecast_gate.study import STUDY, GateConfig, cases
+from metier.studies.forecast_gate.trials import GATES, panel_data, run_trial, score_on_test, true_partition
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def plain_trials(monkeypatch):
         calls.append((design, settings["seed"]))
         return made_up(design, **settings)
 
-    monkeypatch.setattr("metier.studies.gate_trials.run_trial", trial)
+    monkeypatch.setattr("metier.studies.forecast_gate.trials.run_trial", trial)
     return calls
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_reference import dense_sums, naive_data, random_design, table_of
 
-from metier.forecast.design import Design
-from metier.forecast.folds import cut
-from metier.forecast.gram import (
+from metier.forecast.gate.folds import cut
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.gram import (
     GramTable,
     chunks,
     diagonal,
@@ -131,7 +131,7 @@ def test_a_table_should_sum_each_window_over_its_own_spans(keep: bool) -> None:
 def test_blocks_of_a_table_should_agree_with_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
     design = random_design(6, n_series=11, ragged=True)
     whole = table_of(design, 40)
-    monkeypatch.setattr("metier.forecast.gram.chunks", lambda n: chunks(n, 4))
+    monkeypatch.setattr("metier.forecast.regression.gram.chunks", lambda n: chunks(n, 4))
     parts = table_of(design, 40)
     assert len(parts.map(lambda block: block)) == 3
     together = np.concatenate(parts.map(lambda b: b.sums[0]), axis=1)

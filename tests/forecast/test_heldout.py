@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from slow_reference import naive_recursion, naive_row, random_design, table_of
 
-from metier.forecast.heldout import held_out_losses
-from metier.forecast.losses import ForecastLoss
-from metier.forecast.models import Division, LinearModel, fit_linear
-from metier.forecast.search import Search
+from metier.forecast.gate.heldout import held_out_losses
+from metier.forecast.partition.search import Search
+from metier.forecast.regression.losses import ForecastLoss
+from metier.forecast.regression.models import Division, LinearModel, fit_linear
 
 LOSSES = {
     "squared": ForecastLoss(name="squared"),

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LinearRegression
 
 from metier.core import InputError
+from metier.forecast.partition.search import Found
 from metier.forecast.pipeline import Fitted, Pipeline, val_start
-from metier.forecast.search import Found
 from metier.forecast.settings import pipeline_of
 
 LOSSES = ["squared", "huber", "pinball"]

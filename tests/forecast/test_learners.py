@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from metier.core.errors import InputError, MissingExtraError
-from metier.forecast.learners import (
+from metier.forecast.regression.learners import (
     LEARNERS,
     FittedLearner,
     Learner,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metier.forecast.folds import Fold, FoldPlan
-from metier.forecast.gate import Judge
-from metier.forecast.heldout import HeldOut
+from metier.forecast.gate.folds import Fold, FoldPlan
+from metier.forecast.gate.heldout import HeldOut
+from metier.forecast.gate.judge import Judge
 
 PLAN = FoldPlan(folds=(Fold(block=(0, 20), keep=()), Fold(block=(20, 40), keep=())), gap=2)
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.core.errors import InputError
-from metier.forecast.frames import FrameTemplate
-from metier.forecast.panel import (
+from metier.forecast.panels.frames import FrameTemplate
+from metier.forecast.panels.panel import (
     Panel,
     exog_for_future,
     frame_like,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from metier.core.errors import InputError
-from metier.forecast.panel import Panel, panel_from_frame
-from metier.forecast.repair import REPAIRS, Repairs, named
+from metier.forecast.panels.panel import Panel, panel_from_frame
+from metier.forecast.panels.repair import REPAIRS, Repairs, named
 
 
 def frame(series: dict[str, list[tuple[int, float]]], **columns: Any) -> pd.DataFrame:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from slow_reference import naive_data, random_design, table_of
 
-from metier.forecast.criterion import GramCriterion, prior_from
-from metier.forecast.gram import packed_gram, unpack
-from metier.forecast.ridge import leave_series_out, local_ridge, ridge, shrunk_ridge, solve_spd
-from metier.forecast.search import refit_partition
-from metier.forecast.seeding import local_models, local_strength
+from metier.forecast.partition.criterion import GramCriterion, prior_from
+from metier.forecast.partition.search import refit_partition
+from metier.forecast.partition.seeding import local_models, local_strength
+from metier.forecast.regression.gram import packed_gram, unpack
+from metier.forecast.regression.ridge import leave_series_out, local_ridge, ridge, shrunk_ridge, solve_spd
 
 SPLIT = 45
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from slow_reference import naive_data, naive_recursion, random_design
 
-from metier.forecast.models import LinearModel
-from metier.forecast.rollout import linear_rollout, origin_valid, recursive_rollout, targets
+from metier.forecast.regression.models import LinearModel
+from metier.forecast.regression.rollout import linear_rollout, origin_valid, recursive_rollout, targets
 
 SHAPES: list[dict[str, Any]] = [
     {},

@@ -13,15 +13,16 @@ from panels import frame_of, regimes
 from sklearn.linear_model import Ridge
 from slow_reference import random_design
 
-from metier.forecast import ClusterForecaster, gram, scaling
-from metier.forecast.clustering import MAX_ITERATIONS, PATIENCE, TOLERANCE, assign, cluster
-from metier.forecast.criterion import GramCriterion, prior_from
-from metier.forecast.design import Design
-from metier.forecast.gram import GramTable
-from metier.forecast.losses import ForecastLoss
-from metier.forecast.search import Found, Search
-from metier.forecast.seeding import feature_clusters
-from metier.forecast.stack import RunKey, Stack
+from metier.forecast import ClusterForecaster
+from metier.forecast.partition.clustering import MAX_ITERATIONS, PATIENCE, TOLERANCE, assign, cluster
+from metier.forecast.partition.criterion import GramCriterion, prior_from
+from metier.forecast.partition.search import Found, Search
+from metier.forecast.partition.seeding import feature_clusters
+from metier.forecast.partition.stack import RunKey, Stack
+from metier.forecast.regression import gram, scaling
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.gram import GramTable
+from metier.forecast.regression.losses import ForecastLoss
 
 SPLIT = 45
 
@@ -141,7 +142,7 @@ def test_feature_clusters_of_many_series_should_come_from_a_sample(monkeypatch: 
     rng = np.random.default_rng(0)
     truth = rng.integers(3, size=400)
     local = 3.0 * truth[:, None] + rng.normal(scale=0.1, size=(400, 4))
-    monkeypatch.setattr("metier.forecast.seeding.FEATURE_SERIES", 50)
+    monkeypatch.setattr("metier.forecast.partition.seeding.FEATURE_SERIES", 50)
     labels = feature_clusters(local, 3, n_clusters=3, rng=1)
     assert len({(t, k) for t, k in zip(truth, labels, strict=True)}) == 3
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from slow_reference import random_design
 
-from metier.forecast.learned import TargetScale
-from metier.forecast.scaling import NORMAL_MAD, Scaling, barely_varies, fit_scaling
+from metier.forecast.regression.learned import TargetScale
+from metier.forecast.regression.scaling import NORMAL_MAD, Scaling, barely_varies, fit_scaling
 
 
 def ragged_values(seed: int = 0) -> np.ndarray:

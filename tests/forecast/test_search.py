@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from panels import regimes
 from slow_reference import naive_data, random_design, table_of
 
 from metier import data
-from metier.forecast.criterion import GramCriterion, prior_from
-from metier.forecast.design import Design
-from metier.forecast.losses import ForecastLoss
-from metier.forecast.scaling import fit_scaling
-from metier.forecast.search import CLUSTER_PRICE, Search, refit_partition
-from metier.forecast.seeding import feature_clusters, random_balanced, seed_chains
-from panels import regimes
+from metier.forecast.partition.criterion import GramCriterion, prior_from
+from metier.forecast.partition.search import CLUSTER_PRICE, Search, refit_partition
+from metier.forecast.partition.seeding import feature_clusters, random_balanced, seed_chains
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.losses import ForecastLoss
+from metier.forecast.regression.scaling import fit_scaling
 
 SQUARED = ForecastLoss(name="squared")
 

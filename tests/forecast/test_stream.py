@@ -11,8 +11,8 @@ from panels import frame_of, regimes
 
 from metier.core import InputError
 from metier.forecast import ClusterForecaster
-from metier.forecast.panel import panel_from_frame
-from metier.forecast.stream import panel_from_parquet
+from metier.forecast.panels.panel import panel_from_frame
+from metier.forecast.panels.stream import panel_from_parquet
 
 
 def ragged() -> np.ndarray:

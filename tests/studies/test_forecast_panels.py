@@ -8,10 +8,10 @@ import pytest
 from metier.core import InputError
 from metier.data import PanelData
 from metier.studies import REGISTRY, execute, load_study
-from metier.studies.forecast_origins import IN_USE
-from metier.studies.forecast_panels import PanelsConfig, facts_of, least, stacked
-from metier.studies.panel_cases import CASES, PanelCase, carried_forward, judge, split
-from metier.studies.panel_tables import (
+from metier.studies.forecast_flights.origins import IN_USE
+from metier.studies.forecast_panels.cases import CASES, PanelCase, carried_forward, judge, split
+from metier.studies.forecast_panels.study import PanelsConfig, facts_of, least, stacked
+from metier.studies.forecast_panels.tables import (
     above,
     best_in_hindsight,
     gain_claim,

@@ -4,11 +4,10 @@ import pytest
 from metier import data
 from metier.core import compare_paired
 from metier.forecast import ClusterForecaster
-from metier.forecast.panel import panel_from_frame
+from metier.forecast.panels.panel import panel_from_frame
 from metier.runs import read_timings
 from metier.studies import execute, load_study
-from metier.studies.forecast import CLAIMS, ForecastConfig, spans
-from metier.studies.forecast_claims import (
+from metier.studies.forecast_flights.claims import (
     adopted_share,
     coverage_claim,
     gain_claim,
@@ -18,8 +17,9 @@ from metier.studies.forecast_claims import (
     relative_gain,
     share_claim,
 )
-from metier.studies.forecast_homogeneous import adopted_clusters, homogeneous_panel
-from metier.studies.forecast_origins import FitBars, fit_quietly, judge_origin
+from metier.studies.forecast_flights.homogeneous import adopted_clusters, homogeneous_panel
+from metier.studies.forecast_flights.origins import FitBars, fit_quietly, judge_origin
+from metier.studies.forecast_flights.study import CLAIMS, ForecastConfig, spans
 
 MINI = {
     "n_series": "24",

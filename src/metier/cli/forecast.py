@@ -15,7 +15,7 @@ from metier.cli.options import AsJson, Out, Seed, choose_folder, parse_settings
 
 if TYPE_CHECKING:
     from metier.forecast import ClusterForecaster
-    from metier.studies.forecast_file import FileJob
+    from metier.studies.forecast_file.run import FileJob
 
 
 def forecast(
@@ -63,10 +63,10 @@ def forecast(
     from metier.cli.progress import LiveProgress
     from metier.report import write_report
     from metier.runs.run import refuse_used
-    from metier.studies.file_result import write_forecast
-    from metier.studies.file_settings import forecaster_settings, parse_lags
-    from metier.studies.forecast_file import FileJob, forecast_file
-    from metier.studies.forecast_origins import FitBars
+    from metier.studies.forecast_file.result import write_forecast
+    from metier.studies.forecast_file.run import FileJob, forecast_file
+    from metier.studies.forecast_file.settings import forecaster_settings, parse_lags
+    from metier.studies.forecast_flights.origins import FitBars
 
     job = FileJob(
         file=file,
@@ -176,7 +176,7 @@ def _text(forecaster: ClusterForecaster) -> str:
     lines = [decision_sentence(forecaster), "", columns(rows)]
     found = forecaster.describe()
     if found:
-        from metier.studies.forecast_figures import letter
+        from metier.studies.forecast_flights.figures import letter
 
         lines += ["", columns([[letter(d.cluster), d.name, d.sentence] for d in found])]
     return "\n".join(lines)

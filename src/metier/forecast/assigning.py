@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core import Decision, specialize_or_fall_back
-from metier.forecast.candidates import Candidates
-from metier.forecast.design import Design
-from metier.forecast.learned import LearnedModel, TargetScale
-from metier.forecast.losses import ForecastLoss
-from metier.forecast.models import LinearModel, PanelModel
-from metier.forecast.panel import Panel
-from metier.forecast.rollout import targets
-from metier.forecast.scaling import Scaling, fit_scaling
+from metier.forecast.gate.candidates import Candidates
+from metier.forecast.panels.panel import Panel
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.learned import LearnedModel, TargetScale
+from metier.forecast.regression.losses import ForecastLoss
+from metier.forecast.regression.models import LinearModel, PanelModel
+from metier.forecast.regression.rollout import targets
+from metier.forecast.regression.scaling import Scaling, fit_scaling
 from metier.forecast.serving import Served
 
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core import InputError
-from metier.forecast.panel import Panel, frame_like, require_length
-from metier.forecast.repair import Repairs
+from metier.forecast.panels.panel import Panel, frame_like, require_length
+from metier.forecast.panels.repair import Repairs
 
 if TYPE_CHECKING:
     from metier.forecast.forecaster import ClusterForecaster

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from metier.core.checks import one_of
 from metier.core.errors import InputError
-
-from .frames import factorize, numeric, read_table, require_columns, to_narwhals
-from .panel import Panel, panel_from_frame
-from .repair import named
-from .scaled import seasonal_scale
+from metier.forecast.panels.frames import factorize, numeric, read_table, require_columns, to_narwhals
+from metier.forecast.panels.panel import Panel, panel_from_frame
+from metier.forecast.panels.repair import named
+from metier.forecast.scaled import seasonal_scale
 
 Floats = NDArray[np.float64]
 _INTERVAL = re.compile(r"(?P<model>.+)-(?P<end>lo|hi)-(?P<level>\d+(\.\d+)?)")

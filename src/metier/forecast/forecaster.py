@@ -14,10 +14,9 @@ from sklearn.base import BaseEstimator, clone
 from metier.core import Assignment, Decision, InputError, positive_int
 from metier.forecast.assigning import assign_new, serve_new
 from metier.forecast.backtest import backtest, cutoffs_of
-from metier.forecast.candidates import Data
-from metier.forecast.describe import ClusterDescription, describe_fitted
-from metier.forecast.gate import Candidate, GateReport
-from metier.forecast.panel import (
+from metier.forecast.gate.candidates import Data
+from metier.forecast.gate.judge import Candidate, GateReport
+from metier.forecast.panels.panel import (
     Panel,
     exog_for_future,
     frame_like,
@@ -25,12 +24,13 @@ from metier.forecast.panel import (
     panel_from_frame,
     require_length,
 )
+from metier.forecast.panels.repair import named
+from metier.forecast.panels.stream import is_path, panel_from_parquet
 from metier.forecast.persistence import read_forecaster, write_forecaster
 from metier.forecast.pipeline import Fitted, Pipeline, val_start
-from metier.forecast.repair import named
 from metier.forecast.serving import Known, Served
 from metier.forecast.settings import lags_of, loss_of, pipeline_of
-from metier.forecast.stream import is_path, panel_from_parquet
+from metier.forecast.words.describe import ClusterDescription, describe_fitted
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from metier.core.checks import open_fraction
 from metier.core.errors import InputError
-
-from .evaluation import evaluate as evaluate
-from .scaled import seasonal_scale as seasonal_scale
+from metier.forecast.evaluation import evaluate as evaluate
+from metier.forecast.scaled import seasonal_scale as seasonal_scale
 
 Floats = NDArray[np.float64]
 

@@ -18,16 +18,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from metier.core import Decision, InputError
-from metier.forecast.candidates import Candidates
-from metier.forecast.conformal import Calibration
-from metier.forecast.frames import FrameTemplate
-from metier.forecast.frequency import Frequency
-from metier.forecast.gate import Candidate, GateReport
-from metier.forecast.learned import LearnedModel, TargetScale
-from metier.forecast.learners import load_fitted
-from metier.forecast.models import LinearModel, PanelModel
-from metier.forecast.panel import Panel
-from metier.forecast.scaling import Scaling
+from metier.forecast.gate.candidates import Candidates
+from metier.forecast.gate.conformal import Calibration
+from metier.forecast.gate.judge import Candidate, GateReport
+from metier.forecast.panels.frames import FrameTemplate
+from metier.forecast.panels.frequency import Frequency
+from metier.forecast.panels.panel import Panel
+from metier.forecast.regression.learned import LearnedModel, TargetScale
+from metier.forecast.regression.learners import load_fitted
+from metier.forecast.regression.models import LinearModel, PanelModel
+from metier.forecast.regression.scaling import Scaling
 from metier.forecast.serving import Known, Served
 
 if TYPE_CHECKING:

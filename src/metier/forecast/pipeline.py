@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core import InputError
-from metier.forecast.base_model import Learner
-from metier.forecast.candidates import (
+from metier.forecast.gate.candidates import (
     CandidateFitter,
     Candidates,
     Data,
@@ -19,16 +18,17 @@ from metier.forecast.candidates import (
     routed,
     without_empty,
 )
-from metier.forecast.conformal import Calibration, calibrate
-from metier.forecast.criterion import TRAIN, Models
-from metier.forecast.design import Design
-from metier.forecast.folds import NO_VARYING_SERIES, FoldPlan, Span, plan_folds
-from metier.forecast.gate import Candidate, GateReport, Judge, describe_candidates
-from metier.forecast.gram import GramTable
-from metier.forecast.heldout import HeldOut, held_out_losses
-from metier.forecast.models import Division, PanelModel
-from metier.forecast.scaling import Scaling, barely_varies, fit_scaling
-from metier.forecast.search import Found, Search, mean_losses
+from metier.forecast.gate.conformal import Calibration, calibrate
+from metier.forecast.gate.folds import NO_VARYING_SERIES, FoldPlan, Span, plan_folds
+from metier.forecast.gate.heldout import HeldOut, held_out_losses
+from metier.forecast.gate.judge import Candidate, GateReport, Judge, describe_candidates
+from metier.forecast.partition.criterion import TRAIN, Models
+from metier.forecast.partition.search import Found, Search, mean_losses
+from metier.forecast.regression.base_model import Learner
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.gram import GramTable
+from metier.forecast.regression.models import Division, PanelModel
+from metier.forecast.regression.scaling import Scaling, barely_varies, fit_scaling
 
 Floats = NDArray[np.float64]
 

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core import InputError
-from metier.forecast.calendar import calendar_features
-from metier.forecast.candidates import Candidates, routed
-from metier.forecast.conformal import Calibration
-from metier.forecast.design import Design
-from metier.forecast.gate import Candidate, GateReport
-from metier.forecast.models import PanelModel
-from metier.forecast.panel import Panel
-from metier.forecast.scaling import Scaling
+from metier.forecast.gate.candidates import Candidates, routed
+from metier.forecast.gate.conformal import Calibration
+from metier.forecast.gate.judge import Candidate, GateReport
+from metier.forecast.panels.calendar import calendar_features
+from metier.forecast.panels.panel import Panel
+from metier.forecast.regression.design import Design
+from metier.forecast.regression.models import PanelModel
+from metier.forecast.regression.scaling import Scaling
 
 Floats = NDArray[np.float64]
 NAME = "ClusterForecaster"

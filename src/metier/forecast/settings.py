@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metier.core import InputError, as_generator, non_negative, one_of, open_fraction, positive_int
-from metier.forecast.candidates import Report
-from metier.forecast.design import lag_set
-from metier.forecast.gate import GATES, SCOPES, Judge
-from metier.forecast.learners import resolve_learner
-from metier.forecast.losses import ForecastLoss
+from metier.forecast.gate.candidates import Report
+from metier.forecast.gate.judge import GATES, SCOPES, Judge
+from metier.forecast.partition.search import AUTO_CLUSTERS, AUTO_SHRINKAGE, Search
 from metier.forecast.pipeline import Pipeline
-from metier.forecast.search import AUTO_CLUSTERS, AUTO_SHRINKAGE, Search
+from metier.forecast.regression.design import lag_set
+from metier.forecast.regression.learners import resolve_learner
+from metier.forecast.regression.losses import ForecastLoss
 
 if TYPE_CHECKING:
     from metier.forecast.forecaster import ClusterForecaster

@@ -1,7 +1,7 @@
 """The studies: each answers one question by a run that anybody can repeat.
 
 The registry is text only, so that `metier list` and `metier --help` load no study. To add a study, write
-`studies/NAME.py` with a `STUDY: Study` and add one line to `REGISTRY`.
+`studies/NAME/study.py` with a `STUDY: Study` and add one line to `REGISTRY`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ class Entry(NamedTuple):
 
 REGISTRY: dict[str, Entry] = {
     "forecast": Entry(
-        "metier.studies.forecast:STUDY", "forecast", "Forecasting flights: one model or specialists?"
+        "metier.studies.forecast_flights.study:STUDY",
+        "forecast",
+        "Forecasting flights: one model or specialists?",
     ),
     "forecast-gate": Entry(
-        "metier.studies.forecast_gate:STUDY",
+        "metier.studies.forecast_gate.study:STUDY",
         "forecast",
         "Forecasting: does the gate keep one model where there is nothing to divide?",
     ),
     "forecast-panels": Entry(
-        "metier.studies.forecast_panels:STUDY",
+        "metier.studies.forecast_panels.study:STUDY",
         "forecast",
         "Forecasting many panels: what the choice costs against hindsight",
     ),

@@ -1,0 +1,1 @@
+"""Frames in, frames out: one regular grid of series, its calendar, and what may be wrong with it."""

@@ -1,0 +1,1 @@
+"""Divide the series: every clustering run of a search side by side."""

@@ -1,0 +1,1 @@
+"""The regression behind every forecast: rows, sums, base models and their forecasts."""

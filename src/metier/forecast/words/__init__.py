@@ -1,0 +1,1 @@
+"""What the clusters are, in words."""

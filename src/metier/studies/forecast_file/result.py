@@ -1,0 +1,256 @@
+"""The records of a forecast for a file of your own: forecasts, headline, figures, tables in a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metier.core import Assignment, derive, information
+from metier.forecast import ClusterForecaster
+from metier.runs import DataUsed, Divided, Headline, Result, Run, Section, paid, specialized
+from metier.studies.forecast_file.frames import write_like
+from metier.studies.forecast_file.run import NAME, FileForecast
+from metier.studies.forecast_flights.claims import gain_decision, relative_gain
+from metier.studies.forecast_flights.figures import (
+    WORDS,
+    candidates_table,
+    coverage_table,
+    descriptions_table,
+    examples_figure,
+    gain_figure,
+    letter,
+    series_figure,
+    trace_figure,
+)
+from metier.studies.forecast_flights.origins import naive_losses, trace_of
+
+Floats = NDArray[np.float64]
+STUDY_NAME, TITLE = "forecast-file", "Forecasts for {name}"
+
+
+def write_forecast(done: FileForecast, folder: Path, *, command: str) -> tuple[Result, Path]:
+    """Write the forecasts and the run's records into a new folder.
+
+    Returns:
+        The result and the path of the forecasts, in the format of the input.
+    """
+    job = done.job
+    digest = hashlib.sha256(job.file.read_bytes()).hexdigest()
+    parameters = {
+        key: value for key, value in done.forecaster.get_params().items() if key not in ("rng", "model")
+    }
+    config = {
+        "file": job.file.name,
+        "sha256": digest,
+        "levels": list(done.levels),
+        "model": str(done.forecaster.model),
+        **parameters,
+    }
+    with Run.create(
+        folder, study=STUDY_NAME, size="file", config=config, seed=job.seed, command=command
+    ) as run:
+        path = write_like(done.frame, folder / f"forecasts{job.file.suffix.lower()}", source=job.file)
+        return run.finish(_result(done, run, digest)), path
+
+
+def _result(done: FileForecast, run: Run, digest: str) -> Result:
+    forecaster, job = done.forecaster, done.job
+    report = forecaster.gate_report_
+    held = forecaster.fitted_.held
+    title = TITLE.format(name=job.file.name)
+    words = [forecaster.decision_.reason]
+    if report.reason != forecaster.decision_.reason:
+        words.append(report.reason)
+    sections = [
+        Section(
+            title="Did it pay?",
+            text="\n\n".join(words),
+            figures=_gain_figures(forecaster) if held is not None else (),
+            tables=(_candidates(forecaster),) if held is not None else (),
+        ),
+        _who(done),
+    ]
+    return Result(
+        study=run.study,
+        family="forecast",
+        size=run.size,
+        seed=run.seed,
+        title=title,
+        question=f"Which {job.horizon} steps come next, and do groups of series want models of their own?",
+        command=run.command,
+        headline=_headline(forecaster) if held is not None else None,
+        sections=tuple(sections),
+        data=(DataUsed(name=job.file.name, sha256=digest),),
+        notes=done.notes,
+    )
+
+
+def _losses(forecaster: ClusterForecaster) -> dict[str, Floats]:
+    held = forecaster.fitted_.held
+    if held is None:
+        raise ValueError("nothing was held out")
+    return {name: held.of(name) for name in held.names}
+
+
+def _where(forecaster: ClusterForecaster) -> str:
+    return f"on {forecaster.candidates_['global'].judged_on}"
+
+
+def _gain_figures(forecaster: ClusterForecaster) -> tuple[Any, ...]:
+    losses, where = _losses(forecaster), _where(forecaster)
+    gains = {name: relative_gain(loss, losses["global"]) for name, loss in losses.items() if name != "global"}
+    figures = [gain_figure(gains, where=where)] if gains else []
+    fitted = forecaster.fitted_
+    rival = "clustered" if "clustered" in losses else "local"
+    if fitted.held is not None and rival in losses:
+        by_series = fitted.held.by_series
+        base, own = (by_series[:, fitted.held.names.index(name)] for name in ("global", rival))
+        seen = np.isfinite(base) & np.isfinite(own) & fitted.active
+        level = np.nanmean(forecaster.panel_.values, axis=1)
+        labels = fitted.groups[seen]
+        figures.append(series_figure(level[seen], base[seen], own[seen], labels, unit="", where=where))
+    return tuple(figures)
+
+
+def _candidates(forecaster: ClusterForecaster) -> Any:
+    losses, fitted = _losses(forecaster), forecaster.fitted_
+    gains = {name: relative_gain(loss, losses["global"]) for name, loss in losses.items() if name != "global"}
+    naive = naive_losses(forecaster, fitted.found.table.design, fitted.active, fitted.held.times)  # type: ignore[union-attr]
+    return candidates_table(losses, gains, naive=float(naive.mean()), chosen=fitted.report.chosen)
+
+
+def _headline(forecaster: ClusterForecaster) -> Headline:
+    losses, report = _losses(forecaster), forecaster.gate_report_
+    fitted = forecaster.fitted_
+    rival = report.chosen if report.chosen in losses and report.chosen != "global" else "clustered"
+    rival = rival if rival in losses else "local"
+    decision, gain = (
+        gain_decision(losses[rival], losses["global"]),
+        relative_gain(losses[rival], losses["global"]),
+    )
+    side, judged = "below" if gain.value >= 0 else "above", forecaster.candidates_["global"].judged_on
+    text = (
+        f"On {judged} the loss of {WORDS[rival]} is {100 * abs(gain.value):.1f} % {side} the global model's; "
+        f"in use: {WORDS[report.chosen]}."
+    )
+    labels = fitted.groups[fitted.active]
+    if not fitted.n_clusters:
+        divided = Divided(text=f"{forecaster.panel_.n_series} series are too few to divide into clusters.")
+    else:
+        assignment = Assignment.from_labels(labels, n_specialists=fitted.n_clusters)
+        names = tuple(f"{letter(d.cluster)} {d.name}" for d in forecaster.describe())
+        text_divided = (
+            f"{len(labels):,} series into {fitted.n_clusters} clusters by which model forecasts them best on "
+            f"validation data."
+        )
+        divided = Divided(text=text_divided, load=assignment.load, names=names)
+    level = np.nanmean(forecaster.panel_.values, axis=1)[fitted.active]
+    contexts = np.searchsorted(np.quantile(level, [1 / 3, 2 / 3]), level)
+    found = information(contexts, labels, permutations=199, rng=derive(0, "information"))
+    told = (
+        "what the cluster tells about the level of a series (its tercile), which scaling hid from every model"
+    )
+    return Headline(
+        divided=divided,
+        specialized=specialized(found, text=told),
+        paid=paid(decision, text=text).model_copy(update={"gain": gain}),
+    )
+
+
+def _who(done: FileForecast) -> Section:
+    forecaster = done.forecaster
+    descriptions = [found.to_dict() for found in forecaster.describe()]
+    names = {d["cluster"]: d["name"] for d in descriptions}
+    shown = examples_figure(
+        future_examples(done),
+        names,
+        unit=done.job.target_col,
+        caption="The largest series of each cluster: its recent past (gray), the forecast, and "
+        + (
+            f"its {done.levels[0]:g} % interval." if done.levels else "no interval: the history is too short."
+        ),
+    )
+    trace = trace_figure(trace_of(forecaster.fitted_))
+    tables = []
+    if descriptions:
+        tables.append(descriptions_table(descriptions, cluster_gains(forecaster)))
+    if forecaster.coverage_:
+        rows = coverage_rows(forecaster.coverage_)
+        tables.append(
+            coverage_table(rows, names, where="each held-out block judged by the others' intervals")
+        )
+    return Section(
+        title="Who serves whom",
+        text="The clusters that were found, whether in use or not. Names and sentences are made from medians."
+        if descriptions
+        else "",
+        figures=tuple(figure for figure in (shown, trace) if figure is not None),
+        tables=tuple(tables),
+    )
+
+
+def cluster_gains(forecaster: ClusterForecaster) -> dict[int, float]:
+    """Relative held-out gain of each cluster's model over the global one."""
+    held, fitted = forecaster.fitted_.held, forecaster.fitted_
+    if held is None or "clustered" not in held.names:
+        return {}
+    sums = np.nanmean(held.by_group, axis=0)
+    base, own = sums[:, held.names.index("global")], sums[:, held.names.index("clustered")]
+    return {k: float(1.0 - own[k] / base[k]) for k in range(fitted.n_clusters) if base[k] > 0}
+
+
+def coverage_rows(coverage: Sequence[tuple[int, float, float, int]]) -> list[dict[str, Any]]:
+    """Rows (cluster, level, share, values) regrouped by cluster."""
+    rows: dict[int, dict[str, Any]] = {}
+    for cluster, level, share, values in coverage:
+        row = rows.setdefault(int(cluster), {"cluster": int(cluster), "values": int(values)})
+        row[f"{level:g}"] = share
+    return list(rows.values())
+
+
+def future_examples(done: FileForecast) -> list[dict[str, Any]]:
+    """Each cluster's largest series: its recent past and its forecast."""
+    forecaster, panel = done.forecaster, done.forecaster.panel_
+    steps = done.job.horizon
+    columns = {
+        name: done.frame[name].to_numpy().reshape(panel.n_series, steps)
+        for name in (NAME, *_band_names(done.levels))
+    }
+    stamps = done.frame[done.job.time_col].to_numpy().reshape(panel.n_series, steps)
+    level = np.nanmean(panel.values, axis=1)
+    groups = forecaster.fitted_.groups
+    past = max(48, 2 * steps, 2 * min(forecaster.season_length or 1, 84))
+    out = []
+    for k in np.unique(groups):
+        members = np.flatnonzero(groups == k)
+        i = int(members[np.argmax(level[members])])
+        begin = max(int(panel.first[i]), int(panel.stop[i]) - past)
+        history = panel.values[i, begin : panel.stop[i]]
+        # The last value joins the past to the forecast.
+        joint = [None] * (len(history) - 1) + [float(history[-1])]
+        low, high = _band_names(done.levels) or (NAME, NAME)
+        out.append(
+            {
+                "cluster": int(k),
+                "series": str(panel.ids[i]),
+                "stamps": [_stamp(s) for s in (*panel.stamps[begin : panel.stop[i]], *stamps[i])],
+                "actual": [*history.tolist(), *[None] * steps],
+                "forecast": [*joint, *columns[NAME][i].tolist()],
+                "low": [*joint, *columns[low][i].tolist()],
+                "high": [*joint, *columns[high][i].tolist()],
+            }
+        )
+    return out
+
+
+def _band_names(levels: Sequence[float]) -> tuple[str, ...]:
+    return (f"{NAME}-lo-{levels[0]:g}", f"{NAME}-hi-{levels[0]:g}") if levels else ()
+
+
+def _stamp(stamp: Any) -> str | int:
+    return int(stamp) if isinstance(stamp, (int, np.integer)) else str(np.datetime64(stamp, "s"))

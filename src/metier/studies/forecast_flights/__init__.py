@@ -1,0 +1,1 @@
+"""Study `forecast`: one model or specialists on the flights panel."""

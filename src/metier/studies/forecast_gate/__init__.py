@@ -1,0 +1,1 @@
+"""Study `forecast-gate`: size, power and recovery."""

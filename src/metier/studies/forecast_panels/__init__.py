@@ -1,0 +1,1 @@
+"""Study `forecast-panels`: the choice against hindsight over many panels."""
