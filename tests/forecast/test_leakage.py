@@ -117,7 +117,8 @@ def staged(values: np.ndarray, **parameters: Any) -> tuple[Found, list[Any], Fit
     forecaster = small(**parameters).fit_panel(panel_of(values))
     pipeline: Pipeline = pipeline_of(forecaster, n_series=len(values), report=lambda *_: None)
     fitted = forecaster.fitted_
-    return fitted.found, pipeline._stage(fitted.found, fitted.data, fitted.scaling, fitted.start), fitted
+    stage = pipeline._stage(fitted.found, fitted.data, fitted.scaling, fitted.start, fitted.plan)
+    return fitted.found, stage, fitted
 
 
 @pytest.mark.parametrize("block", [0, 2])
@@ -151,6 +152,20 @@ def test_a_held_out_block_should_not_reach_its_fold(parameters: dict[str, Any], 
     # the poison did reach all of VAL, or the test shows nothing
     assert before.base_loss[0] != after.base_loss[0]
     assert before.base_loss[block + 1] == after.base_loss[block + 1]
+
+
+def test_after_a_truncated_gap_a_block_should_not_reach_the_models_it_judges() -> None:
+    """The kept rows of VAL have the block among their lags, so that only TRAIN may fit."""
+    values = regimes(1, n_series=20, n_steps=200, gap=0.4)
+    _, stage, clean = staged(values, lags=20)
+    assert clean.plan.flag == "truncated_gap"
+    start, stop = clean.plan.folds[0].block
+    spoiled = values.copy()
+    spoiled[:, start:stop] += 5.0
+    _, spoiled_stage, dirty = staged(spoiled, lags=20)
+    assert clean.plan == dirty.plan
+    for name in ("global", "local"):
+        assert assert_same_bits(stage[1][name], spoiled_stage[1][name], name) >= 2
 
 
 def test_folds_should_start_cold() -> None:

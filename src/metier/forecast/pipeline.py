@@ -131,7 +131,7 @@ class Pipeline:
         partition = found.partitions[0] if found.partitions else None
         labels = partition.labels if partition else np.zeros(design.n_series, dtype=np.int16)
         n_clusters = partition.n_clusters if partition else 0
-        folds = self._stage(found, data, scaling, start)
+        folds = self._stage(found, data, scaling, start, plan)
         held = self._hold_out(found, plan, folds, labels, n_clusters)
         report = self.judge.decide(held, plan, n_clusters=n_clusters)
         fallback = ~active
@@ -195,17 +195,21 @@ class Pipeline:
             report=self.report,
         )
 
-    def _stage(self, found: Found, data: Data, scaling: Scaling, start: int) -> list[Candidates]:
+    def _stage(
+        self, found: Found, data: Data, scaling: Scaling, start: int, plan: FoldPlan
+    ) -> list[Candidates]:
         """The candidates of every assignment window: all of VAL first, then each fold.
 
         Those of all VAL are fitted on TRAIN, which assigned the series. Each fold does what the forecaster
-        does in the end: freeze its partition and refit on TRAIN and the rows of VAL it may see.
+        does in the end: freeze its partition and refit on TRAIN and the rows of VAL it may see. After a
+        truncated gap that is none of them, since the block that judges is among their lags.
         """
         out = []
         for window, partition in enumerate(found.partitions):
             self.report("fitting candidates", window, len(found.partitions))
             divisions = [] if partition is None else divisions_of(found, partition)
-            seen = [TRAIN] if window == 0 else [TRAIN, window + 1]
+            clean = window > 0 and plan.flag != "truncated_gap"
+            seen = [TRAIN, window + 1] if clean else [TRAIN]
             out.append(self._fitter.fit(found.table.united(seen), data, scaling, divisions, stop=start))
         return out
 
