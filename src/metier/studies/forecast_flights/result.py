@@ -141,19 +141,20 @@ def _divided(last: dict[str, Any]) -> Divided:
 
 
 def _paid(losses: dict[str, Floats], last: dict[str, Any]) -> Paid:
-    """The clusters against the global model on TEST, in percent of the global loss."""
+    """What the gate put to use against the global model on TEST, in percent of the global loss."""
     if "clustered" not in losses:
         raise ValueError("a study of clusters needs a panel that can be divided")
-    decision = gain_decision(losses["clustered"], losses["global"])
-    gain = relative_gain(losses["clustered"], losses["global"])
-    side = "below" if gain.value >= 0 else "above"
-    text = f"On TEST the clusters' loss is {100 * abs(gain.value):.1f} % {side} the global model's"
+    base = losses["global"]
+    gain = relative_gain(losses[IN_USE], base)
+    text = f"The gate put {WORDS[last['chosen']]} to use. Of the global model's loss on TEST"
+    text += f" the choice saves {100 * gain.value:.1f} %"
+    if last["chosen"] != "clustered":
+        text += f", the clusters alone {100 * relative_gain(losses['clustered'], base).value:.1f} %"
     best = min((n for n in losses if n != IN_USE), key=lambda n: float(losses[n].mean()))
-    if best != "clustered":
-        saved = 100 * relative_gain(losses[best], losses["global"]).value
-        text += f"; the best in hindsight was {WORDS[best]} ({saved:.1f} %)"
-    text += f"; the gate chose {WORDS[last['chosen']]}."
-    return paid(decision, text=text).model_copy(update={"gain": gain})
+    if best != last["chosen"]:
+        saved = 100 * relative_gain(losses[best], base).value
+        text += f", the best in hindsight ({WORDS[best]}) {saved:.1f} %"
+    return paid(gain_decision(losses[IN_USE], base), text=text + ".").model_copy(update={"gain": gain})
 
 
 def _test_claims(losses: dict[str, Floats], origins: list[dict[str, Any]], command: str) -> list[Claim]:
