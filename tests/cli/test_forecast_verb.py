@@ -74,6 +74,23 @@ def test_a_share_as_level_should_be_corrected_in_the_commands_words(shop, comman
     assert "got 0.8. Pass --level 80." in err
 
 
+@pytest.mark.parametrize(
+    ("option", "got"),
+    [
+        (("--target-col", "ds"), "id 'unique_id', time 'ds', target 'ds'"),
+        (("--id-col", "y"), "id 'y', time 'ds', target 'y'"),
+        (("--time-col", "unique_id"), "id 'unique_id', time 'unique_id', target 'y'"),
+    ],
+)
+def test_one_column_in_two_roles_should_be_refused(shop, command, option, got):
+    code, _, err = command("forecast", "shop.csv", "--horizon", 1, *option)
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        f"error: id, time and target are three columns: expected three different names, got {got}. "
+        "Name yours with --id-col, --time-col and --target-col."
+    )
+
+
 def test_names_in_capitals_should_keep_them(shop, command):
     code, out, _ = command("forecast", "shop.csv", "--horizon", 40)
     assert code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from metier.forecast.panels.panel import (
     panel_from_frame,
     require_length,
 )
+from metier.forecast.panels.stream import panel_from_parquet
 
 START = np.datetime64("2024-01-01T00", "us")
 
@@ -239,6 +241,26 @@ def test_missing_columns_should_be_named() -> None:
         InputError, match=r"got no 'unique_id', 'ds' among 'y', 'id'. Rename the columns, or pass id_"
     ):
         panel_from_frame(pl.DataFrame({"y": [1.0], "id": ["a"]}))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"time_col": "y"},
+        {"id_col": "ds"},
+        {"target_col": "unique_id"},
+    ],
+)
+def test_one_column_in_two_roles_should_be_refused(names: dict[str, str], tmp_path: Path) -> None:
+    df = pl.DataFrame({"unique_id": ["a", "a"], "ds": [1, 2], "y": [1.0, 2.0]})
+    rule = "id, time and target are three columns: expected three different names, got id "
+    with pytest.raises(InputError, match=rule):
+        panel_from_frame(df, **names)
+    with pytest.raises(InputError, match=rule):
+        panel_from_frame(df.to_pandas(), **names)
+    df.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=rule):
+        panel_from_parquet(tmp_path, **names)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Paris"])

@@ -112,13 +112,15 @@ def read_table(
         The columns as arrays.
 
     Raises:
-        InputError: a column is missing, has nulls where none may be, or has a type that cannot be used.
+        InputError: two roles name one column, a column is missing, has nulls where none may be, or has a type
+            that cannot be used.
 
     Example:
         >>> import polars as pl
         >>> read_table(pl.DataFrame({"unique_id": ["a"], "ds": [1], "y": [0.5], "price": [2]})).exog_names
         ('price',)
     """
+    require_three_columns(id_col, time_col, target_col)
     frame = to_narwhals(df, (id_col, time_col))
     wanted = (id_col, time_col, *(exog if exog is not None else (target_col,)))
     require_columns(frame, wanted)
@@ -172,6 +174,18 @@ def to_narwhals(df: Any, index_columns: Sequence[str] = ()) -> nw.DataFrame[Any]
             got=f"{type(df).__module__.split('.')[0]} {type(df).__name__} ({str(error).splitlines()[0]})",
             next_step="Call .collect() first." if lazy else "Convert it to one of these.",
         ) from error
+
+
+def require_three_columns(id_col: str, time_col: str, target_col: str) -> None:
+    """Refuse one column in two roles."""
+    names = {"id": id_col, "time": time_col, "target": target_col}
+    if len(set(names.values())) < len(names):
+        raise InputError(
+            "id, time and target are three columns",
+            expected="three different names",
+            got=", ".join(f"{role} {name!r}" for role, name in names.items()),
+            next_step="Name yours with id_col, time_col and target_col.",
+        )
 
 
 def require_columns(frame: nw.DataFrame[Any], names: Sequence[str]) -> None:

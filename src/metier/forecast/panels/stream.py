@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from metier.core import InputError, require
 from metier.forecast.panels.align import settle_frequency, to_grid
-from metier.forecast.panels.frames import FrameTemplate, factorize, read_table
+from metier.forecast.panels.frames import FrameTemplate, factorize, read_table, require_three_columns
 from metier.forecast.panels.frequency import Frequency
 from metier.forecast.panels.panel import Panel
 from metier.forecast.panels.repair import Grid, Repairs, mend, named
@@ -60,6 +60,7 @@ def panel_from_parquet(
         >>> panel_from_parquet(folder).ids.tolist()
         ['a', 'b']
     """
+    require_three_columns(id_col, time_col, target_col)
     repairs = Repairs.parse(repair)
     reader = _Reader(columns=(id_col, time_col, target_col), freq=freq, repairs=repairs)
     files = parquet_files(path)

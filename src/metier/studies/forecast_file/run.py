@@ -11,6 +11,7 @@ import numpy as np
 
 from metier.core import InputError
 from metier.forecast import ClusterForecaster
+from metier.forecast.panels.frames import require_three_columns
 from metier.forecast.panels.panel import Panel, panel_from_frame
 from metier.forecast.words.seasons import default_lags, step_word
 from metier.studies.forecast_file.frames import keep_columns, read_file
@@ -126,6 +127,7 @@ def _check_levels(levels: Sequence[float] | None) -> None:
 
 
 def _read(job: FileJob, tell: Callable[[str], None]) -> tuple[Any, Any]:
+    require_three_columns(job.id_col, job.time_col, job.target_col)
     columns = {"id_col": job.id_col, "time_col": job.time_col}
     frame = read_file(job.file, **columns, target_col=job.target_col)
     future = None if job.future is None else read_file(job.future, **columns, target_col=None)

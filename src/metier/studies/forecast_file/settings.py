@@ -82,6 +82,8 @@ def in_options(text: str) -> str:
     Example:
         >>> in_options("Pass repair='fill_zero', or fit with horizon=7.")
         'Pass --set repair=fill_zero, or fit with --horizon 7.'
+        >>> in_options("Name yours with id_col, time_col and target_col.")
+        'Name yours with --id-col, --time-col and --target-col.'
     """
 
     def say(match: re.Match[str]) -> str:
@@ -91,7 +93,8 @@ def in_options(text: str) -> str:
         known = name in inspect.signature(ClusterForecaster).parameters
         return f"--set {name}={value}" if known else match[0]
 
-    return re.sub(r"\b(\w+)=('[^']*'|[\w.]*\w)", say, text)
+    said = re.sub(r"\b(\w+)=('[^']*'|[\w.]*\w)", say, text)
+    return re.sub(r"\b(?:id|time|target)_col\b", lambda match: OPTIONS[match[0]], said)
 
 
 def parse_lags(text: str | None) -> int | tuple[int, ...] | None:
