@@ -99,6 +99,30 @@ def test_tour_should_run_every_study_into_one_report(toy, monkeypatch, document)
     assert (toy / "t" / "toy" / "result.json").read_bytes() == before
 
 
+def test_tour_should_refuse_the_folder_of_a_run(toy, command):
+    assert command("run", "toy", "--out", "mine")[0] == 0
+    before = (toy / "mine" / "report.html").read_bytes()
+    for resume in ((), ("--resume",)):
+        code, _, err = command("tour", "--out", "mine", *resume)
+        assert code == 2
+        assert "expected a new folder, or that of a tour, got mine, which holds a run." in err
+    assert (toy / "mine" / "report.html").read_bytes() == before
+    assert not (toy / "mine" / "toy").exists()
+
+
+def test_the_tours_page_should_keep_the_runs_of_earlier_calls(toy, monkeypatch, command, document):
+    assert command("run", "toy", "--seed", "7", "--out", "t/zeroth")[0] == 0
+    code, out, _ = document("tour", "--only", "toy", "--out", "t", "--resume")
+    assert code == 0
+    assert [result["study"] for result in out["results"]] == ["toy"]
+    page = (toy / "t" / "report.html").read_text()
+    commands = ("metier run toy --size tour --seed 7", "metier run toy --size tour --seed 0")
+    assert all(f"{text}<" in page for text in commands)
+    (toy / "t" / "zeroth" / "result.json").unlink()
+    assert command("tour", "--only", "toy", "--out", "t", "--resume")[0] == 0
+    assert f"{commands[0]}<" not in (toy / "t" / "report.html").read_text()
+
+
 def test_tour_should_skip_a_study_whose_extra_is_missing(toy, monkeypatch, document):
     def missing(name):
         raise MissingExtraError("torch", "moe")

@@ -33,6 +33,7 @@ def tour(
 
     names = _chosen(only)
     folder = choose_folder(out, Path("runs/tour"), resume=resume)
+    _refuse_run(folder)
     results: dict[str, Result] = {}
     skipped: dict[str, str] = {}
     try:
@@ -41,7 +42,11 @@ def tour(
                 position = f"[{number}/{len(names)}]"
                 _one(name, position, folder, seed, resume, bool(only), progress, results, skipped)
             folders = [folder / name for name in results]
-            page = write_report(folders, folder / "report.html", title="metier tour") if results else None
+            page = (
+                write_report(_finished(folder), folder / "report.html", title="metier tour")
+                if results
+                else None
+            )
         if results:
             progress.console.print()
             progress.console.print(summary_table(list(results.values())))
@@ -64,6 +69,30 @@ def _chosen(only: list[str] | None) -> list[str]:
     for name in only or []:
         load_study(name)
     return list(dict.fromkeys(only)) if only else [name for name, entry in REGISTRY.items() if entry.in_tour]
+
+
+def _refuse_run(folder: Path) -> None:
+    """A run's folder holds that run's own report, which the tour's would replace."""
+    from metier.core.errors import InputError
+    from metier.runs import is_run
+
+    if is_run(folder):
+        raise InputError(
+            "a tour keeps each run in a folder of its own",
+            expected="a new folder, or that of a tour",
+            got=f"{folder}, which holds a run",
+            next_step="Choose another folder with --out.",
+        )
+
+
+def _finished(folder: Path) -> list[Path]:
+    """The finished runs of a tour's folder, those of earlier calls included, in the tour's order."""
+    from metier.runs import find_runs
+    from metier.studies import REGISTRY
+
+    order = {name: place for place, name in enumerate(REGISTRY)}
+    runs = [run for run in find_runs(folder) if (run / "result.json").is_file()]
+    return sorted(runs, key=lambda run: order.get(run.name, len(order)))
 
 
 def _one(
