@@ -95,6 +95,26 @@ def test_names_in_capitals_should_keep_them(shop, command):
     code, out, _ = command("forecast", "shop.csv", "--horizon", 40)
     assert code == 0
     assert "One global model serves all series; VAL leaves no block" in out
+    assert "Choose a shorter horizon, fewer lags or a larger val_size" in out
+
+
+def test_a_gain_that_nothing_judged_should_not_be_told_as_a_test(shop, command):
+    assert command("forecast", "shop.csv", "--horizon", 20, "--set", "n_clusters=2", "--out", "out")[0] == 0
+    result = read_result("out")
+    paid = result.headline.paid
+    assert "On VAL the loss of clusters by validation loss is" in paid.text
+    assert "This is not a fair test: the same data chose the clusters." in paid.text
+    assert "larger val_size" in paid.text
+    assert (paid.verdict, paid.needed, paid.gain.low, paid.gain.level) == ("undecided", None, None, None)
+    assert "val_too_short" not in (shop / "out" / "report.html").read_text()
+
+
+def test_a_gain_on_held_out_blocks_should_keep_its_interval(shop, command):
+    assert command("forecast", "shop.csv", "--horizon", 2, "--out", "out")[0] == 0
+    paid = read_result("out").headline.paid
+    assert paid.text.startswith("On held-out blocks the loss of")
+    assert "fair test" not in paid.text
+    assert paid.gain.level == 0.95
 
 
 def test_second_forecast_should_not_overwrite_the_first(shop, document):

@@ -10,11 +10,12 @@ from metier.data import PanelData
 from metier.studies import REGISTRY, execute, load_study
 from metier.studies.forecast_flights.origins import IN_USE
 from metier.studies.forecast_panels.cases import CASES, PanelCase, carried_forward, judge, split
-from metier.studies.forecast_panels.study import PanelsConfig, facts_of, least, stacked
+from metier.studies.forecast_panels.study import PanelsConfig, _notes, facts_of, least, stacked
 from metier.studies.forecast_panels.tables import (
     above,
     best_in_hindsight,
     gain_claim,
+    headline,
     mean_over_panels,
     regret,
     regret_claim,
@@ -241,6 +242,25 @@ def execute_partly(study, folder):
 
     with pytest.raises(KeyboardInterrupt):
         execute(study, folder, overrides=SMALL, seed=2, progress=Stops())
+
+
+def test_notes_should_say_the_gates_codes_in_words():
+    rows = {"a": [{"flag": "truncated_gap"}, {"flag": ""}, {"flag": "val_too_short"}], "b": [{"flag": ""}]}
+    notes = _notes({}, {}, rows, ())
+    assert notes == (
+        "On a the gate judged on two blocks with a gap of the horizon alone, since VAL is short; "
+        "at other origins it judged nothing, since VAL has no room for a block with a gap on both sides.",
+    )
+
+
+def test_the_headline_should_count_panels():
+    squared = {
+        name: {"in use": np.array([1.0, 1.1]) * c, "global": np.array([1.0, 1.0])}
+        for name, c in (("a", 0.8), ("b", 1.1), ("c", 0.9))
+    }
+    paid = headline(squared, {name: ["global"] for name in squared}).paid
+    assert paid.verdict == "undecided"
+    assert (paid.needed is not None, paid.needed_unit) == (True, "panels")
 
 
 def test_the_registry_should_name_the_study():

@@ -5,7 +5,7 @@ from metier import data
 from metier.core import compare_paired
 from metier.forecast import ClusterForecaster
 from metier.forecast.panels.panel import panel_from_frame
-from metier.runs import read_timings
+from metier.runs import Measured, read_timings
 from metier.studies import execute, load_study
 from metier.studies.forecast_flights.claims import (
     adopted_share,
@@ -17,6 +17,7 @@ from metier.studies.forecast_flights.claims import (
     relative_gain,
     share_claim,
 )
+from metier.studies.forecast_flights.figures import gain_figure, trace_figure
 from metier.studies.forecast_flights.homogeneous import adopted_clusters, homogeneous_panel
 from metier.studies.forecast_flights.origins import FitBars, fit_quietly, judge_origin
 from metier.studies.forecast_flights.study import CLAIMS, ForecastConfig, spans
@@ -283,3 +284,17 @@ def test_tour_size_should_keep_its_time(tmp_path):
     used = time.process_time() - begin
     print(f"study forecast at tour size: {used:.1f} s of CPU (the promise is 90 s on 2 cores)")
     assert used < 90
+
+
+def test_the_gain_figure_should_emphasize_what_is_in_use():
+    gains = {name: Measured(value=0.1) for name in ("local", "clustered")}
+    shown = gain_figure(gains, where="on TEST", in_use="local")
+    assert [row.emphasis for row in shown.data.rows] == [True, False]
+    nothing = gain_figure(gains, where="on TEST", in_use="global")
+    assert [row.emphasis for row in nothing.data.rows] == [False, False]
+
+
+@pytest.mark.parametrize(("raw", "drawn"), [([], False), ([1.0], False), ([1.0, 0.9], True)])
+def test_a_trace_should_be_drawn_from_two_iterations_on(raw, drawn):
+    trace = {"raw": raw, "best": raw, "runs": 1, "rises": 0, "converged": 1}
+    assert (trace_figure(trace) is not None) == drawn

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -154,13 +153,15 @@ def _finite(value: float) -> float | None:
 
 
 def decision_sentence(forecaster: ClusterForecaster) -> str:
-    """What is in use and why, in one sentence."""
+    """What is in use and why."""
+    from metier.studies.forecast_flights.reasons import plain_reason
+
     words = {
         "global": "One global model serves all series",
         "local": "Each series has its own model",
         "clustered": "Each cluster has its own model",
     }
-    reason = re.sub(r"^\w+_\w+: ", "", forecaster.gate_report_.reason or forecaster.decision_.reason)
+    reason = plain_reason(forecaster.gate_report_.reason or forecaster.decision_.reason)
     # A name in capitals, such as VAL, keeps them.
     start = reason[:2] if reason[:2].isupper() else reason[:2].lower()
     return f"{words[forecaster.gate_report_.chosen]}; {start}{reason[2:]}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metier.core import Assignment, derive, information
 from metier.forecast import ClusterForecaster
-from metier.runs import DataUsed, Divided, Headline, Result, Run, Section, paid, specialized
+from metier.runs import DataUsed, Divided, Headline, Measured, Paid, Result, Run, Section, paid, specialized
 from metier.studies.forecast_file.frames import write_like
 from metier.studies.forecast_file.run import NAME, FileForecast
 from metier.studies.forecast_flights.claims import gain_decision, relative_gain
@@ -28,8 +28,11 @@ from metier.studies.forecast_flights.figures import (
     trace_figure,
 )
 from metier.studies.forecast_flights.origins import naive_losses, trace_of
+from metier.studies.forecast_flights.reasons import LONGER_VAL, plain_reason
 
 Floats = NDArray[np.float64]
+NOT_HELD_OUT = "VAL"
+"""What a candidate was judged on where no block could be held out."""
 STUDY_NAME, TITLE = "forecast-file", "Forecasts for {name}"
 
 
@@ -63,9 +66,9 @@ def _result(done: FileForecast, run: Run, digest: str) -> Result:
     report = forecaster.gate_report_
     held = forecaster.fitted_.held
     title = TITLE.format(name=job.file.name)
-    words = [forecaster.decision_.reason]
+    words = [plain_reason(forecaster.decision_.reason)]
     if report.reason != forecaster.decision_.reason:
-        words.append(report.reason)
+        words.append(plain_reason(report.reason))
     sections = [
         Section(
             title="Did it pay?",
@@ -104,7 +107,7 @@ def _where(forecaster: ClusterForecaster) -> str:
 def _gain_figures(forecaster: ClusterForecaster) -> tuple[Any, ...]:
     losses, where = _losses(forecaster), _where(forecaster)
     gains = {name: relative_gain(loss, losses["global"]) for name, loss in losses.items() if name != "global"}
-    figures = [gain_figure(gains, where=where)] if gains else []
+    figures = [gain_figure(gains, where=where, in_use=forecaster.gate_report_.chosen)] if gains else []
     fitted = forecaster.fitted_
     rival = "clustered" if "clustered" in losses else "local"
     if fitted.held is not None and rival in losses:
@@ -158,7 +161,20 @@ def _headline(forecaster: ClusterForecaster) -> Headline:
     return Headline(
         divided=divided,
         specialized=specialized(found, text=told),
-        paid=paid(decision, text=text).model_copy(update={"gain": gain}),
+        paid=_untested(forecaster, gain, text)
+        if judged == NOT_HELD_OUT
+        else paid(decision, text=text).model_copy(update={"gain": gain}),
+    )
+
+
+def _untested(forecaster: ClusterForecaster, gain: Measured, text: str) -> Paid:
+    """A gain on VAL itself, without the interval and the verdict of a test that never was."""
+    why = "the same data chose the clusters" if forecaster.fitted_.n_clusters else "no block was held out"
+    step = f" {LONGER_VAL}" if forecaster.fitted_.plan.reason == "val_too_short" else ""
+    return Paid(
+        text=f"{text} This is not a fair test: {why}.{step}",
+        gain=Measured(value=gain.value, percent=gain.percent),
+        verdict="undecided",
     )
 
 

@@ -50,15 +50,15 @@ def _which(cluster: int, names: Mapping[int, str]) -> str:
     return letter(cluster) if cluster in names else "other"
 
 
-def gain_figure(gains: Mapping[str, Measured], *, where: str) -> Figure:
-    """Each candidate's relative gain over the global model with its interval."""
+def gain_figure(gains: Mapping[str, Measured], *, where: str, in_use: str) -> Figure:
+    """Each candidate's relative gain over the global model with its interval; the one in use stands out."""
     rows = tuple(
         IntervalRow(
             label=WORDS.get(name, name),
             value=100 * gain.value,
             low=100 * (gain.value if gain.low is None else gain.low),
             high=100 * (gain.value if gain.high is None else gain.high),
-            emphasis=name == "clustered",
+            emphasis=name == in_use,
         )
         for name, gain in gains.items()
     )
@@ -75,9 +75,9 @@ def gain_figure(gains: Mapping[str, Measured], *, where: str) -> Figure:
 
 
 def trace_figure(trace: Mapping[str, Any]) -> Figure | None:
-    """The objective of the chosen clustering run; None where nothing was searched."""
+    """The objective of the chosen clustering run; None where there is no step to show."""
     raw, best = list(trace["raw"]), list(trace["best"])
-    if not raw:
+    if len(raw) < 2:
         return None
     steps = list(range(1, len(raw) + 1))
     runs = f"Of {trace['runs']} runs, {trace['rises']} rose at some step and {trace['converged']} settled"

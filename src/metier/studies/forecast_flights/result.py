@@ -46,6 +46,7 @@ from metier.studies.forecast_flights.figures import (
 )
 from metier.studies.forecast_flights.homogeneous import adoption_figure, adoption_table
 from metier.studies.forecast_flights.origins import IN_USE
+from metier.studies.forecast_flights.reasons import plain_reason
 
 if TYPE_CHECKING:
     from metier.studies.base import Study
@@ -280,14 +281,14 @@ def _sections(
     )
     pay = Section(
         title="Did it pay?",
-        text=f"On held-out blocks before TEST, the gate found: {last['decision']}\n\nAt each of "
-        f"{len(origins)} origins everything is fitted on the "
+        text=f"On held-out blocks before TEST, the gate found: {plain_reason(last['decision'])}\n\n"
+        f"At each of {len(origins)} origins everything is fitted on the "
         f"steps before it, "
         "then frozen and judged on the steps up to the next. Losses are on the scale that the past "
         "set for each "
         "series, so that large and small series count alike.",
         figures=(
-            gain_figure(gains, where="on TEST"),
+            gain_figure(gains, where="on TEST", in_use=IN_USE if IN_USE in gains else last["chosen"]),
             series_figure(
                 np.array(last["level"]), base, own, labels, unit=unit, where="after the last origin"
             ),

@@ -15,6 +15,7 @@ from metier.core.checks import one_of
 from metier.runs import DataUsed, Losses, Result, Run, Section
 from metier.studies.base import Progress, Study
 from metier.studies.forecast_flights.origins import IN_USE
+from metier.studies.forecast_flights.reasons import FLAGS
 from metier.studies.forecast_panels.cases import CASES, PanelCase, Splits, judge, split
 from metier.studies.forecast_panels.tables import (
     gain_claim,
@@ -203,7 +204,10 @@ def _notes(
         notes.append(
             "Missing values are carried forward from the past and never scored: " + ", ".join(filled) + "."
         )
-    notes.extend(f"The gate on {name}: {', '.join(names)}." for name, names in flags.items())
+    notes.extend(
+        f"On {name} the gate {'; at other origins it '.join(FLAGS[code] for code in codes)}."
+        for name, codes in flags.items()
+    )
     return tuple(notes)
 
 

@@ -161,6 +161,7 @@ def headline(squared: Squared, chosen: Mapping[str, Sequence[str]]) -> Headline:
         f"Over {len(squared)} panels the choice's loss is {100 * gain.value:.1f} % below the global model's "
         f"and {100 * cost.value:.1f} % above the best candidate's in hindsight."
     )
+    told = paid(above(gains(squared), MIN_GAIN), text=text)
     return Headline(
         divided=Divided(
             text="at "
@@ -169,7 +170,7 @@ def headline(squared: Squared, chosen: Mapping[str, Sequence[str]]) -> Headline:
             names=SELECTABLE,
         ),
         specialized=Specialized(text="on each panel the gate decides anew; see the table"),
-        paid=paid(above(gains(squared), MIN_GAIN), text=text).model_copy(update={"gain": gain}),
+        paid=told.model_copy(update={"gain": gain, "needed_unit": "" if told.needed is None else "panels"}),
     )
 
 
