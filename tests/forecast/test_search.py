@@ -80,7 +80,7 @@ def test_equal_seeds_should_give_equal_searches_and_others_their_own() -> None:
 
 
 def test_too_few_series_should_leave_no_partition() -> None:
-    found = search_of(n_clusters=(4,)).run(table_of(design_of(regimes(0, n_series=3)), 100))
+    found = search_of(n_clusters=()).run(table_of(design_of(regimes(0, n_series=3)), 100))
     assert found.partitions == (None,)
     assert found.runs == ()
     assert np.isfinite(found.base.theta).all()
@@ -185,3 +185,10 @@ def test_the_true_partition_should_gain_what_the_formula_says(name: str) -> None
     gain = 1.0 - squares[1] / squares[0]
     assert gain == pytest.approx(panel.oracle_gain(lags=8), abs=0.003)
     assert panel.oracle_gain(lags=8) > 0.003
+
+
+def test_more_clusters_than_series_should_become_one_per_series() -> None:
+    found = search_of(n_clusters=(4,)).run(table_of(design_of(regimes(0, n_series=3)), 100))
+    assert found.partitions[0] is not None
+    assert found.partitions[0].n_clusters <= 3
+    assert {run.key.n_clusters for run in found.runs} == {3}

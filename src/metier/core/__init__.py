@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .mutual_information import entropy as entropy
     from .mutual_information import information as information
     from .parallel import TaskError as TaskError
+    from .parallel import available_cpus as available_cpus
     from .parallel import map_tasks as map_tasks
     from .rng import as_generator as as_generator
     from .rng import derive as derive
@@ -53,7 +54,7 @@ _MODULES = {
     "estimate": ("Comparison", "Estimate", "compare_paired"),
     "long_run": ("ewc_variances", "hac_variances", "long_run_variance_ewc", "long_run_variance_hac"),
     "mutual_information": ("InformationResult", "entropy", "information"),
-    "parallel": ("TaskError", "map_tasks"),
+    "parallel": ("TaskError", "available_cpus", "map_tasks"),
     "rng": ("as_generator", "derive", "derive_seed"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -71,12 +71,12 @@ class Decision:
         return self.reason
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values, ready for JSON; an infinite `needed` becomes None."""
+        """Return plain Python values, ready for JSON; infinite ends and an infinite `needed` become None."""
         return {
             "adopt": self.adopt,
             "verdict": self.verdict,
             "gain": self.gain,
-            "interval": list(self.interval),
+            "interval": [end if math.isfinite(end) else None for end in self.interval],
             "p_value": self.p_value,
             "needed": None if math.isinf(self.needed) else self.needed,
             "n": self.n,

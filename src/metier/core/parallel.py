@@ -86,7 +86,7 @@ def map_tasks(
         [1, 2, 3]
     """
     run = _BACKENDS[one_of("backend", backend, _BACKENDS)]
-    workers = _available_cpus() if n_workers is None else positive_int("n_workers", n_workers)
+    workers = available_cpus() if n_workers is None else positive_int("n_workers", n_workers)
     if backend == "serial" and n_workers is not None and n_workers > 1:
         raise InputError(
             'backend="serial" runs in this process',
@@ -132,7 +132,13 @@ def _unwrap(outcome: Outcome, index: int, task: object) -> Any:
     raise failure
 
 
-def _available_cpus() -> int:
+def available_cpus() -> int:
+    """Return the CPUs this process may use.
+
+    Example:
+        >>> available_cpus() >= 1
+        True
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 

@@ -264,7 +264,9 @@ def _unpack_report(fields: Mapping[str, Any], keep: NDArray[np.bool_]) -> GateRe
 
 def _decision(fields: Mapping[str, Any]) -> Decision:
     needed = math.inf if fields["needed"] is None else fields["needed"]
-    return Decision(**{**fields, "interval": tuple(fields["interval"]), "needed": needed})
+    low, high = fields["interval"]
+    interval = (-math.inf if low is None else low, math.inf if high is None else high)
+    return Decision(**{**fields, "interval": interval, "needed": needed})
 
 
 def _candidate(fields: Mapping[str, Any]) -> Candidate:

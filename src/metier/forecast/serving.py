@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core import InputError
-from metier.forecast.gate.candidates import Candidates, routed
+from metier.forecast.gate.candidates import Candidates, RoutedModel, routed
 from metier.forecast.gate.conformal import Calibration
 from metier.forecast.gate.judge import Candidate, GateReport
 from metier.forecast.panels.calendar import calendar_features
 from metier.forecast.panels.panel import Panel
 from metier.forecast.regression.design import Design
+from metier.forecast.regression.learned import LearnedModel
 from metier.forecast.regression.models import PanelModel
 from metier.forecast.regression.scaling import Scaling
 
@@ -91,17 +92,31 @@ class Served:
         tail = self.tail()
         design = tail._extended(steps, exog)
         out = np.empty((design.n_series, steps))
-        ends = tail.panel.stop
-        for end in np.unique(ends):
-            series = np.flatnonzero(ends == end)
+        for end in np.unique(tail.panel.stop):
+            series = np.flatnonzero(tail.panel.stop == end)
             parts = model.forecast(design, series, int(end), int(end) + 1, steps=steps)
+            out[series] = np.concatenate(parts, axis=1)
+        return out
+
+    def own_quantiles(self, steps: int, exog: Floats) -> Floats | None:
+        """Standardized quantiles (N, steps, Q) of base models that forecast them; None for the others."""
+        model = self.chosen
+        if not self.levels or not isinstance(model, LearnedModel | RoutedModel) or not model.has_quantiles:
+            return None
+        tail = self.tail()
+        design = tail._extended(steps, exog)
+        out = np.empty((design.n_series, steps, len(self.levels)))
+        for end in np.unique(tail.panel.stop):
+            series = np.flatnonzero(tail.panel.stop == end)
+            parts = model.quantiles(design, series, int(end), int(end) + 1, steps=steps)
             out[series] = np.concatenate(parts, axis=1)
         return out
 
     def columns(self, steps: int, exog: Floats, level: Sequence[float] | None) -> dict[str, Floats]:
         """Point forecasts, intervals and quantiles (N, steps) by column name, in units of the target."""
         point = self.forecast(self.chosen, steps, exog)
-        return {NAME: self.scaling.invert(point), **self._bands(point, level)}
+        own = self.own_quantiles(steps, exog)
+        return {NAME: self.scaling.invert(point), **self._bands(point, level, own)}
 
     def design(self) -> Design:
         """The rows of the kept panel."""
@@ -141,8 +156,12 @@ class Served:
             own[np.arange(design.n_series)[:, None], panel.stop[:, None] + np.arange(steps)] = future
         return replace(design, values=values, common=common, own=own, stop=design.stop + steps)
 
-    def _bands(self, point: Floats, level: Sequence[float] | None) -> dict[str, Floats]:
-        """Interval and quantile columns around standardized forecasts (N, steps)."""
+    def _bands(self, point: Floats, level: Sequence[float] | None, own: Floats | None) -> dict[str, Floats]:
+        """Interval and quantile columns around standardized forecasts (N, steps).
+
+        Quantiles are `own` (N, steps, Q), as the gate judged them, where the base models bring them;
+        otherwise the point forecast plus the quantiles of held-out residuals.
+        """
         shares = {value: value / 100.0 for value in _percents(level)}
         if not shares and not self.levels:
             return {}
@@ -163,9 +182,10 @@ class Served:
             bounds = calibration.intervals(share, steps)[self.labels]
             columns[f"{NAME}-lo-{value:g}"] = self.scaling.invert(point + bounds[:, :, 0])
             columns[f"{NAME}-hi-{value:g}"] = self.scaling.invert(point + bounds[:, :, 1])
-        for q in self.levels:
+        for j, q in enumerate(self.levels):
             shift = calibration.quantiles(q, steps)[self.labels]
-            columns[f"{NAME}-ql{q:g}"] = self.scaling.invert(point + shift)
+            forecast = point + shift if own is None else own[:, :, j]
+            columns[f"{NAME}-ql{q:g}"] = self.scaling.invert(forecast)
         return columns
 
 

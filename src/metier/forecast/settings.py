@@ -31,6 +31,7 @@ def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report)
         InputError: naming the parameter that is wrong.
     """
     f = forecaster
+    steps = positive_int("horizon", f.horizon)
     several("calendar", f.calendar, "('hour', 'dayofweek')")
     loss = loss_of(f)
     search = Search(
@@ -54,7 +55,7 @@ def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report)
             alpha=open_fraction("alpha", f.alpha, upper=0.5),
         ),
         learner=resolve_learner(f.model, loss=loss.name, quantiles=loss.quantiles, delta=loss.delta),
-        steps=positive_int("horizon", f.horizon),
+        steps=steps,
         direct=one_of("strategy", f.strategy, ("recursive", "direct")) == "direct",
         val_size=open_fraction("val_size", f.val_size),
         n_blocks=blocks(f.n_blocks),
@@ -189,5 +190,12 @@ def blocks(n_blocks: Any) -> int:
 def seed(rng: Any) -> int:
     """The seed from which every stream derives; a Generator gives one draw."""
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        if rng < 0:
+            raise InputError(
+                "rng is a seed or a Generator",
+                expected="an integer of at least 0, or numpy.random.default_rng(...)",
+                got=repr(int(rng)),
+                next_step="Pass rng=0.",
+            )
         return int(rng)
     return int(as_generator(rng).integers(2**63 - 1))

@@ -13,7 +13,7 @@ from metier.forecast.partition.search import Found, Search
 from metier.forecast.regression.base_model import Learner
 from metier.forecast.regression.design import Design, Index
 from metier.forecast.regression.gram import GramTable
-from metier.forecast.regression.learned import TargetScale, fit_learned
+from metier.forecast.regression.learned import LearnedModel, TargetScale, fit_learned
 from metier.forecast.regression.models import Division, LinearModel, PanelModel, fit_linear
 from metier.forecast.regression.scaling import Scaling, fit_scaling
 
@@ -165,12 +165,35 @@ class RoutedModel:
                     out[h][mask] = part
         return out
 
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether the base models forecast quantiles themselves."""
+        return brings_quantiles(self.primary) and brings_quantiles(self.base)
+
+    def quantiles(self, design: Design, series: Index, start: int, stop: int, *, steps: int) -> list[Floats]:
+        """Quantile forecasts (n, origins, Q) per step, where `has_quantiles`."""
+        index = np.arange(design.n_series)[series]
+        back = self.fallback[index]
+        out: list[Floats] = []
+        for mask, model in ((~back, self.primary), (back, self.base)):
+            if mask.any() and isinstance(model, LearnedModel):
+                parts = model.quantiles(design, index[mask], start, stop, steps=steps)
+                out = out or [np.empty((len(index), *part.shape[1:])) for part in parts]
+                for h, part in enumerate(parts):
+                    out[h][mask] = part
+        return out
+
     def offsets_for(self, series: Index) -> Floats | None:
         """See `PanelModel`."""
         own, base = self.primary.offsets_for(series), self.base.offsets_for(series)
         if own is None or base is None:
             return None
         return np.where(self.fallback[series], base, own)
+
+
+def brings_quantiles(model: PanelModel) -> bool:
+    """Whether a model's base models forecast quantiles themselves."""
+    return isinstance(model, LearnedModel | RoutedModel) and model.has_quantiles
 
 
 def routed(candidates: Candidates, chosen: str, fallback: NDArray[np.bool_]) -> PanelModel:

@@ -51,11 +51,14 @@ class Calibration:
     def interval(self, group: int, step: int, level: float) -> tuple[float, float]:
         """Lower and upper residual bound with coverage at least `level` for an exchangeable residual.
 
-        With n residuals in order: the floor((n+1)(1-level)/2)-th and the ceil((n+1)(1+level)/2)-th.
+        With n residuals in order: the floor((n+1)(1-level)/2)-th and the ceil((n+1)(1+level)/2)-th. A
+        cluster with too few residuals for the level borrows those of all series.
         """
         n, tail = int(self.counts[group, step - 1]), (1.0 - level) / 2.0
         low_rank, high_rank = np.floor((n + 1) * tail + 1e-9), np.ceil((n + 1) * (1 - tail) - 1e-9)
         if low_rank < 1 or high_rank > n:
+            if n < self.counts[-1, step - 1]:
+                return self.interval(len(self.residuals) - 1, step, level)
             raise InputError(
                 f"an interval of level {100 * level:g} needs enough held-out residuals",
                 expected=f"at least {int(np.ceil(2 / (1 - level) - 1e-9)) - 1}",

@@ -70,7 +70,9 @@ class GateReport:
     Attributes:
         gate, scope: the modes.
         chosen: the candidate in use.
-        decision: the decision behind it.
+        decision: the decision behind it; per cluster, that of the cluster with the largest gain among those
+            adopted (else of all). gate="none" and "paper" adopt without a test: their verdict stays
+            "undecided".
         reason: one sentence, or the code "val_too_short" and its like with an explanation.
         flag: what the folds had to give up ("", "two_blocks", "truncated_gap").
         n_blocks, gap: the folds.
@@ -156,11 +158,17 @@ class Judge:
         tests = {name: self._test(held.of(name), held.of("global"), share=len(names)) for name in names}
         if n_clusters == 1 and "clustered" in tests:
             tests["clustered"] = _as_global(tests["clustered"])
-        if self.scope == "cluster" and n_clusters:
+        if self.scope == "cluster" and not n_clusters:
+            text = "too_few_series: no number of clusters is allowed for this panel; the global model stays."
+            return self._report(
+                plan, "global", self._kept_global(text), keep=np.ones(0, dtype=bool), tests=tests
+            )
+        if self.scope == "cluster":
             by_cluster = self._test_clusters(held, n_clusters)
             by_cluster = tuple(map(_as_global, by_cluster)) if n_clusters == 1 else by_cluster
             keep = np.array([decision.adopt for decision in by_cluster])
-            decision = self._of_clusters(by_cluster, tests["clustered"])
+            best = max(by_cluster, key=lambda decision: (decision.adopt, decision.gain))
+            decision = self._of_clusters(by_cluster, best)
             chosen = "clustered" if keep.any() else "global"
             return self._report(plan, chosen, decision, keep=keep, by_cluster=by_cluster, tests=tests)
         passed = {name: test.gain for name, test in tests.items() if test.adopt}
@@ -194,12 +202,13 @@ class Judge:
             )
         return tuple(out)
 
-    def _of_clusters(self, by_cluster: tuple[Decision, ...], whole: Decision) -> Decision:
+    def _of_clusters(self, by_cluster: tuple[Decision, ...], shown: Decision) -> Decision:
+        """One decision for all clusters, with the numbers of `shown`."""
         kept = sum(decision.adopt for decision in by_cluster)
         reason = (
             f"{kept} of {len(by_cluster)} clusters keep their specialist; the others use the global model."
         )
-        return replace(whole, adopt=kept > 0, reason=reason)
+        return replace(shown, adopt=kept > 0, reason=reason)
 
     def _like_paper(self, held: HeldOut, plan: FoldPlan, n_clusters: int) -> GateReport:
         """Per-cluster means over the same VAL that assigned the series."""

@@ -204,8 +204,8 @@ class Search:
         return sorted(
             RunKey(window=w, n_clusters=k, start=s, shrinkage=g)
             for w in range(n_windows)
-            for k in self.n_clusters
-            if k <= n_active
+            for k in sorted({min(k, n_active) for k in self.n_clusters})
+            if k > 0
             for s in range(self.n_starts)
             for g in self.shrinkage
         )

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from metier.core import available_cpus
+
 CHUNK = 2048
 """Series per block: a few megabytes of packed sums, so that products stay in cache."""
 
@@ -24,7 +26,7 @@ Out = TypeVar("Out")
 def n_threads() -> int:
     """Usable cores, or METIER_THREADS."""
     chosen = os.environ.get("METIER_THREADS", "")
-    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else len(os.sched_getaffinity(0))
+    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else available_cpus()
 
 
 @contextmanager
