@@ -14,11 +14,13 @@ from metier.forecast.partition.search import Search
 from metier.forecast.partition.seeding import local_models, local_strength
 from metier.forecast.partition.stack import RunKey, Stack
 from metier.forecast.regression.design import Design, Index
-from metier.forecast.regression.gram import GramTable
+from metier.forecast.regression.gram import GramTable, chunks
 from metier.forecast.regression.ridge import LOCAL_SHARE
 from metier.forecast.regression.rollout import linear_rollout
 
 Floats = NDArray[np.float64]
+
+MAX_BYTES = 64 * 2**20
 
 
 class PanelModel(Protocol):
@@ -123,14 +125,27 @@ def _fit_divisions(criterion: Criterion, divisions: Sequence[Division]) -> list[
 
 
 def _local_offsets(search: Search, table: GramTable, theta: Floats) -> Floats | None:
-    """Quantiles of each series' own TRAIN residuals, (Q, N), for pinball losses."""
+    """Quantiles of each series' own TRAIN residuals, (Q, N), for pinball losses; zero without any."""
     if search.loss.name != "pinball":
         return None
-    parts = []
-    for i in range(table.design.n_series):
-        one = np.array([i])
-        rows = [table.design.rows(one, a, b) for a, b in table.windows[0]]
-        residual = np.concatenate([(y - X @ theta[i])[valid] for X, y, valid in rows])
-        seen = residual if residual.size else np.zeros(1)
-        parts.append(np.quantile(seen, search.loss.quantiles))
-    return np.array(parts).T
+    n_rows = sum(stop - start for start, stop in table.windows[0])
+    size = max(1, MAX_BYTES // (8 * max(n_rows, 1) * table.design.n_features))
+    parts = [
+        _own_quantiles(table, part, theta, search.loss.quantiles)
+        for part in chunks(table.design.n_series, size)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _own_quantiles(table: GramTable, part: slice, theta: Floats, levels: tuple[float, ...]) -> Floats:
+    """(Q, n) residual quantiles of some series, each under its own model."""
+    rows = [table.design.rows(part, start, stop) for start, stop in table.windows[0]]
+    valid = np.concatenate([seen for _, _, seen in rows], axis=1)
+    residual = np.concatenate([y - np.einsum("ntd,nd->nt", X, theta[part]) for X, y, _ in rows], axis=1)
+    out = np.zeros((len(levels), len(valid)))
+    whole = valid.all(axis=1) & (valid.shape[1] > 0)
+    if whole.any():
+        out[:, whole] = np.quantile(residual[whole], levels, axis=1)
+    for i in np.flatnonzero(~whole & valid.any(axis=1)):
+        out[:, i] = np.quantile(residual[i, valid[i]], levels)
+    return out
