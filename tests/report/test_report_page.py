@@ -7,7 +7,7 @@ from sample_records import headline, sample_result
 from metier.core.errors import InputError
 from metier.report import Entry, render_page, write_report
 from metier.report.page import TEMPLATES, gauge, inline, load_strip, whisker
-from metier.runs import Measured, Paid, Run, Specialized
+from metier.runs import Column, Measured, Paid, Result, Run, Section, Specialized, Table
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -168,3 +168,24 @@ def test_write_report_should_read_runs_and_make_the_folder(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "What it ran on" in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(("words", "expected"), [("x" * 60, None), ("x" * 61, "prose")])
+def test_tables_with_sentences_should_stack_on_phones(words, expected):
+    columns = (Column(name="cluster"), Column(name="gain", unit="%", kind="number"), Column(name="in full"))
+    table = Table(id="t", title="T", columns=columns, rows=(("A", 1.0, words),))
+    result = Result(
+        study="s",
+        family="core",
+        size="tour",
+        seed=0,
+        title="One",
+        question="Why?",
+        sections=(Section(title="S", tables=(table,)),),
+    )
+    tags = Page(render_page([Entry(result=result)])).tags
+    assert next(attrs.get("class") for tag, attrs in tags if tag == "table") == expected
+    names = [attrs["data-name"] for tag, attrs in tags if tag == "td" and "data-name" in attrs]
+    assert names == ["gain, %", "in full"]
+    style = (TEMPLATES / "style.css").read_text()
+    assert ".prose thead { display: none; }" in style[style.index("max-width: 36rem") :]

@@ -14,10 +14,13 @@ from markupsafe import Markup, escape
 
 from metier.core.errors import InputError
 from metier.report import numbers
-from metier.runs import Figure, Paid, Result, Specialized, atomic_write_text
+from metier.runs import Figure, Paid, Result, Specialized, Table, atomic_write_text
 from metier.runs.read import read_environment, read_result, read_timings
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+LONGEST_PHRASE = 60
+"""Characters of a cell beyond which a phone has no room for a column."""
 
 # A verdict is told by word and symbol; its color only repeats it.
 VERDICTS = {
@@ -136,9 +139,26 @@ def _environment() -> jinja2.Environment:
         cell=numbers.format_cell,
     )
     environment.globals.update(
-        draw=_draw, whisker=whisker, load_strip=load_strip, gauge=gauge, verdicts=VERDICTS
+        draw=_draw,
+        whisker=whisker,
+        load_strip=load_strip,
+        gauge=gauge,
+        verdicts=VERDICTS,
+        is_prose=is_prose,
     )
     return environment
+
+
+def is_prose(table: Table) -> bool:
+    """Whether some cell is a sentence, so that a narrow screen shows row under row.
+
+    Example:
+        >>> from metier.runs import Column
+        >>> columns = (Column(name="cluster"), Column(name="in full"))
+        >>> is_prose(Table(id="t", title="T", columns=columns, rows=(("A", "few words"),)))
+        False
+    """
+    return any(isinstance(cell, str) and len(cell) > LONGEST_PHRASE for row in table.rows for cell in row)
 
 
 def inline(text: str) -> Markup:
