@@ -53,7 +53,7 @@ def test_tracked_files_should_name_no_machine():
 @pytest.mark.parametrize(
     "text",
     [
-        "see /work/main/notes",
+        "see /work/x/notes",
         "open('/tmp/a.csv')",
         "cd /root/.cache",
         "in /home/ann/metier",
