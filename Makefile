@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := forecast,dist,dev
+EXTRAS := all,dev
 STAMP := $(VENV)/.installed
 
 .PHONY: tour test slow check docs bench clean
