@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metier import bilevel as bilevel
     from metier import data as data
     from metier import forecast as forecast
     from metier.core import Assignment as Assignment
@@ -27,7 +28,7 @@ _CORE = (
     "information",
     "specialize_or_fall_back",
 )
-_PACKAGES = ("data", "forecast")
+_PACKAGES = ("bilevel", "data", "forecast")
 
 __all__ = [*_CORE, *_PACKAGES]
 

@@ -1,0 +1,53 @@
+"""Bilevel gradients with a standard error: cross-fitted, orthogonal hypergradients and their roots."""
+
+from metier.bilevel.estimate import Diagnostics as Diagnostics
+from metier.bilevel.estimate import HypergradientEstimate as HypergradientEstimate
+from metier.bilevel.estimate import Solution as Solution
+from metier.bilevel.estimate import Step as Step
+from metier.bilevel.loss_check import check_loss as check_loss
+from metier.bilevel.losses import CustomLoss as CustomLoss
+from metier.bilevel.losses import Derivatives as Derivatives
+from metier.bilevel.losses import Huber as Huber
+from metier.bilevel.losses import LogCosh as LogCosh
+from metier.bilevel.losses import Logistic as Logistic
+from metier.bilevel.losses import Loss as Loss
+from metier.bilevel.losses import Poisson as Poisson
+from metier.bilevel.losses import SmoothPinball as SmoothPinball
+from metier.bilevel.losses import SoftmaxCE as SoftmaxCE
+from metier.bilevel.losses import Squared as Squared
+from metier.bilevel.losses import SumLoss as SumLoss
+from metier.bilevel.problem import BilevelProblem as BilevelProblem
+from metier.bilevel.targets import AffineTarget as AffineTarget
+from metier.bilevel.targets import ColumnTarget as ColumnTarget
+from metier.bilevel.targets import ColumnWeight as ColumnWeight
+from metier.bilevel.targets import ExponentialWeight as ExponentialWeight
+from metier.bilevel.targets import FunctionTarget as FunctionTarget
+from metier.bilevel.targets import FunctionWeight as FunctionWeight
+from metier.bilevel.torch_loss import TorchLoss as TorchLoss
+
+__all__ = [
+    "AffineTarget",
+    "BilevelProblem",
+    "ColumnTarget",
+    "ColumnWeight",
+    "CustomLoss",
+    "Derivatives",
+    "Diagnostics",
+    "ExponentialWeight",
+    "FunctionTarget",
+    "FunctionWeight",
+    "Huber",
+    "HypergradientEstimate",
+    "LogCosh",
+    "Logistic",
+    "Loss",
+    "Poisson",
+    "SmoothPinball",
+    "SoftmaxCE",
+    "Solution",
+    "Squared",
+    "Step",
+    "SumLoss",
+    "TorchLoss",
+    "check_loss",
+]
