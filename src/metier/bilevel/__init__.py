@@ -16,7 +16,9 @@ from metier.bilevel.losses import SmoothPinball as SmoothPinball
 from metier.bilevel.losses import SoftmaxCE as SoftmaxCE
 from metier.bilevel.losses import Squared as Squared
 from metier.bilevel.losses import SumLoss as SumLoss
+from metier.bilevel.obigrad import OBiGrad as OBiGrad
 from metier.bilevel.problem import BilevelProblem as BilevelProblem
+from metier.bilevel.sieve import SieveRidge as SieveRidge
 from metier.bilevel.targets import AffineTarget as AffineTarget
 from metier.bilevel.targets import ColumnTarget as ColumnTarget
 from metier.bilevel.targets import ColumnWeight as ColumnWeight
@@ -41,7 +43,9 @@ __all__ = [
     "LogCosh",
     "Logistic",
     "Loss",
+    "OBiGrad",
     "Poisson",
+    "SieveRidge",
     "SmoothPinball",
     "SoftmaxCE",
     "Solution",

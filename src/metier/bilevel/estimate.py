@@ -31,8 +31,8 @@ class Diagnostics:
             mean product of the differences between two fits on disjoint halves of the training rows. It sees
             the variance of the fits, not a bias that both halves share.
         product_bound: (d,) the same with root mean squares in place of the mean product, an upper bound.
-        orthogonality: (d,) z of the slope of the estimate along the fitted nuisances; near 0 for an orthogonal
-            score.
+        orthogonality: (d,) z of the slope of the estimate along the fitted nuisances; near 0 for an
+            orthogonal score.
         fold_spread: (d,) standard deviation of the per-fold estimates over that expected from sampling alone.
         repeat_spread: (d,) standard deviation over repeats, over the standard error.
         min_curvature: Least estimated curvature E[K | x] over its mean.

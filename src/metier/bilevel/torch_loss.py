@@ -50,15 +50,15 @@ class TorchLoss(Loss):
             return out
 
         in_v = functional.jacrev(call, argnums=1)
-        in_vv = functional.jacfwd(in_v, argnums=1)
+        in_vv = functional.jacrev(in_v, argnums=1)
         wanted = {
             "value": call,
             "d_v": in_v,
             "d2_v": in_vv,
             "d_w": functional.jacrev(call, argnums=0),
-            "d2_wv": functional.jacfwd(in_v, argnums=0),
-            "d3_v": functional.jacfwd(in_vv, argnums=1),
-            "d3_wvv": functional.jacfwd(in_vv, argnums=0),
+            "d2_wv": functional.jacrev(in_v, argnums=0),
+            "d3_v": functional.jacrev(in_vv, argnums=1),
+            "d3_wvv": functional.jacrev(in_vv, argnums=0),
         }
         found = {
             name: functional.vmap(f, in_dims=(None, 0, 0))(*at, batch).detach().numpy().astype(np.float64)
