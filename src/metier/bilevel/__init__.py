@@ -1,5 +1,13 @@
 """Bilevel gradients with a standard error: cross-fitted, orthogonal hypergradients and their roots."""
 
+from metier.bilevel.doors.effects import Effect as Effect
+from metier.bilevel.doors.first_stage import FirstStage as FirstStage
+from metier.bilevel.doors.first_stage import FirstStageRow as FirstStageRow
+from metier.bilevel.doors.iv import IVBilevel as IVBilevel
+from metier.bilevel.doors.moments import LinearFit as LinearFit
+from metier.bilevel.doors.moments import TestResult as TestResult
+from metier.bilevel.doors.summary_table import CoefficientTable as CoefficientTable
+from metier.bilevel.doors.weak_instruments import ConfidenceSet as ConfidenceSet
 from metier.bilevel.estimate import Diagnostics as Diagnostics
 from metier.bilevel.estimate import HypergradientEstimate as HypergradientEstimate
 from metier.bilevel.estimate import Solution as Solution
@@ -30,16 +38,23 @@ from metier.bilevel.torch_loss import TorchLoss as TorchLoss
 __all__ = [
     "AffineTarget",
     "BilevelProblem",
+    "CoefficientTable",
     "ColumnTarget",
     "ColumnWeight",
+    "ConfidenceSet",
     "CustomLoss",
     "Derivatives",
     "Diagnostics",
+    "Effect",
     "ExponentialWeight",
+    "FirstStage",
+    "FirstStageRow",
     "FunctionTarget",
     "FunctionWeight",
     "Huber",
     "HypergradientEstimate",
+    "IVBilevel",
+    "LinearFit",
     "LogCosh",
     "Logistic",
     "Loss",
@@ -52,6 +67,7 @@ __all__ = [
     "Squared",
     "Step",
     "SumLoss",
+    "TestResult",
     "TorchLoss",
     "check_loss",
 ]

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from metier.core.errors import InputError
 
 from .evaluation import Repeat
+from .general import general_repeats
+from .kbo import KernelRepeat
 from .quadratic import QuadraticRepeat
+from .sieve import SieveRidge, checked_penalty
 
 if TYPE_CHECKING:
     from .obigrad import OBiGrad
@@ -25,14 +28,11 @@ def build_repeats(model: OBiGrad) -> list[Repeat]:
             next_step='Use estimator="obigrad".',
         )
     if model.estimator == "kbo":
-        from .kbo import KernelRepeat
-
         return [KernelRepeat(model)]
-    if model.inner_class == "restricted":
-        from .restricted import RestrictedRepeat
-
-        return [RestrictedRepeat(model)]
     rng = generator_of(model)
+    if model.inner_class == "restricted":
+        _check_restricted(model)
+        return general_repeats(model, rng)
     quadratic = model.problem.is_quadratic and model.outer_ is None
     if quadratic and "adjoint" not in model.external_:
         oracle = model.estimator == "oracle"
@@ -48,6 +48,22 @@ def build_repeats(model: OBiGrad) -> list[Repeat]:
             )
             for _ in range(1 if oracle else model.repeats)
         ]
-    from .general import general_repeats
-
     return general_repeats(model, rng)
+
+
+def _check_restricted(model: OBiGrad) -> None:
+    learner = model.learner
+    if not isinstance(learner, SieveRidge) or checked_penalty(learner.penalty) is None:
+        raise InputError(
+            'inner_class="restricted" takes the penalized sieve itself as the target',
+            expected="one learner=SieveRidge(basis, penalty=number)",
+            got="a tuned penalty" if isinstance(learner, SieveRidge) else type(learner).__name__,
+            next_step="Fix the penalty: tuning it would change the target.",
+        )
+    if model.external_:
+        raise InputError(
+            'inner_class="restricted" fits in sample',
+            expected="no external_predictions",
+            got=", ".join(model.external_.given),
+            next_step='Drop them, or use inner_class="pointwise".',
+        )

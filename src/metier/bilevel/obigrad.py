@@ -18,7 +18,6 @@ from .crossfit import Codes, Mean, draw_folds, median_of_repeats
 from .estimate import HypergradientEstimate, Solution
 from .evaluation import Evaluation, Repeat
 from .problem import BilevelProblem
-from .quadratic import QuadraticRepeat
 from .sample import Sample, check_sample
 from .settings import External, learners_by_nuisance
 

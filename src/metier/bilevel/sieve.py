@@ -171,6 +171,14 @@ class PenalizedSystem:
         theta = self.vectors @ (z / (self.eigenvalues[:, None] + alpha))
         return np.concatenate([start - self.cross @ theta, theta])
 
+    def chosen(self, b: Floats, power: Floats) -> float:
+        """Return the penalty that one right-hand side (P, 1) would get."""
+        assert self.vectors is not None and self.cross is not None
+        f = self.n_free
+        start = cho_solve(self.factor, b[:f])
+        z = self.vectors.T @ (b[f:] - self.cross.T @ b[:f])
+        return float(self._tuned(z, power - (b[:f] * start).sum(axis=0))[0])
+
     def _tuned(self, z: Floats, power: Floats) -> Floats:
         """Return the penalty of least generalized cross-validation error, (m,)."""
         L = self.eigenvalues
