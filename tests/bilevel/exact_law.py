@@ -88,7 +88,7 @@ def solve_h(law, loss, w, q):
 
 
 def truth(law, problem, w, outer_law=None):
-    """Nuisances by their definitions: J = -E[d2_wv l_in | x] H^-1, a = -H^-1 E[d_v l_out | x], A2 = -M H^-1."""
+    """Nuisances by definition: J = -E[d2_wv l_in | x] H^-1, a = -H^-1 E[d_v l_out | x], A2 = -M H^-1."""
     q = problem.outputs(law.rows)
     h = solve_h(law, problem.inner_loss, w, q)
     inner = problem.inner_loss.derivatives(w, h, law.rows)

@@ -12,6 +12,7 @@ from metier.bilevel.estimate import Diagnostics as Diagnostics
 from metier.bilevel.estimate import HypergradientEstimate as HypergradientEstimate
 from metier.bilevel.estimate import Solution as Solution
 from metier.bilevel.estimate import Step as Step
+from metier.bilevel.kernel import GaussianRidge as GaussianRidge
 from metier.bilevel.loss_check import check_loss as check_loss
 from metier.bilevel.losses import CustomLoss as CustomLoss
 from metier.bilevel.losses import Derivatives as Derivatives
@@ -51,6 +52,7 @@ __all__ = [
     "FirstStageRow",
     "FunctionTarget",
     "FunctionWeight",
+    "GaussianRidge",
     "Huber",
     "HypergradientEstimate",
     "IVBilevel",

@@ -9,13 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from .arrays import Floats
-from .crossfit import Mean, mean_of_scores
+from .crossfit import Codes, Mean, mean_of_scores
 from .sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A nuisance's response and its out-of-fold prediction, (n, m), with the weight of its risk, (n,) or None."""
+    """A nuisance's response and out-of-fold prediction, (n, m), with the weight of its risk, (n,) or None."""
 
     response: Floats
     prediction: Floats
@@ -75,7 +75,7 @@ class Evaluation:
 class Repeat(Protocol):
     """Nuisances of one draw of folds; evaluated at any w."""
 
-    codes: Floats | None
+    codes: Codes | None
     exact_slope: bool
     """Whether the estimate is affine in w with the evaluation's slope."""
 

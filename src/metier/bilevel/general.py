@@ -264,7 +264,7 @@ class _Fold:
 
         out: dict[str, Any] = {}
         out_rows, h_out = self.rows, h
-        if self.repeat.outer is not None and surface is not None:
+        if self.repeat.outer is not None and surface is not None and split.outer_train is not None:
             out_rows, h_out = take(self.repeat.outer.rows, split.outer_train), surface.predict("outer_train")
         outer = problem.outer_loss.derivatives(self.w, h_out, out_rows)
         two = self.repeat.outer is not None
@@ -351,7 +351,7 @@ def _fitted(sample: Sample, inner: Derivatives, outer: Derivatives, at: Nuisance
 
 
 def _slopes(inner: Derivatives, outer: Derivatives, at: Nuisances) -> dict[str, Floats]:
-    """Return rows whose mean is the derivative of the estimate when a nuisance grows in proportion to itself."""
+    """Return rows whose mean is the slope of the estimate when a nuisance grows in proportion to itself."""
     pull = np.einsum("nqp,np->nq", inner.d2_v, at.adjoint) + outer.d_v
     push = np.einsum("ndq,nqp->ndp", at.jacobian, inner.d2_v)
     push = push if inner.d2_wv is None else push + inner.d2_wv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def _newton(learner: SieveRidge, task: InnerTask) -> InnerSurface:
         theta, at, settled = _halved(task, psi, theta, move, at, alpha)
         if settled and not (tuned and step < TUNED_STEPS):
             return InnerSurface(
-                lambda part: task.parts.features(learner, part) @ theta, alpha=alpha, coefficients=theta
+                partial(_sieve_values, task.parts, learner, theta), alpha=alpha, coefficients=theta
             )
     raise InputError(
         "the inner problem has a minimum",
@@ -108,6 +109,10 @@ def _newton(learner: SieveRidge, task: InnerTask) -> InnerSurface:
         got=f"a last move of {np.abs(move).max():.3g} on {n} rows",
         next_step="Raise the penalty of the SieveRidge, or check that the inner loss is convex in v.",
     )
+
+
+def _sieve_values(parts: Parts, learner: SieveRidge, theta: Floats, part: str) -> Floats:
+    return parts.features(learner, part) @ theta
 
 
 def _tuned_alpha(learner: SieveRidge, task: InnerTask, K: Floats, G: Floats) -> float:
@@ -231,4 +236,4 @@ def _constant(task: InnerTask, n: int, q: int) -> Floats:
     alone = InnerTask(task.loss, task.w, task.rows, task.weights, Parts(train=np.zeros((n, 1))), q)
     found = _newton(nothing, alone).coefficients
     assert found is not None
-    return found[0]
+    return np.asarray(found[0])

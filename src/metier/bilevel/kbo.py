@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class KernelRepeat:
     """C'(C w + c0 - Y) / m, where C predicts dg and c0 predicts g0 on the outer rows.
 
-    With an outer sample the ridge is fitted on the inner rows; with one sample it is cross-fitted. The reported
-    covariance is that of the outer rows alone, and no covariance repairs the regularization bias.
+    With an outer sample the ridge is fitted on the inner rows; with one sample it is cross-fitted. The
+    reported covariance is that of the outer rows alone, and no covariance repairs the regularization bias.
     """
 
     exact_slope = True

@@ -66,7 +66,7 @@ class GaussianRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return out
 
     def _tuned(self, Y: Floats) -> tuple[float, float]:
-        """Return width and penalty of least generalized cross-validation error, outputs in units of their sd."""
+        """Return width and penalty of least generalized cross-validation error over scaled outputs."""
         n = len(Y)
         scaled = Y / np.maximum(Y.std(axis=0), 1e-300)
         center = _median_distance(self.X_)

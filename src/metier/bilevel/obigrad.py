@@ -32,9 +32,9 @@ class OBiGrad:
         learner: Nuisance learner: one scikit-learn regressor for all, or a dict of learners by nuisance ("h",
             "adjoint", "jacobian", "adjoint_jacobian"; for squared losses "jacobian", "residual", and "h",
             "outcome" with residual="separate"). None is `SieveRidge()`, a tuned ridge on the columns of X.
-        estimator: "obigrad"; "plugin", its uncorrected rival; "adjoint_instrument" (squared losses), which drops
-            the term that orthogonalizes it under misspecification; "kbo", the kernel rival; "oracle", with all
-            nuisances from `external_predictions`.
+        estimator: "obigrad"; "plugin", its uncorrected rival; "adjoint_instrument" (squared losses), which
+            drops the term that orthogonalizes it under misspecification; "kbo", the kernel rival; "oracle",
+            with all nuisances from `external_predictions`.
         folds: Number of folds, or the fold of every row, (n,); with two samples a pair of such arrays.
         repeats: Draws of folds; estimates are combined by the median.
         rng: Seed or generator of the folds.
@@ -46,6 +46,7 @@ class OBiGrad:
         backend: Where folds of scikit-learn learners run, as in `metier.core.map_tasks`.
 
     Example:
+        >>> from metier.bilevel import AffineTarget, Squared
         >>> rng = np.random.default_rng(0)
         >>> X = rng.normal(size=(500, 1)); u = rng.normal(size=500)
         >>> T = X[:, 0] + u; Y = 2 * T - u
@@ -112,8 +113,8 @@ class OBiGrad:
                 names, and optionally "weights" and "groups". Needs the learner `SieveRidge`.
             groups: (n,) cluster of each row: clusters stay within a fold and are the independent units.
             weights: (n,) positive row weights.
-            external_predictions: Out-of-fold predictions by nuisance, in place of a fit: arrays, or functions of
-                (w, X).
+            external_predictions: Out-of-fold predictions by nuisance, in place of a fit: arrays, or
+                functions of (w, X).
 
         Returns:
             This object.
@@ -198,9 +199,9 @@ class OBiGrad:
             w0: (d,) start; None is zero where the problem says how long w is.
             method: "newton" (one exact step where the estimate is affine in w), "gd" (step 1 / L), or "lbfgs"
                 on the debiased objective.
-            stop: "statistical": gradient' covariance^-1 gradient below the chi-squared quantile of 95 %, then one
-                Newton step; for Newton, a step below a tenth of a standard error. A number: the largest absolute
-                entry of the gradient.
+            stop: "statistical": gradient' covariance^-1 gradient below the chi-squared quantile of 95 %,
+                then one Newton step; for Newton, a step below a tenth of a standard error. A number: the
+                largest absolute entry of the gradient.
             max_steps: Most steps.
 
         Returns:

@@ -62,7 +62,8 @@ class BilevelProblem:
     @property
     def is_affine(self) -> bool:
         """Whether it is quadratic and the inner target is an `AffineTarget`."""
-        return self.is_quadratic and isinstance(self.inner_loss.target, AffineTarget)  # type: ignore[attr-defined]
+        target = getattr(self.inner_loss, "target", None)
+        return self.is_quadratic and isinstance(target, AffineTarget)
 
     def outputs(self, rows: Rows) -> int:
         """Return q."""

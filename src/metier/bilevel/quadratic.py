@@ -23,8 +23,8 @@ class QuadraticRepeat:
     """Cross-fitted nuisances of squared losses for one draw of folds.
 
     With an affine target, j is fitted once. The residual r_w = E[g_w - Y | X] is fitted once too where its
-    learner is a linear smoother (r_w = r_0 + j_r' w) or where `residual="separate"` (r_w = h_w - m); otherwise
-    it is refitted at every w. Nothing of size n x d x d is stored.
+    learner is a linear smoother (r_w = r_0 + j_r' w) or where `residual="separate"` (r_w = h_w - m);
+    otherwise it is refitted at every w. Nothing of size n x d x d is stored.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class QuadraticRepeat:
         by_learner: dict[int, list[str]] = {}
         for answer, (nuisance, _) in requests.items():
             by_learner.setdefault(id(self.learners[nuisance]), []).append(answer)
-        out = {}
+        out: dict[str, Floats] = {}
         for key, answers in by_learner.items():
             learner = self.learners[requests[answers[0]][0]]
             if key not in self.fitters:
@@ -186,7 +186,7 @@ class _AffineFits:
         self.residual: tuple[Floats, Floats] | None = None
         self.outcome: Floats | None = None
         if "r0" in found:
-            self.residual = found["r0"][:, 0], found["jr"] if "jr" in found else self.j
+            self.residual = found["r0"][:, 0], found.get("jr", self.j)
         if "m" in found or "outcome" in given:
             self.outcome = found["m"][:, 0] if "m" in found else given.at("outcome", nowhere, (len(y),))
             if "h" not in given:

@@ -1,4 +1,4 @@
-"""Quadratic risks E[tr(B K B') / 2 + <B, G>]: closed form for a sieve, weighted or ratio regressions for the rest."""
+"""Quadratic risks E[tr(B K B') / 2 + <B, G>]: closed form for a sieve, regressions for the rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Surface(Protocol):
 
 
 class Parts:
-    """Covariates of a fold by part ("train", "test", "outer_train", "outer_test"), with features made once."""
+    """Covariates of a fold by part ("train", "test" and their "outer_" kin), with features made once."""
 
     def __init__(self, **X: Any) -> None:
         self.X = X
@@ -163,7 +163,8 @@ class CurvatureSurface:
 class RegressorRisk:
     """The risk over whatever a regressor can fit.
 
-    Scalar values: weighted least squares of -G / K with weights K. Vector values, learners that take no weights,
+    Scalar values: weighted least squares of -G / K with weights K. Vector values, learners that take no
+        weights,
     and rows without curvature: the ratio form, K and G regressed apart and solved row by row.
     """
 

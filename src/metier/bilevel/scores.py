@@ -1,4 +1,4 @@
-"""The orthogonal score, sign by sign: general losses, the quadratic case, two samples, the debiased objective."""
+"""The orthogonal score: general losses, the quadratic case, two samples, the debiased objective."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _dot(matrix: Floats | None, vector: Floats) -> Floats | None:
 
 def outer_scores(outer: Derivatives, nuisances: Nuisances) -> Floats:
     """Return phi_out = d_w l_out + J d_v l_out, (n, d): also the plug-in score."""
-    out = np.einsum("ndq,nq->nd", nuisances.jacobian, outer.d_v)
+    out: Floats = np.einsum("ndq,nq->nd", nuisances.jacobian, outer.d_v)
     return out if outer.d_w is None else out + outer.d_w
 
 
 def inner_scores(inner: Derivatives, nuisances: Nuisances) -> Floats:
     """Return phi_in = d2_wv l_in a + J d2_v l_in a + A2 d_v l_in, (n, d)."""
     curved = np.einsum("nqp,np->nq", inner.d2_v, nuisances.adjoint)
-    out = np.einsum("ndq,nq->nd", nuisances.jacobian, curved)
+    out: Floats = np.einsum("ndq,nq->nd", nuisances.jacobian, curved)
     out += np.einsum("ndq,nq->nd", nuisances.adjoint_jacobian, inner.d_v)
     moved = _dot(inner.d2_wv, nuisances.adjoint)
     return out if moved is None else out + moved

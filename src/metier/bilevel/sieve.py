@@ -21,9 +21,9 @@ GRID = np.logspace(-8.0, 2.0, 41)
 class SieveRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Ridge on a basis psi(x) with an unpenalized intercept: (Psi' W Psi + penalty D)^-1 Psi' W y.
 
-    As a nuisance learner it solves every quadratic risk in closed form, also with vector values and two samples,
-    and shares sums and factorizations over folds and nuisances. With a number as penalty it is a linear smoother
-    of fixed tuning.
+    As a nuisance learner it solves every quadratic risk in closed form, also with vector values and two
+    samples, and shares sums and factorizations over folds and nuisances. With a number as penalty it is a
+    linear smoother of fixed tuning.
 
     Args:
         basis: None for the columns of X as they are; a function X -> (n, P); or a scikit-learn transformer,
@@ -173,7 +173,8 @@ class PenalizedSystem:
 
     def chosen(self, b: Floats, power: Floats) -> float:
         """Return the penalty that one right-hand side (P, 1) would get."""
-        assert self.vectors is not None and self.cross is not None
+        assert self.vectors is not None
+        assert self.cross is not None
         f = self.n_free
         start = cho_solve(self.factor, b[:f])
         z = self.vectors.T @ (b[f:] - self.cross.T @ b[:f])
@@ -211,7 +212,7 @@ def singular(alpha: float | None) -> InputError:
         "the normal equations of a nuisance have one solution",
         expected="positive curvature and features that are not collinear",
         got="a singular or indefinite system" + (f" at penalty {alpha:g}" if alpha is not None else ""),
-        next_step="Drop constant or duplicate features, raise the penalty, or check the inner loss's curvature.",
+        next_step="Drop duplicate features, raise the penalty, or check the inner loss's curvature.",
     )
 
 
@@ -249,4 +250,4 @@ class SieveCrossFit:
 
 def _others(parts: list[Floats], k: int) -> Floats:
     # Adding the other folds, not subtracting this one, keeps the last digits.
-    return np.sum([part for j, part in enumerate(parts) if j != k], axis=0)
+    return np.asarray(np.sum([part for j, part in enumerate(parts) if j != k], axis=0))

@@ -1,4 +1,4 @@
-"""Roots of the hypergradient: exact, Newton, gradient and L-BFGS steps, statistical stopping, the sandwich."""
+"""Roots of the hypergradient: exact, Newton, gradient and L-BFGS; statistical stops; the sandwich."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _solved(S: Floats, b: Floats) -> Floats:
             got=f"a singular {S.shape[0]} x {S.shape[0]} Jacobian",
             next_step="Drop collinear treatments, or use stronger or more instruments.",
         )
-    return np.linalg.solve(S, b)
+    return np.asarray(np.linalg.solve(S, b), dtype=np.float64)
 
 
 def _closed_form(model: OBiGrad, start: Floats) -> Solution:
