@@ -95,7 +95,8 @@ class TableData:
         from metier.core import require
 
         require(one_of("backend", backend, ("polars", "pandas", "pyarrow")), "forecast")
-        return nw.from_dict(dict(self.columns), backend=backend).to_native()
+        plain: Any = backend
+        return nw.from_dict(dict(self.columns), backend=plain).to_native()
 
 
 _GOVERNMENT = "a work of the U.S. government in the public domain; the package that carries it: MIT"
