@@ -21,9 +21,10 @@ from .risks import CurvatureSurface, Parts, RegressorSurface, quadratic_risk
 from .sample import Sample
 from .scores import (
     Nuisances,
-    adjoint_jacobian_terms,
+    inner_adjoint_terms,
     inner_scores,
     objective_scores,
+    outer_adjoint_terms,
     outer_scores,
 )
 from .sieve import SieveRidge
@@ -276,8 +277,7 @@ class _Fold:
         if "adjoint_jacobian" in missing:
             a, J = self._at("adjoint", out, "train")[:, 0], self._at("jacobian", out, "train")
             J_out = self._at("jacobian", out, "outer_train") if two else J
-            within, _ = adjoint_jacobian_terms(at, outer, a, J)
-            _, outside = adjoint_jacobian_terms(_empty(outer), outer, np.zeros_like(h_out), J_out)
+            within, outside = inner_adjoint_terms(at, a, J), outer_adjoint_terms(outer, J_out)
             if two:
                 out["adjoint_jacobian"] = solve("adjoint_jacobian", within, outside)
             else:
@@ -323,11 +323,6 @@ class _Fold:
         pull = float(learner.penalty) / total
         extras.constant = pull * (np.einsum("pqd,pq->d", J, a[:, :, 0]) + np.einsum("pqd,pq->d", A2, theta))
         extras.objective_constant = pull * float((a[:, :, 0] * theta).sum())
-
-
-def _empty(like: Derivatives) -> Derivatives:
-    """Return derivatives of a loss that is zero."""
-    return Derivatives(np.zeros_like(like.value), np.zeros_like(like.d_v), np.zeros_like(like.d2_v))
 
 
 def _is_users(loss: Loss) -> bool:
