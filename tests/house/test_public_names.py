@@ -41,6 +41,14 @@ SIGNATURES = {
         ("alpha", 0.05),
         ("margin", 0.0),
     ),
+    "bilevel.FittedBellman": (
+        "*",
+        ("discount", REQUIRED),
+        ("estimator", "obigrad"),
+        ("folds", 5),
+        ("rng", 0),
+    ),
+    "bilevel.SourceReweighting": ("*", ("loss", "squared"), ("learner", None), ("folds", 5), ("rng", 0)),
     "bilevel.IVBilevel": (
         "*",
         ("features", "linear"),
