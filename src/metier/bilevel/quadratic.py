@@ -11,7 +11,7 @@ from metier.core.errors import InputError
 from .arrays import Floats
 from .crossfit import Codes
 from .evaluation import Evaluation, Fitted
-from .learners import cross_fitter, is_linear_smoother
+from .learners import cross_fitter, fit_regressor, is_linear_smoother, rows_of
 from .problem import BilevelProblem
 from .sample import Sample
 from .scores import quadratic_scores
@@ -44,6 +44,7 @@ class QuadraticRepeat:
         outer = as_target(problem.outer_loss.target)  # type: ignore[attr-defined]
         self.y: Floats = outer.evaluate(np.zeros(0), sample.rows)[0][:, 0]
         self.fitters: dict[int, Any] = {}
+        self._halves: list[tuple[Floats, Floats, Floats]] | None = None
         self.affine: _AffineFits | None = None
         if isinstance(self.target, AffineTarget):
             self.affine = _AffineFits(self, *self.target.parts(sample.rows))
@@ -75,6 +76,14 @@ class QuadraticRepeat:
             cuts = np.cumsum([t.shape[1] for t in targets])[:-1]
             out.update(zip(answers, np.split(fitted, cuts, axis=1), strict=True))
         return out
+
+    def half_fits(self) -> list[tuple[Floats, Floats, Floats]] | None:
+        """Return (j, r0, j_r) at the first fold's rows, fitted on either half of the other rows; once."""
+        if not isinstance(self.target, AffineTarget) or self.codes is None:
+            return None
+        if self._halves is None:
+            self._halves = _half_fits(self, *self.target.parts(self.sample.rows))
+        return self._halves
 
     def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
         """Return the scores at w."""
@@ -151,6 +160,7 @@ class QuadraticRepeat:
                 "h": Fitted(g[:, None], h[:, None], om),
                 "residual": Fitted((g - y)[:, None], r[:, None], om),
             },
+            errors=((dg - j, g - y - r, np.ones(len(y)), np.column_stack([j, r])),),
             slopes={
                 "jacobian": (g - y - r)[:, None] * j,
                 "residual": (dg - j) * r[:, None],
@@ -191,3 +201,25 @@ class _AffineFits:
             self.outcome = found["m"][:, 0] if "m" in found else given.at("outcome", nowhere, (len(y),))
             if "h" not in given:
                 self.residual = self.h0 - self.outcome, self.j
+
+
+def _half_fits(repeat: QuadraticRepeat, g0: Floats, dg: Floats) -> list[tuple[Floats, Floats, Floats]]:
+    """Fit g0 - y and dg apart, which gives r at any w up to what a tuned penalty would change."""
+    assert repeat.codes is not None
+    sample, codes = repeat.sample, repeat.codes
+    test, train = np.flatnonzero(codes == 0), np.flatnonzero(codes != 0)
+    unit = np.arange(sample.n) if sample.clusters is None else sample.clusters
+    order = np.unique(unit[train], return_inverse=True)[1]
+    targets = np.column_stack([dg[:, :, 0], g0[:, 0] - repeat.y])
+    d = dg.shape[1]
+    out = []
+    for half in (0, 1):
+        rows = train[order % 2 == half]
+        om = None if sample.weights is None else sample.weights[rows]
+        X, X_test = rows_of(sample.X, rows), rows_of(sample.X, test)
+        j = fit_regressor(repeat.learners["jacobian"], X, targets[rows, :d], om)(X_test)
+        same = repeat.learners["jacobian"] is repeat.learners["residual"]
+        wanted = targets[rows, d:] if same else targets[rows]
+        r = fit_regressor(repeat.learners["residual"], X, wanted, om)(X_test)
+        out.append((j, r[:, -1], j if same else r[:, :d]))
+    return out

@@ -14,6 +14,7 @@ from metier.core.errors import InputError
 
 from .arrays import Floats
 from .crossfit import Mean, median_of_repeats
+from .diagnostics import root_warnings
 from .estimate import Solution, Step
 from .targets import AffineTarget
 
@@ -273,7 +274,7 @@ def _solution(
     reason: str,
 ) -> Solution:
     gradient = model.hypergradient(w)
-    warnings = list(gradient.warnings)
+    warnings = [*gradient.warnings, *root_warnings(gradient.diagnostics)]
     eigenvalues = np.linalg.eigvalsh((S + S.T) / 2.0)
     if eigenvalues[0] < 0:
         warnings.append(
