@@ -1,0 +1,48 @@
+"""Specialist partners for cooperative agents: train, measure and distil populations."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import games as games
+    from .measures.behaviour import BehaviourInformation as BehaviourInformation
+    from .measures.behaviour import behaviour_information as behaviour_information
+    from .measures.capacity import capacity_weights as capacity_weights
+    from .measures.cooperation import Overfitness as Overfitness
+    from .measures.cooperation import SuccessRates as SuccessRates
+    from .measures.cooperation import overfitness as overfitness
+    from .measures.cooperation import success_rates as success_rates
+    from .measures.logs import BehaviourCounts as BehaviourCounts
+    from .measures.logs import behaviour_counts as behaviour_counts
+    from .measures.trajectories import latent_log_prob as latent_log_prob
+    from .measures.trajectories import trajectory_information as trajectory_information
+
+_MODULES = {
+    "measures.behaviour": ("BehaviourInformation", "behaviour_information"),
+    "measures.capacity": ("capacity_weights",),
+    "measures.cooperation": ("Overfitness", "SuccessRates", "overfitness", "success_rates"),
+    "measures.logs": ("BehaviourCounts", "behaviour_counts"),
+    "measures.trajectories": ("latent_log_prob", "trajectory_information"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_PACKAGES = ("games",)
+
+__all__ = sorted([*_HOME, *_PACKAGES])
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name on first use: the measures must not need JAX."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"metier.partners.{_HOME[name]}"), name)
+    if name in _PACKAGES:
+        from metier.core import require
+
+        require("jax", "partners")
+        return importlib.import_module(f"metier.partners.{name}")
+    raise AttributeError(f"module 'metier.partners' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
