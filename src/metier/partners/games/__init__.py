@@ -10,6 +10,8 @@ from .game import reset_pool as reset_pool
 from .game import seated as seated
 from .lever import LeverGame as LeverGame
 from .matrix import MatrixGame as MatrixGame
+from .planners import Planner as Planner
+from .planners import specialists as specialists
 from .rendezvous import Rendezvous as Rendezvous
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
     "Game",
     "LeverGame",
     "MatrixGame",
+    "Planner",
     "Rendezvous",
     "Step",
     "input_size",
     "reset_pool",
     "seated",
+    "specialists",
 ]

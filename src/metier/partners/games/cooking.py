@@ -52,8 +52,8 @@ class Cooking:
     The left player alone reaches the board, the right player alone the delivery; both reach the counters
     between them. Actions: 0 nothing, 1 left, 2 right, 3 down, 4 up (turn, then move where the cell is floor),
     5 interact with the faced cell; player 0 acts before player 1 within a step. A plate takes one food, or
-    the foods of a recipe, and nothing leaves it. The episode ends when the plate stands on the delivery with all
-    foods of a recipe, or at the horizon.
+    the foods of a recipe, and nothing leaves it. The episode ends when the plate stands on the delivery with
+    all foods of a recipe, or at the horizon.
 
     Shared reward of a step: 0.5 for each thing that a player holds for the first time, plus the best recipe's
     progress (10 if completed, else 1 per newly chopped or newly plated), minus `step_cost`. The behaviour is

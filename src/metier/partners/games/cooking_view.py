@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from .kitchen import BOARD, COUNTER, DELIVERY, FLOOR, Kitchen
 
@@ -74,7 +75,7 @@ def _carried(kitchen: Kitchen, state: CookingState, held: Array) -> tuple[Array,
     """Return what a hand (or a cell) carries, a plate's contents included, and which of it is chopped."""
     carries = held.at[1:].set(held[1:] | (held[0] & (state.places[1:] == kitchen.n_cells + 2)))
     chopped = jnp.concatenate([jnp.zeros(1, bool), carries[1:] & state.chopped])
-    return carries[_order(kitchen, _HELD)], chopped[_order(kitchen, _CHOPPED)]
+    return carries[held_order(kitchen)], chopped[_order(kitchen, _CHOPPED)]
 
 
 def _faced(kitchen: Kitchen, state: CookingState, faced: Array, here: Array) -> tuple[Array, ...]:
@@ -90,10 +91,15 @@ def _faced(kitchen: Kitchen, state: CookingState, faced: Array, here: Array) -> 
     return stands, before, never, carrot, chopped
 
 
+def held_order(kitchen: Kitchen) -> NDArray[np.intp]:
+    """Return the thing (0 the plate, 1 + food) behind each "held" feature."""
+    return _order(kitchen, _HELD)
+
+
 def _present(kitchen: Kitchen, names: tuple[str, ...]) -> list[str]:
     return [name for name in names if name == "plate" or name in kitchen.foods]
 
 
-def _order(kitchen: Kitchen, names: tuple[str, ...]) -> np.ndarray:
+def _order(kitchen: Kitchen, names: tuple[str, ...]) -> NDArray[np.intp]:
     things = ("plate", *kitchen.foods)
     return np.array([things.index(name) for name in _present(kitchen, names)])

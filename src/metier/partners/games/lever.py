@@ -1,4 +1,4 @@
-"""The repeated lever game: meet on a lever, having seen each other's last choice; small enough to be exact."""
+"""The repeated lever game: meet on a lever, having seen each other's last choice; exact throughout."""
 
 from __future__ import annotations
 

@@ -101,8 +101,8 @@ def behaviour_information(
         >>> specialists = behaviour_information([[1.0, 0.0], [0.0, 1.0]])
         >>> round(specialists.information, 4), specialists.specialization
         (0.6931, 0.0)
-        >>> print(behaviour_information(counts=[[190, 10], [10, 190]], failures=[0, 20]).summary())
-        D 0.695 ± 0.0035, S -0.201 ± 0.024, I 0.494 ± 0.024 nats: 1.64 of 2 partners told apart (p = 0.001)
+        >>> print(behaviour_information(counts=[[190, 10], [20, 160]], failures=[0, 20]).summary())
+        D 0.691 ± 0.0021, S -0.276 ± 0.032, I 0.414 ± 0.032 nats: 1.51 of 2 partners told apart (p = 0.001)
 
     Source: Charakorn et al., NeurIPS 2024, for D and S; the identity I = D + S, bias, standard errors and
         null are ours.
@@ -134,4 +134,4 @@ NAMES = ("diversity", "specialization", "information")
 def diversity_and_specialization(table: BehaviourTable) -> tuple[float, float]:
     """Return the plug-in D = H(m) and S = -sum_i w_i H(P_i), nats."""
     diversity = float(entropy(table.mixture, check=False))
-    return diversity, -float(table.weights @ entropy(table.probabilities, axis=1, check=False))
+    return diversity, 0.0 - float(table.weights @ entropy(table.probabilities, axis=1, check=False))

@@ -24,8 +24,8 @@ def capacity_weights(
     r"""Draw weights w that maximize I(behaviour; partner), by Blahut and Arimoto's ascent.
 
     Repeats w_i <- w_i exp(step KL(P_i || m)), normalized, until the largest divergence exceeds the
-    information by less than `tolerance`, which bounds how much more any weights could give. A step of 1 never loses
-    information; longer ones are kept while they gain. At the end KL(P_i || m) is the same
+    information by less than `tolerance`, which bounds how much more any weights could give. A step of 1 never
+    loses information; longer ones are kept while they gain. At the end KL(P_i || m) is the same
     for every partner with weight and not larger for the others. Labelled ours: a way to choose whom a
     generalist trains with, not one the paper tests.
 

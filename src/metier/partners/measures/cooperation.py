@@ -110,7 +110,7 @@ def success_rates(successes: ArrayLike, episodes: ArrayLike, *, smoothing: float
 
     Example:
         >>> round(success_rates([100, 50], 100).harmonic_mean, 3)
-        0.665
+        0.666
     """
     s = whole_counts("successes", successes, ndim=1)
     n = np.broadcast_to(whole_counts("episodes", np.atleast_1d(np.asarray(episodes)), ndim=1), s.shape)
@@ -151,7 +151,7 @@ def overfitness(successes: ArrayLike, episodes: ArrayLike, *, smoothing: float =
 
     Example:
         >>> print(overfitness([200, 180, 0], 200).summary())
-        overfitness 0.993 ± 0.0052 (mean 0.367, worst partner 1, 3 partners)
+        overfitness 0.993 ± 0.01 (mean 0.367, worst partner 1, 3 partners)
 
     Source: Charakorn et al., NeurIPS 2024; smoothing and standard error are ours.
     """
