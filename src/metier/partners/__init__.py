@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import games as games
-    from .pairing import CrossPlay as CrossPlay
-    from .pairing import cross_play as cross_play
+    from .animation import animate as animate
+    from .animation import record_episode as record_episode
     from .evaluation import Evaluation as Evaluation
     from .evaluation import HandshakeSplit as HandshakeSplit
     from .evaluation import evaluate as evaluate
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from .measures.logs import behaviour_counts as behaviour_counts
     from .measures.trajectories import latent_log_prob as latent_log_prob
     from .measures.trajectories import trajectory_information as trajectory_information
+    from .pairing import CrossPlay as CrossPlay
+    from .pairing import cross_play as cross_play
     from .policies import ConstantPolicy as ConstantPolicy
     from .policies import Policy as Policy
     from .policies import PurePolicy as PurePolicy
     from .policies import UniformPolicy as UniformPolicy
 
 _MODULES = {
+    "animation": ("animate", "record_episode"),
     "pairing": ("CrossPlay", "cross_play"),
     "evaluation": ("Evaluation", "HandshakeSplit", "evaluate", "handshake_split", "sabotage_gap"),
     "measures.behaviour": ("BehaviourInformation", "behaviour_information"),
@@ -40,7 +43,7 @@ _MODULES = {
     "measures.trajectories": ("latent_log_prob", "trajectory_information"),
     "policies": ("ConstantPolicy", "Policy", "PurePolicy", "UniformPolicy"),
 }
-_NEED_JAX = {"pairing", "evaluation", "policies"}
+_NEED_JAX = {"animation", "pairing", "evaluation", "policies"}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = ("games",)
 

@@ -62,7 +62,7 @@ def record_episode(
 
 
 def animate(states: list[CookingState], game: Cooking, path: str | Path, *, frame_ms: int = 150) -> Path:
-    """Write an episode as an animated GIF (or PNG, by the name's ending); the file appears only when complete.
+    """Write an episode as an animated GIF or PNG, by the name's ending; the file appears when complete.
 
     Cooks are the blue (left) and yellow (right) discs, a notch showing where they look; foods are squares,
     chopped ones four small squares, and what lies in the white plate is drawn on it.

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from metier.core import Estimate, InputError, as_generator, positive_int
 
-from .pairing import policy_names
 from .games.game import N_SEATS, Game
 from .measures.cooperation import Overfitness, SuccessRates, success_rates
+from .pairing import policy_names
 from .policies import ConstantPolicy, UniformPolicy
 from .rollout import Episodes, play
 
@@ -155,7 +155,7 @@ def handshake_split(
     episodes: int,
     rng: int | np.random.Generator = 0,
 ) -> HandshakeSplit:
-    """Split a partner's overfitness into handshake and competence, by letting its own mate play the beginning.
+    """Split overfitness into handshake and competence, by letting a partner's own mate play the beginning.
 
     Args:
         generalist: A policy of any make.
@@ -209,7 +209,7 @@ def handshake_split(
 def sabotage_gap(
     generalist: Any, partner: Any, game: Game, *, episodes: int, rng: int | np.random.Generator = 0
 ) -> Estimate:
-    """Return with a generalist minus return with the better of two know-nothings; below 0 the partner sabotages.
+    """Return with a generalist minus that with the better of two know-nothings; below 0 is sabotage.
 
     The know-nothings are a mate that always takes action 0 and one that draws actions at random.
 
@@ -239,7 +239,9 @@ def sabotage_gap(
     own = returns.pop("the generalist")
     best = max(returns.values(), key=lambda values: float(values.mean()))
     stderr = float(np.sqrt((own.var(ddof=1) + best.var(ddof=1)) / episodes))
-    return Estimate.from_stderr(float(own.mean() - best.mean()), stderr, n=episodes, method="two samples of episodes")
+    return Estimate.from_stderr(
+        float(own.mean() - best.mean()), stderr, n=episodes, method="two samples of episodes"
+    )
 
 
 def both_seats(

@@ -43,7 +43,7 @@ class CrossPlay:
 
     @property
     def returns(self) -> NDArray[np.float64]:
-        """Mean return over both seatings, symmetric, shape (policies, policies); self-play on the diagonal."""
+        """Mean return over both seatings, symmetric, shape (policies, policies); diagonal: self-play."""
         return np.asarray((self.seated_returns + self.seated_returns.T) / 2.0)
 
     @property
@@ -63,7 +63,10 @@ class CrossPlay:
         n = len(self.names)
         counts = self.behaviours[np.arange(n), np.arange(n)]
         return BehaviourCounts(
-            self.names, self.behaviour_names, counts, self.episodes - self.successes[np.arange(n), np.arange(n)]
+            self.names,
+            self.behaviour_names,
+            counts,
+            self.episodes - self.successes[np.arange(n), np.arange(n)],
         )
 
     def summary(self) -> str:
@@ -80,7 +83,9 @@ class CrossPlay:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for JSON."""
-        arrays = {name: getattr(self, name).tolist() for name in ("returns", "success_rates", "seated_returns")}
+        arrays = {
+            name: getattr(self, name).tolist() for name in ("returns", "success_rates", "seated_returns")
+        }
         return {"names": list(self.names), "episodes": self.episodes, **arrays}
 
     def plot(self, ax: Any = None) -> Any:
@@ -135,7 +140,9 @@ def cross_play(
         names=named,
         behaviour_names=tuple(game.behaviours),
         seated_returns=_table(played, lambda e: e.returns.mean()),
-        seated_stderr=_table(played, lambda e: e.returns.std(ddof=1) / np.sqrt(episodes) if episodes > 1 else np.nan),
+        seated_stderr=_table(
+            played, lambda e: e.returns.std(ddof=1) / np.sqrt(episodes) if episodes > 1 else np.nan
+        ),
         successes=_table(played, lambda e: e.successes).astype(np.int64),
         behaviours=np.array([[e.counts(len(game.behaviours)) for e in row] for row in played]),
         episodes=episodes,

@@ -28,7 +28,7 @@ class Policy(Protocol):
         """Choose an action.
 
         Args:
-            observation: float32, shape (game.observation_size + 2,): what the seat sees, and the seat one-hot.
+            observation: float32, shape (game.observation_size + 2,): what the seat sees, and which seat.
             state: What this method returned at the step before; None at the start of an episode.
             rng: For policies that draw.
 
@@ -114,7 +114,7 @@ class Seatmate(Protocol):
 
 
 def seatmate(policy: Any, *, n_actions: int, name: str, rng: np.random.Generator) -> Seatmate:
-    """Return the fastest way to run `policy` over many episodes: one `jit` where it is pure, else calls of `act`.
+    """Return the fastest way to run `policy` over many episodes: a `jit` where it is pure, else `act`.
 
     Raises:
         InputError: `policy` has no `act`.
@@ -189,10 +189,13 @@ def _key(rng: np.random.Generator) -> Array:
     return jax.random.key(int(rng.integers(2**32)))
 
 
-_act_once: Callable[..., tuple[Array, Any]] = jax.jit(lambda policy, o, memory, key: policy.pure_act(o, memory, key))
+_act_once: Callable[..., tuple[Array, Any]] = jax.jit(
+    lambda policy, o, memory, key: policy.pure_act(o, memory, key)
+)
 
 
 @jax.jit
 def _act_many(policy: Any, observations: Array, memory: Any, key: Array) -> tuple[Array, Any]:
     keys = jax.random.split(key, len(observations))
-    return jax.vmap(policy.pure_act)(observations, memory, keys)
+    acted: tuple[Array, Any] = jax.vmap(policy.pure_act)(observations, memory, keys)
+    return acted

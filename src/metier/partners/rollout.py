@@ -67,7 +67,7 @@ def play(
         episodes: How many.
         rng: Where starts and draws come from.
         names: How errors call the two.
-        takeover: (step, seat, policy): at that step the policy takes over that seat, having watched it so far.
+        takeover: (step, seat, policy): from that step on the policy has that seat, which it has watched.
 
     Returns:
         Returns, behaviours and lengths.
@@ -148,23 +148,24 @@ def _behaviours(game: Game, states: Any) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _play_pure(
-    game: Game, first: Any, second: Any, key: Array, episodes: int
-) -> tuple[Array, Array, Array]:
+def _play_pure(game: Game, first: Any, second: Any, key: Array, episodes: int) -> tuple[Array, Array, Array]:
     start, draw = jax.random.split(key)
     states = jax.vmap(game.reset)(jax.random.split(start, episodes))
     policies = (first, second)
     memories = tuple(
-        jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (episodes, *jnp.shape(leaf))), policy.initial_state())
+        jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (episodes, *jnp.shape(leaf))), policy.initial_state()
+        )
         for policy in policies
     )
 
     def one(carry: Any, key: Array) -> tuple[Any, None]:
         states, memories, alive, returns, lengths = carry
         seen = seated(jax.vmap(game.observe)(states))
+        keys = jax.random.split(key, (2, episodes))
         acted = [
-            jax.vmap(policy.pure_act)(seen[:, seat], memories[seat], jax.random.split(keys, episodes))
-            for seat, (policy, keys) in enumerate(zip(policies, jax.random.split(key), strict=True))
+            jax.vmap(policy.pure_act)(seen[:, seat], memories[seat], keys[seat])
+            for seat, policy in enumerate(policies)
         ]
         step = jax.vmap(game.step)(states, jnp.stack([action for action, _ in acted], axis=1))
         returns = returns + jnp.where(alive, step.reward, 0.0)

@@ -124,15 +124,17 @@ class Cooking:
         """Return a start: things on free counters of their columns, players anywhere in their rooms."""
         kitchen = self.kitchen
         n_things = 1 + len(kitchen.foods)
-        keys = jax.random.split(key, n_things + 2)
+        # The largest of independent uniforms lies at a uniform cell; one draw serves all, compiled once.
+        draws = jax.random.uniform(key, (n_things + 2, kitchen.n_cells))
+        cells = jnp.arange(kitchen.n_cells)
         taken = jnp.zeros(kitchen.n_cells, bool)
         places = []
         for thing in range(n_things):
             free = jnp.asarray(kitchen.start_counters(thing)) & ~taken
-            place = jax.random.categorical(keys[thing], jnp.where(free, 0.0, -jnp.inf))
-            taken = taken.at[place].set(True)
-            places.append(place)
-        players = [jax.random.choice(keys[n_things + seat], kitchen.room(seat)) for seat in (0, 1)]
+            places.append(jnp.argmax(jnp.where(free, draws[thing], -1.0)))
+            taken = taken | (cells == places[-1])
+        rooms = [jnp.asarray(np.isin(np.arange(kitchen.n_cells), kitchen.room(seat))) for seat in (0, 1)]
+        players = [jnp.argmax(jnp.where(room, draws[n_things + k], -1.0)) for k, room in enumerate(rooms)]
         return CookingState(
             players=jnp.stack(players).astype(jnp.int32),
             facing=jnp.zeros(2, jnp.int32),

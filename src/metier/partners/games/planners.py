@@ -1,4 +1,4 @@
-"""Scripted specialists for cooking: one recipe each, no handshake, by the shortest way to the next thing to do."""
+"""Scripted specialists for cooking: one recipe each, no handshake, the shortest way to what is next."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from metier.core import InputError
+from metier.partners.policies import Pure
 
-from ..policies import Pure
 from .cooking import INTERACT, NOOP, Cooking
 from .cooking_view import held_order
 from .kitchen import DIRECTIONS, FLOOR, Kitchen
@@ -60,12 +60,13 @@ class Planner(Pure):
     def pure_act(self, observation: Array, state: tuple[()], key: Array) -> tuple[Array, tuple[()]]:
         """Return the next action for this seat."""
         kitchen = Cooking(layout=self.layout).kitchen
-        ways, ties, slip, other = jax.random.split(key, 4)
+        # One draw for all purposes: every further one would be compiled anew.
+        draws = jax.random.uniform(key, (kitchen.n_cells + 6,))
         view = _read(kitchen, observation)
         goals = _goals(kitchen, view, jnp.asarray(_recipe_rows(kitchen))[self.recipe])
-        planned = _toward(kitchen, view, goals, ways, ties)
-        random = jax.random.randint(other, (), 0, INTERACT + 1)
-        return jnp.where(jax.random.uniform(slip) < self.noise, random, planned).astype(jnp.int32), state
+        planned = _toward(kitchen, view, goals, draws[2:6], draws[6:])
+        random = jnp.floor(draws[1] * (INTERACT + 1))
+        return jnp.where(draws[0] < self.noise, random, planned).astype(jnp.int32), state
 
 
 def specialists(game: Cooking, *, noise: float = 0.0) -> list[Planner]:
@@ -184,12 +185,12 @@ def _toward(kitchen: Kitchen, view: _View, goals: Array, ways: Array, ties: Arra
     far = 4 * n
     distance = jnp.asarray(_distances(kitchen))
     goal = goals[jnp.argmax(goals.any(axis=1))]
-    target = jnp.argmin(jnp.where(goal, distance[view.own] + jax.random.uniform(ties, (n,)) / 2, far))
+    target = jnp.argmin(jnp.where(goal, distance[view.own] + ties / 2, far))
 
     ahead = view.own + jnp.asarray(kitchen.steps)
     touches = ahead == target
     walks = jnp.asarray(kitchen.kinds)[ahead] == FLOOR
-    cost = jnp.where(walks, distance[ahead, target] + jax.random.uniform(ways, (4,)) / 2, far)
+    cost = jnp.where(walks, distance[ahead, target] + ways / 2, far)
     touch = jnp.where(touches[view.facing], INTERACT, 1 + jnp.argmax(touches))
     action = jnp.where(touches.any(), touch, 1 + jnp.argmin(cost))
     return jnp.where(goals.any(), action, NOOP)
@@ -202,7 +203,9 @@ def _cells(kitchen: Kitchen, place: tuple[int, int]) -> Array:
 def _columns(kitchen: Kitchen, seat: int) -> tuple[Array, Array]:
     """Return (the counters between the rooms, the other plain counters of a seat), bool, shape (n_cells,)."""
     reach, x = _reach(kitchen)[seat], np.arange(kitchen.n_cells) % kitchen.width
-    special = np.isin(np.arange(kitchen.n_cells), [kitchen.cell(kitchen.board), kitchen.cell(kitchen.delivery)])
+    special = np.isin(
+        np.arange(kitchen.n_cells), [kitchen.cell(kitchen.board), kitchen.cell(kitchen.delivery)]
+    )
     return jnp.asarray(reach & (x == kitchen.divider)), jnp.asarray(reach & (x != kitchen.divider) & ~special)
 
 
@@ -229,7 +232,7 @@ def _distances(kitchen: Kitchen) -> NDArray[np.int32]:
     """
     n = kitchen.n_cells
     distance = np.full((n, n), n, np.int32)
-    floor = np.flatnonzero(kitchen.kinds == FLOOR)
+    floor = {int(cell) for cell in np.flatnonzero(kitchen.kinds == FLOOR)}
     for target in np.flatnonzero(kitchen.kinds != FLOOR):
         x, y = target % kitchen.width, target // kitchen.width
         around = [
@@ -237,11 +240,11 @@ def _distances(kitchen: Kitchen) -> NDArray[np.int32]:
             for dx, dy in DIRECTIONS
             if 0 <= x + dx < kitchen.width and 0 <= y + dy < kitchen.height
         ]
-        front = [cell for cell in around if kitchen.kinds[cell] == FLOOR]
+        front = [int(cell) for cell in around if cell in floor]
         steps = 0
         while front:
             distance[front, target] = steps
             steps += 1
-            onward = {int(cell + step) for cell in front for step in kitchen.steps}
-            front = [cell for cell in onward & set(floor.tolist()) if distance[cell, target] == n]
+            onward = {int(cell + step) for cell in front for step in kitchen.steps} & floor
+            front = [cell for cell in onward if distance[cell, target] == n]
     return distance

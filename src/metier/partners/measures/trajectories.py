@@ -77,7 +77,8 @@ def latent_log_prob(log_probs: ArrayLike, *, axis: int = -1, prior: ArrayLike | 
     values = np.moveaxis(np.asarray(log_probs, dtype=np.float64), axis, -1)
     joint = values + np.log(draw_weights(prior, values.shape[-1]))
     top = np.maximum(joint.max(axis=-1, keepdims=True), np.finfo(np.float64).min)
-    return top[..., 0] + np.log(np.exp(joint - top).sum(axis=-1))
+    with np.errstate(divide="ignore"):
+        return top[..., 0] + np.log(np.exp(joint - top).sum(axis=-1))
 
 
 def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
