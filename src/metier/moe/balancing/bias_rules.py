@@ -23,19 +23,18 @@ class StepLoads:
     Attributes:
         hard: Shares of the choices of this step, (L, E), summing to 1.
         ema: Loads as they are remembered, this step included, (L, E).
-        quantile: The top_k / E quantile of cut - score per expert, (L, E), for the quantile rule.
+        target: Loads to aim for, (E,).
+        quantile: The top_k target quantile of cut - score per expert, (L, E), for the quantile rule.
     """
 
     hard: Tensor
     ema: Tensor
-    quantile: Tensor | None
+    target: Tensor
+    quantile: Tensor | None = None
 
 
 class BiasRule(Protocol):
     """How biases (L, E) follow the loads of a step."""
-
-    needs_scores: bool
-    """Whether the rule reads the distribution of the selection scores, not the loads alone."""
 
     def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
         """Return the new biases; the balancer centers them."""
@@ -49,14 +48,13 @@ class PotentialBias:
     Example:
         >>> from metier.moe.balancing.potential_members import Shannon
         >>> m = torch.tensor([[0.5, 0.25, 0.25]])
-        >>> loads = StepLoads(hard=m, ema=m, quantile=None)
+        >>> loads = StepLoads(hard=m, ema=m, target=torch.full((3,), 1 / 3))
         >>> PotentialBias(0.3, Shannon()).update(torch.zeros(1, 3), loads)[0, 0].item() < 0
         True
     """
 
     strength: float
     potential: Potential
-    needs_scores: bool = False
 
     def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
         """Return -strength price(max(m, 1e-3 / E))."""
@@ -65,58 +63,58 @@ class PotentialBias:
 
 @dataclass(frozen=True, slots=True)
 class SignBias:
-    """b += strength sign(1/E - load): loss-free balancing (arXiv 2408.15664).
+    """b += strength sign(target - load): loss-free balancing (arXiv 2408.15664).
 
     Example:
-        >>> loads = StepLoads(hard=torch.tensor([[0.7, 0.3]]), ema=torch.zeros(1, 2), quantile=None)
+        >>> m = torch.tensor([[0.7, 0.3]])
+        >>> loads = StepLoads(hard=m, ema=m, target=torch.full((2,), 0.5))
         >>> SignBias(0.5).update(torch.zeros(1, 2), loads).tolist()
         [[-0.5, 0.5]]
     """
 
     strength: float
     potential: Potential | None = None
-    needs_scores: bool = False
 
     def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
-        """Return b + strength sign(1/E - load)."""
-        return bias + self.strength * torch.sign(1.0 / loads.hard.shape[-1] - loads.hard)
+        """Return b + strength sign(target - load)."""
+        return bias + self.strength * torch.sign(loads.target - loads.hard)
 
 
 @dataclass(frozen=True, slots=True)
 class ProportionalBias:
-    """b += strength (1 - E load): the proportional variant of loss-free balancing.
+    """b += strength (1 - load / target): the proportional variant of loss-free balancing.
 
     Example:
-        >>> loads = StepLoads(hard=torch.tensor([[0.75, 0.25]]), ema=torch.zeros(1, 2), quantile=None)
+        >>> m = torch.tensor([[0.75, 0.25]])
+        >>> loads = StepLoads(hard=m, ema=m, target=torch.full((2,), 0.5))
         >>> ProportionalBias(1.0).update(torch.zeros(1, 2), loads).tolist()
         [[-0.5, 0.5]]
     """
 
     strength: float
     potential: Potential | None = None
-    needs_scores: bool = False
 
     def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
-        """Return b + strength (1 - load / mean load)."""
-        return bias + self.strength * (1.0 - loads.hard * loads.hard.shape[-1])
+        """Return b + strength (1 - load / target)."""
+        return bias + self.strength * (1.0 - loads.hard / loads.target)
 
 
 @dataclass(frozen=True, slots=True)
 class QuantileBias:
     """b <- (1 - strength) b + strength quantile: each expert wins its share of the tokens.
 
-    The quantile is that of cut - score at top_k / E, where cut is the selection score that a token's
+    The quantile is that of cut - score at top_k target, where cut is the selection score that a token's
     expert has to beat: `moe.quantile_bias` is the exact form.
 
     Example:
-        >>> loads = StepLoads(hard=torch.zeros(1, 2), ema=torch.zeros(1, 2), quantile=torch.ones(1, 2))
+        >>> m = torch.full((1, 2), 0.5)
+        >>> loads = StepLoads(hard=m, ema=m, target=m[0], quantile=torch.ones(1, 2))
         >>> QuantileBias(0.5).update(torch.zeros(1, 2), loads).tolist()
         [[0.5, 0.5]]
     """
 
     strength: float
     potential: Potential | None = None
-    needs_scores: bool = True
 
     def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
         """Return the mix of the old bias and the quantile."""

@@ -96,9 +96,7 @@ def part_of(sums: Tensor, name: str, n_experts: int) -> Tensor:
     return sums[..., start : start + n_experts]
 
 
-def new_block(
-    name: str, n_experts: int, top_k: int, start: Tensor, device: torch.device, bins: int
-) -> Block:
+def new_block(name: str, n_experts: int, top_k: int, start: Tensor, device: torch.device, bins: int) -> Block:
     """Return a block that holds one layer."""
     dtype = state_dtype(device)
     zeros = torch.zeros(1, n_experts, device=device)

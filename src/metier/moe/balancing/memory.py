@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from metier.core.checks import non_negative
@@ -39,7 +40,7 @@ class Memory:
         if tokens <= 0:
             return 0.0
         if self.half_life_tokens is not None:
-            return 1.0 - 2.0 ** (-float(tokens) / self.half_life_tokens)
+            return 1.0 - math.exp2(-float(tokens) / self.half_life_tokens)
         if self.running:
             return 1.0 / (steps + 1)
         return float(self.weight_new or 0.0)

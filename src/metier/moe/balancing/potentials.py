@@ -45,7 +45,7 @@ class Potential:
         >>> phi = Quartic()
         >>> loads = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
         >>> [round(x, 3) for x in phi.price(loads).tolist()]
-        [0.52, -0.073, -0.326, -0.42]
+        [0.832, 0.043, -0.363, -0.512]
         >>> round(phi.curvature(4), 6)
         4.0
 
@@ -89,11 +89,11 @@ class Potential:
 
     def value(self, loads: Tensor) -> Tensor:
         """Return the cost of loads (..., E), shape (...): 0 at the target, above 0 elsewhere."""
-        return self.bregman(loads, self._target(loads))
+        return self.bregman(loads, self.target_loads(loads))
 
     def gradient(self, loads: Tensor) -> Tensor:
         """Return the gradient of `value`, shape (..., E), not centered."""
-        target = self._target(loads)
+        target = self.target_loads(loads)
         return self.scale(loads.shape[-1]) * (self.raw_gradient(loads) - self.raw_gradient(target))
 
     def price(self, loads: Tensor, *, floor: float = FLOOR) -> Tensor:
@@ -103,7 +103,7 @@ class Potential:
 
     def conjugate(self, prices: Tensor) -> Tensor:
         """Return value*(q) = sup_p <p, q> - value(p); (..., E) -> (...)."""
-        target, c = self._target(prices), self.scale(prices.shape[-1])
+        target, c = self.target_loads(prices), self.scale(prices.shape[-1])
         slope = self.raw_gradient(target)
         shift = self.raw_value(target) - (slope * target).sum(-1)
         conjugate: Tensor = c * (self.raw_conjugate(prices / c + slope) + shift)
@@ -111,14 +111,12 @@ class Potential:
 
     def inverse(self, prices: Tensor) -> Tensor:
         """Return the loads whose `gradient` is `prices`, shape (..., E)."""
-        slope = self.raw_gradient(self._target(prices))
+        slope = self.raw_gradient(self.target_loads(prices))
         return self.raw_inverse(prices / self.scale(prices.shape[-1]) + slope)
 
     def curvature(self, n_experts: int) -> float:
         """Return the curvature of `value` at uniform loads along the simplex: E, by construction."""
-        return _curvature_at_uniform(
-            lambda p: self.scale(n_experts) * self.raw_gradient(p), n_experts
-        )
+        return _curvature_at_uniform(lambda p: self.scale(n_experts) * self.raw_gradient(p), n_experts)
 
     def bregman(self, loads: Tensor, reference: Tensor) -> Tensor:
         """Return the Bregman divergence of `loads` from `reference`, shape (...); the dual gap."""
@@ -129,8 +127,7 @@ class Potential:
 
     def second_derivatives(self, loads: Tensor) -> Tensor:
         """Return the diagonal of the Hessian of `value`, shape (..., E), for separable members."""
-        ones = torch.ones_like(loads)
-        slopes: Tensor = torch.func.jvp(self.raw_gradient, (loads,), (ones,))[1]
+        slopes: Tensor = torch.func.grad(lambda p: self.raw_gradient(p).sum())(loads)
         return self.scale(loads.shape[-1]) * slopes
 
     def with_target(self, target: Any) -> Potential:
@@ -152,7 +149,8 @@ class Potential:
     def __repr__(self) -> str:
         return self.identity()
 
-    def _target(self, like: Tensor) -> Tensor:
+    def target_loads(self, like: Tensor) -> Tensor:
+        """Return the target as a tensor (E,) for values (..., E): the given one, or 1/E each."""
         n_experts = like.shape[-1]
         if self.target is None:
             return torch.full((n_experts,), 1.0 / n_experts, dtype=like.dtype, device=like.device)
@@ -170,7 +168,7 @@ def _curvature_at_uniform(gradient: Callable[[Tensor], Tensor], n_experts: int) 
     uniform = torch.full((n_experts,), 1.0 / n_experts, dtype=torch.float64)
     direction = torch.zeros(n_experts, dtype=torch.float64)
     direction[0], direction[1] = 0.5**0.5, -(0.5**0.5)
-    slope: Tensor = torch.func.jvp(gradient, (uniform,), (direction,))[1]
+    slope: Tensor = torch.func.grad(lambda p: (gradient(p) * direction).sum())(uniform)
     return float(slope @ direction)
 
 

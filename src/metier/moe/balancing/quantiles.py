@@ -67,7 +67,7 @@ def quantile_bias(scores: Tensor, bias: Tensor, indices: Tensor) -> Tensor:
         InputError: Every expert is chosen.
 
     Example:
-        >>> scores = torch.rand(300, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 1, 1, 2])
+        >>> scores = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
         >>> chosen = scores.topk(1).indices
         >>> b = quantile_bias(scores, torch.zeros(4), chosen)
         >>> ((distance_to_selection(scores, torch.zeros(4), chosen) < b).sum(0)).tolist()
