@@ -36,9 +36,7 @@ class BuiltinLoss:
     def summary(self) -> str:
         """Return one line for people."""
         text = f"{self.where} has {self.coefficient}={self.value:g}"
-        return (
-            f"{text}; on" if self.active else f"{text}; off, because output_router_logits=False"
-        )
+        return f"{text}; on" if self.active else f"{text}; off, because output_router_logits=False"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for JSON."""
@@ -70,13 +68,24 @@ def builtin_losses(model: nn.Module) -> list[BuiltinLoss]:
 def _found(model: nn.Module) -> Iterator[BuiltinLoss]:
     for module in model.modules():
         config = vars(module).get("config")
-        for name in COEFFICIENTS:
-            # The coefficient that counts is the module's: configurations carry names no code reads.
-            value = vars(module).get(name)
-            if config is None or isinstance(value, bool) or not isinstance(value, int | float) or not value:
-                continue
-            asked = bool(getattr(config, "output_router_logits", False))
-            yield BuiltinLoss(type(module).__name__, name, float(value), asked)
+        for name in COEFFICIENTS if config is not None else ():
+            value = _coefficient(module, config, name)
+            if value:
+                yield BuiltinLoss(type(module).__name__, name, value, _asked(config))
+
+
+def _coefficient(module: nn.Module, config: Any, name: str) -> float:
+    # The coefficient that counts is the module's, for configurations carry names that no code reads;
+    # multimodal models read it from their text configuration.
+    value = vars(module).get(name)
+    if value is None and type(module).__name__.endswith("ForConditionalGeneration"):
+        value = getattr(getattr(config, "text_config", None), name, None)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
+def _asked(config: Any) -> bool:
+    configs = (config, getattr(config, "text_config", None))
+    return any(getattr(part, "output_router_logits", False) is True for part in configs)
 
 
 def refuse_builtin_losses(model: nn.Module) -> None:

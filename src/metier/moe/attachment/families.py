@@ -39,8 +39,8 @@ class RouterFamily:
     Args:
         name: What the family is called in messages.
         routers: Class names of its router modules; subclasses count.
-        gating: "softmax" | "sigmoid": how logits become scores. Sigmoid scores are normalized over the
-            experts by softmax(logsigmoid(z)).
+        gating: "softmax" | "sigmoid", or router -> one of them: how logits become scores. Sigmoid scores are
+            normalized over the experts by softmax(logsigmoid(z)).
         select: (router, logits, bias) -> (gate values, indices); with bias 0 it must give what the
             router gives. None where the model has a `bias_buffer`, or where no bias is possible.
         bias_buffer: Dotted name of the model's own selection bias, of E entries, on the router or on the
@@ -64,7 +64,7 @@ class RouterFamily:
 
     name: str
     routers: tuple[str, ...]
-    gating: str
+    gating: str | Callable[[nn.Module], str]
     select: Select | None = None
     bias_buffer: str | None = None
     n_experts: str = "num_experts"
@@ -74,7 +74,8 @@ class RouterFamily:
 
     def __post_init__(self) -> None:
         """Refuse a family that could not be used."""
-        one_of("gating", self.gating, ("softmax", "sigmoid"))
+        if not callable(self.gating):
+            one_of("gating", self.gating, ("softmax", "sigmoid"))
         if not self.routers or isinstance(self.routers, str):
             raise InputError(
                 "a router family names its router classes",
@@ -180,7 +181,7 @@ FAMILIES: dict[str, RouterFamily] = {
         ),
         RouterFamily(
             name="sigmoid with the block's correction bias",
-            routers=("HYV3TopKRouter", "MiniMaxM2TopKRouter"),
+            routers=("Dots3NoteVisionTopKRouter", "HYV3TopKRouter", "MiniMaxM2TopKRouter"),
             gating="sigmoid",
             bias_buffer="e_score_correction_bias",
         ),
@@ -195,6 +196,13 @@ FAMILIES: dict[str, RouterFamily] = {
             routers=("Ernie4_5_MoeTopKRouter", "Ernie4_5_VLMoeMoeTopKRouter"),
             gating="softmax",
             bias_buffer="moe_statics.e_score_correction_bias",
+        ),
+        RouterFamily(
+            name="metier.moe.TopKRouter",
+            routers=("TopKRouter",),
+            gating=lambda router: "sigmoid" if router.routing == "sigmoid" else "softmax",
+            bias_buffer="selection_bias",
+            n_experts="n_experts",
         ),
         RouterFamily(
             name="sigmoid, then top-k",

@@ -42,7 +42,8 @@ class MaskReader:
         """Hook every module that takes a model's inputs and holds routers; return the hooks."""
         handles = []
         for module in model.modules():
-            if _takes_attention_mask(module) and any(part in routers for part in module.modules()):
+            name = _mask_name(module)
+            if name is not None and any(part in routers for part in module.modules()):
                 handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True))
                 handles.append(module.register_forward_hook(self._leave, always_call=True))
         return handles
@@ -58,8 +59,11 @@ class MaskReader:
 
     @torch.compiler.disable
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = _argument(module, args, kwargs, "attention_mask")
-        found = _as_mask(mask) if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        name = _mask_name(module)
+        mask = None if name is None else _argument(module, args, kwargs, name)
+        # What has more dimensions says which token sees which, not which one is there.
+        usable = isinstance(mask, Tensor) and (mask.dim() == 2 or name == "mask")
+        found = _as_mask(mask) if usable else None
         outer = self._current[-1] if self._current else None
         self._current.append(outer if found is None else found)
 
@@ -69,10 +73,12 @@ class MaskReader:
 
     def mask_of(self, layer: str, logits: Tensor, *, repeated: bool) -> Tensor | None:
         """Return the mask (N,) of a router's logits (N, E), or None where every token counts."""
-        if repeated:
+        if repeated and not self._current and not self._given:
             return self._recall(layer, logits)
         mask = self._given[-1] if self._given else (self._current[-1] if self._current else None)
         mask = _fit(layer, mask, logits)
+        if repeated:
+            return mask
         self._any = self._any or mask is not None
         seen = self._seen.setdefault(layer, _Seen())
         seen.masks.append(mask)
@@ -87,6 +93,8 @@ class MaskReader:
         fits = [i for i, mask in enumerate(seen.masks) if mask is None or mask.shape[0] == n]
         fits = [i for i in fits if seen.prints[i].shape == (logits.shape[1] + 1,)]
         if len(fits) == 1:
+            return seen.masks[fits[0]]
+        if all(seen.masks[i] is seen.masks[fits[0]] for i in fits):
             return seen.masks[fits[0]]
         here = _print(logits)
         distances = torch.stack([(seen.prints[i] - here).abs().sum() for i in fits])
@@ -131,10 +139,24 @@ def _fit(layer: str, mask: Tensor | None, logits: Tensor) -> Tensor | None:
     return mask.reshape(-1).to(logits.device)
 
 
-def _takes_attention_mask(module: nn.Module) -> bool:
+def takes_attention_mask(module: nn.Module) -> bool:
     """Whether a module is a whole model: it takes tokens and their mask, not hidden states."""
     names = _parameters(module)
     return "attention_mask" in names and ("input_ids" in names or "inputs_embeds" in names)
+
+
+def call_asks_for_router_logits(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of a model returns its router logits, by argument or by configuration."""
+    asked = _argument(module, args, kwargs, "output_router_logits")
+    config = vars(module).get("config")
+    return bool(getattr(config, "output_router_logits", False) if asked is None else asked)
+
+
+def _mask_name(module: nn.Module) -> str | None:
+    """Name of the argument that says which tokens are padding, or None."""
+    if takes_attention_mask(module):
+        return "attention_mask"
+    return "mask" if type(module).__name__ == "SparseMoE" else None
 
 
 def _parameters(module: nn.Module) -> list[str]:
