@@ -17,6 +17,29 @@ if TYPE_CHECKING:
     from .auditing.report import Audit as Audit
     from .auditing.report import RouterAudit as RouterAudit
     from .auditing.run import audit as audit
+    from .balancing.balancer import Balancer as Balancer
+    from .balancing.metrics import RoutingMetrics as RoutingMetrics
+    from .balancing.metrics import routing_metrics as routing_metrics
+    from .balancing.potential_members import POTENTIALS as POTENTIALS
+    from .balancing.potential_members import KullbackLeibler as KullbackLeibler
+    from .balancing.potential_members import LogBarrier as LogBarrier
+    from .balancing.potential_members import LogCosh as LogCosh
+    from .balancing.potential_members import LogSumExp as LogSumExp
+    from .balancing.potential_members import Power as Power
+    from .balancing.potential_members import PseudoHuber as PseudoHuber
+    from .balancing.potential_members import Quadratic as Quadratic
+    from .balancing.potential_members import Shannon as Shannon
+    from .balancing.potential_members import Softplus as Softplus
+    from .balancing.potential_members import Tsallis as Tsallis
+    from .balancing.potentials import Potential as Potential
+    from .balancing.presets import PRESETS as PRESETS
+    from .balancing.presets import balancer as balancer
+    from .balancing.quantiles import quantile_bias as quantile_bias
+    from .balancing.rivals import expert_choice as expert_choice
+    from .balancing.rivals import simbal_loss as simbal_loss
+    from .balancing.rivals import sinkhorn_route as sinkhorn_route
+    from .balancing.rivals import switch_loss as switch_loss
+    from .balancing.rivals import z_loss as z_loss
 
 # One line per module: its path below metier.moe, then the public names that live there. A module directly
 # in this folder must not carry the name of a public function: importing it would hide the function.
@@ -27,6 +50,25 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "attachment.handle": ("Attachment", "attach", "set_selection_bias"),
     "auditing.report": ("Audit", "RouterAudit"),
     "auditing.run": ("audit",),
+    "balancing.balancer": ("Balancer",),
+    "balancing.metrics": ("RoutingMetrics", "routing_metrics"),
+    "balancing.potential_members": (
+        "POTENTIALS",
+        "KullbackLeibler",
+        "LogBarrier",
+        "LogCosh",
+        "LogSumExp",
+        "Power",
+        "PseudoHuber",
+        "Quadratic",
+        "Shannon",
+        "Softplus",
+        "Tsallis",
+    ),
+    "balancing.potentials": ("Potential",),
+    "balancing.presets": ("PRESETS", "balancer"),
+    "balancing.quantiles": ("quantile_bias",),
+    "balancing.rivals": ("expert_choice", "simbal_loss", "sinkhorn_route", "switch_loss", "z_loss"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -152,9 +152,8 @@ def balancer(
         InputError: The name is unknown, or a setting has no meaning for it.
 
     Example:
-        >>> balancer("phi", strength=0.02, half_life_tokens=100_000)
-        Balancer(Shannon(), strength=0.02, half_life_tokens=100000, track=soft, sink=aux, price=lagged; \
-0 layers, 0 steps)
+        >>> balancer("phi", strength=0.02, half_life_tokens=100_000).describe()
+        'Shannon(), strength=0.02, half_life_tokens=100000, track=soft, sink=aux, price=lagged'
         >>> balancer("loss_free", rule="proportional").bias_strength
         0.01
     """
