@@ -40,6 +40,31 @@ if TYPE_CHECKING:
     from .balancing.rivals import sinkhorn_route as sinkhorn_route
     from .balancing.rivals import switch_loss as switch_loss
     from .balancing.rivals import z_loss as z_loss
+    from .multilinear.accounting import Cost as Cost
+    from .multilinear.accounting import activation_bytes as activation_bytes
+    from .multilinear.accounting import cost_of as cost_of
+    from .multilinear.blocks import MultilinearGLU as MultilinearGLU
+    from .multilinear.blocks import MultilinearMLP as MultilinearMLP
+    from .multilinear.decay import decay_groups as decay_groups
+    from .multilinear.entmax import alpha_entmax as alpha_entmax
+    from .multilinear.entmax import entmax15 as entmax15
+    from .multilinear.entmax import sparsemax as sparsemax
+    from .multilinear.forms import FORMS as FORMS
+    from .multilinear.activations import GATES as GATES
+    from .multilinear.activations import AlphaEntmax as AlphaEntmax
+    from .multilinear.activations import Entmax15 as Entmax15
+    from .multilinear.gates import Gate as Gate
+    from .multilinear.activations import ReluTopK as ReluTopK
+    from .multilinear.activations import Softmax as Softmax
+    from .multilinear.activations import Sparsemax as Sparsemax
+    from .multilinear.activations import TopK as TopK
+    from .multilinear.layer import MultilinearMoE as MultilinearMoE
+    from .multilinear.ranks import rank_for_budget as rank_for_budget
+    from .sparse.experts import Experts as Experts
+    from .sparse.layer import SparseMoE as SparseMoE
+    from .sparse.routing import Routing as Routing
+    from .sparse.routing import TopKRouter as TopKRouter
+    from .sparse.upcycle import upcycle as upcycle
 
 # One line per module: its path below metier.moe, then the public names that live there. A module directly
 # in this folder must not carry the name of a public function: importing it would hide the function.
@@ -69,6 +94,27 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "balancing.presets": ("PRESETS", "balancer"),
     "balancing.quantiles": ("quantile_bias",),
     "balancing.rivals": ("expert_choice", "simbal_loss", "sinkhorn_route", "switch_loss", "z_loss"),
+    "sparse.experts": ("Experts",),
+    "sparse.layer": ("SparseMoE",),
+    "sparse.routing": ("Routing", "TopKRouter"),
+    "sparse.upcycle": ("upcycle",),
+    "multilinear.accounting": ("Cost", "activation_bytes", "cost_of"),
+    "multilinear.blocks": ("MultilinearGLU", "MultilinearMLP"),
+    "multilinear.decay": ("decay_groups",),
+    "multilinear.entmax": ("alpha_entmax", "entmax15", "sparsemax"),
+    "multilinear.forms": ("FORMS",),
+    "multilinear.gates": (
+        "GATES",
+        "AlphaEntmax",
+        "Entmax15",
+        "Gate",
+        "ReluTopK",
+        "Softmax",
+        "Sparsemax",
+        "TopK",
+    ),
+    "multilinear.layer": ("MultilinearMoE",),
+    "multilinear.ranks": ("rank_for_budget",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

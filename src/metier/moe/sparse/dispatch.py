@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,9 @@ from .grouped import grouped_product
 Activation = Callable[[Tensor], Tensor]
 
 
-class ExpertWeights(Protocol):
-    """What dispatch needs of experts: two stacks of matrices, perhaps biases, and what is between."""
+@dataclass(frozen=True, eq=False)
+class ExpertWeights:
+    """Two stacks of matrices (E, out, in), biases (E, out) or None, and the activation between."""
 
     up: Tensor
     down: Tensor
@@ -36,6 +36,7 @@ class Plan:
     Args:
         order: (S,) pairs in order of their expert, S = N k; pair p is choice p mod k of token p div k.
         inverse: (S,) where each pair went.
+        tokens: (S,) token of every sorted pair.
         experts: (S,) experts of the sorted pairs.
         ends: (E,) int32, where each expert's pairs end.
         top_k: k.
@@ -44,29 +45,19 @@ class Plan:
 
     order: Tensor
     inverse: Tensor
+    tokens: Tensor
     experts: Tensor
     ends: Tensor
     top_k: int
     may_drop: bool
 
-    @cached_property
-    def tokens(self) -> Tensor:
-        """(S,) token of every sorted pair."""
-        return self.order if self.top_k == 1 else self.order // self.top_k
-
-    @cached_property
     def counts(self) -> list[int]:
         """Pairs of every expert, on the host: waits for a CUDA device."""
         ends = self.ends.tolist()
         return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
-    @cached_property
-    def kept(self) -> Tensor:
-        """(S, 1) whether a sorted pair has an expert."""
-        return (self.experts < self.ends.shape[0])[:, None]
 
-
-def plan(indices: Tensor, n_experts: int, *, may_drop: bool | None = None) -> Plan:
+def make_plan(indices: Tensor, n_experts: int, *, may_drop: bool | None = None) -> Plan:
     """Sort the choices of a batch by expert; no waiting for the device.
 
     Args:
@@ -82,7 +73,15 @@ def plan(indices: Tensor, n_experts: int, *, may_drop: bool | None = None) -> Pl
     ends = torch.searchsorted(experts, bounds, right=True, out_int32=True)
     if may_drop is None:
         may_drop = bool(pairs.shape[0]) and int(experts[-1]) >= n_experts
-    return Plan(order, inverse, experts, ends, indices.shape[1], may_drop)
+    top_k = indices.shape[1]
+    tokens = order if top_k == 1 else order // top_k
+    return Plan(order, inverse, tokens, experts, ends, top_k, may_drop)
+
+
+def _apply(function: Any, *arguments: Any) -> Tensor:
+    # torch leaves `Function.apply` without types.
+    result: Tensor = function.apply(*arguments)
+    return result
 
 
 class _Permute(Function):
@@ -96,7 +95,7 @@ class _Permute(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         order, inverse = ctx.saved_tensors
-        return _Permute.apply(grads[0], inverse, order), None, None
+        return _apply(_Permute, grads[0], inverse, order), None, None
 
 
 class _Spread(Function):
@@ -111,7 +110,7 @@ class _Spread(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         tokens, inverse = ctx.saved_tensors
-        return _Gather.apply(grads[0], tokens, inverse, ctx.top_k), None, None, None
+        return _apply(_Gather, grads[0], tokens, inverse, ctx.top_k), None, None, None
 
 
 class _Gather(Function):
@@ -122,12 +121,12 @@ class _Gather(Function):
         ctx.save_for_backward(tokens, inverse)
         ctx.top_k = top_k
         back = rows.index_select(0, inverse)
-        return back if top_k == 1 else back.unflatten(0, (-1, top_k)).sum(1)
+        return back if top_k == 1 else back.view(-1, top_k, back.shape[1]).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         tokens, inverse = ctx.saved_tensors
-        return _Spread.apply(grads[0], tokens, inverse, ctx.top_k), None, None, None
+        return _apply(_Spread, grads[0], tokens, inverse, ctx.top_k), None, None, None
 
 
 class Sorted:
@@ -135,28 +134,31 @@ class Sorted:
 
     def __init__(self, plan: Plan, product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self.plan, self.product = plan, product
+        self.kept = (plan.experts < plan.ends.shape[0])[:, None] if plan.may_drop else None
 
     def enter(self, x: Tensor) -> Tensor:
         """(N, D) tokens -> (S, D) rows."""
         p = self.plan
-        rows: Tensor = _Spread.apply(x, p.tokens, p.inverse, p.top_k)
+        rows = _apply(_Spread, x, p.tokens, p.inverse, p.top_k)
         # Of rows without an expert neither the product nor its gradient is defined: cut both.
-        return torch.where(p.kept, rows, 0) if p.may_drop else rows
+        return rows if self.kept is None else torch.where(self.kept, rows, 0)
 
     def linear(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply every row with its expert's matrix."""
         out = self.product(rows, weight, self.plan.ends)
         if bias is None:
             return out
-        last = weight.shape[0] - 1
-        return out + bias[self.plan.experts.clamp(max=last) if self.plan.may_drop else self.plan.experts]
+        if self.kept is None:
+            return out + bias[self.plan.experts]
+        # Cut here too: behind these rows waits a gradient of garbage.
+        own = bias[self.plan.experts.clamp(max=weight.shape[0] - 1)]
+        return out + torch.where(self.kept, own, 0)
 
     def leave(self, rows: Tensor) -> Tensor:
         """(S, D) rows -> (S, D) in the order of the pairs; 0 where a pair has no expert."""
         p = self.plan
-        rows = torch.where(p.kept, rows, 0) if p.may_drop else rows
-        back: Tensor = _Permute.apply(rows, p.inverse, p.order)
-        return back
+        rows = rows if self.kept is None else torch.where(self.kept, rows, 0)
+        return _apply(_Permute, rows, p.inverse, p.order)
 
 
 class Padded:
@@ -164,9 +166,9 @@ class Padded:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.capacity = max(plan.counts, default=0)
+        counts = plan.counts()
+        self.capacity, kept = max(counts), sum(counts)
         starts = F.pad(plan.ends[:-1], (1, 0))
-        kept = sum(plan.counts)
         experts = plan.experts[:kept]
         within = torch.arange(kept, device=experts.device) - starts[experts]
         self.slots = experts * self.capacity + within
@@ -174,10 +176,10 @@ class Padded:
     def enter(self, x: Tensor) -> Tensor:
         """(N, D) tokens -> (E, capacity, D) rows."""
         p = self.plan
-        rows: Tensor = _Spread.apply(x, p.tokens, p.inverse, p.top_k)
+        rows = _apply(_Spread, x, p.tokens, p.inverse, p.top_k)
         shape = (p.ends.shape[0] * self.capacity, x.shape[1])
         filled = rows.new_zeros(shape).index_copy(0, self.slots, rows[: self.slots.shape[0]])
-        return filled.unflatten(0, (-1, self.capacity)) if self.capacity else filled.unsqueeze(1)
+        return filled.view(p.ends.shape[0], self.capacity, x.shape[1])
 
     def linear(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply every expert's rows with its matrix."""
@@ -190,13 +192,12 @@ class Padded:
         p = self.plan
         out = rows.flatten(0, 1).index_select(0, self.slots)
         out = F.pad(out, (0, 0, 0, p.order.shape[0] - out.shape[0])) if p.may_drop else out
-        back: Tensor = _Permute.apply(out, p.inverse, p.order)
-        return back
+        return _apply(_Permute, out, p.inverse, p.order)
 
 
 def _grouped_mm(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     # The kernel refuses gradients of stride 0, which sums expand to.
-    return _Dense.apply(F.grouped_mm(rows, weight.transpose(1, 2), offs=ends))  # type: ignore[no-any-return]
+    return _apply(_Dense, F.grouped_mm(rows, weight.transpose(1, 2), offs=ends))
 
 
 class _Dense(Function):
@@ -238,7 +239,7 @@ def dispatch(
     layout = BACKENDS[one_of("dispatch", backend, BACKENDS)](plan)
     hidden = layout.linear(layout.enter(x), experts.up, experts.up_bias)
     rows = layout.leave(layout.linear(experts.activation(hidden), experts.down, experts.down_bias))
-    choices = rows.unflatten(0, indices.shape) if rows.shape[0] else rows.reshape(*indices.shape, x.shape[1])
+    choices = rows.view(*indices.shape, x.shape[1])
     if plan.may_drop:
         weights = weights.masked_fill(indices >= plan.ends.shape[0], 0)
     return (choices * weights.to(choices.dtype)[..., None]).sum(1)

@@ -24,7 +24,13 @@ def grouped_product(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         product: Tensor = torch.ops.metier.grouped_product(rows, weight, ends)
         return product
-    return _Product.apply(rows, weight, ends.tolist())  # type: ignore[no-any-return]
+    return _apply(_Product, rows, weight, ends.tolist())
+
+
+def _apply(function: Any, *arguments: Any) -> Tensor:
+    # torch leaves `Function.apply` without types.
+    result: Tensor = function.apply(*arguments)
+    return result
 
 
 def _groups(ends: list[int]) -> Iterator[tuple[int, slice]]:
@@ -70,8 +76,8 @@ class _Product(Function):
         grad = grads[0].contiguous()
         to_rows, to_weight = ctx.needs_input_grad[:2]
         return (
-            _Product.apply(grad, weight.transpose(1, 2), ctx.ends) if to_rows else None,
-            _Outer.apply(grad, rows, ctx.ends) if to_weight else None,
+            _apply(_Product, grad, weight.transpose(1, 2), ctx.ends) if to_rows else None,
+            _apply(_Outer, grad, rows, ctx.ends) if to_weight else None,
             None,
         )
 
@@ -88,8 +94,8 @@ class _Outer(Function):
         left, right = ctx.saved_tensors
         grad = grads[0].contiguous()
         return (
-            _Product.apply(right, grad, ctx.ends) if ctx.needs_input_grad[0] else None,
-            _Product.apply(left, grad.transpose(1, 2), ctx.ends) if ctx.needs_input_grad[1] else None,
+            _apply(_Product, right, grad, ctx.ends) if ctx.needs_input_grad[0] else None,
+            _apply(_Product, left, grad.transpose(1, 2), ctx.ends) if ctx.needs_input_grad[1] else None,
             None,
         )
 
