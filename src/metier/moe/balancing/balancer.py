@@ -103,7 +103,7 @@ class Balancer:
         self.sink = one_of("sink", sink, ("aux", "bias", "both"))
         self.price_mode = one_of("price", price, ("lagged", "paper"))
         self.loss_scale = non_negative("loss_scale", loss_scale)
-        self.tokens_per_step = tokens_per_step
+        self.tokens_per_step = _checked_tokens(tokens_per_step)
         if self.sink == "aux" and (bias_rule is not None or bias_strength is not None):
             raise InputError(
                 "a bias rule needs a bias to move",
@@ -485,3 +485,14 @@ class Balancer:
         self._injected = self._arrived = 0
         self._pending = False
         self._finished = True
+
+
+def _checked_tokens(tokens: float | None) -> float | None:
+    if tokens is None or non_negative("tokens_per_step", tokens) > 0:
+        return tokens
+    raise InputError(
+        "tokens_per_step is the number of tokens of an optimizer step",
+        expected="more than 0, or None where it is not known",
+        got=tokens,
+        next_step="Count the tokens of all micro-batches and ranks that are not masked.",
+    )

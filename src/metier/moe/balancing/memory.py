@@ -48,8 +48,8 @@ class Memory:
     def describe(self) -> str:
         """Return the setting as text, for state dictionaries."""
         if self.half_life_tokens is not None:
-            return f"half_life_tokens={self.half_life_tokens:g}"
-        return "running" if self.running else f"weight_new={self.weight_new:g}"
+            return f"half_life_tokens={self.half_life_tokens:.12g}"
+        return "running" if self.running else f"weight_new={self.weight_new:.12g}"
 
 
 def resolve_memory(half_life_tokens: float | None, weight_new: float | None, running: bool) -> Memory:
