@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     from .multilinear.accounting import Cost as Cost
     from .multilinear.accounting import activation_bytes as activation_bytes
     from .multilinear.accounting import cost_of as cost_of
+    from .multilinear.activations import GATES as GATES
+    from .multilinear.activations import AlphaEntmax as AlphaEntmax
+    from .multilinear.activations import Entmax15 as Entmax15
+    from .multilinear.activations import ReluTopK as ReluTopK
+    from .multilinear.activations import Softmax as Softmax
+    from .multilinear.activations import Sparsemax as Sparsemax
+    from .multilinear.activations import TopK as TopK
     from .multilinear.blocks import MultilinearGLU as MultilinearGLU
     from .multilinear.blocks import MultilinearMLP as MultilinearMLP
     from .multilinear.decay import decay_groups as decay_groups
@@ -50,16 +57,10 @@ if TYPE_CHECKING:
     from .multilinear.entmax import entmax15 as entmax15
     from .multilinear.entmax import sparsemax as sparsemax
     from .multilinear.forms import FORMS as FORMS
-    from .multilinear.activations import GATES as GATES
-    from .multilinear.activations import AlphaEntmax as AlphaEntmax
-    from .multilinear.activations import Entmax15 as Entmax15
     from .multilinear.gates import Gate as Gate
-    from .multilinear.activations import ReluTopK as ReluTopK
-    from .multilinear.activations import Softmax as Softmax
-    from .multilinear.activations import Sparsemax as Sparsemax
-    from .multilinear.activations import TopK as TopK
     from .multilinear.layer import MultilinearMoE as MultilinearMoE
     from .multilinear.ranks import rank_for_budget as rank_for_budget
+    from .multilinear.warm_start import warm_start as warm_start
     from .sparse.experts import Experts as Experts
     from .sparse.layer import SparseMoE as SparseMoE
     from .sparse.routing import Routing as Routing
@@ -103,18 +104,19 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "multilinear.decay": ("decay_groups",),
     "multilinear.entmax": ("alpha_entmax", "entmax15", "sparsemax"),
     "multilinear.forms": ("FORMS",),
-    "multilinear.gates": (
+    "multilinear.activations": (
         "GATES",
         "AlphaEntmax",
         "Entmax15",
-        "Gate",
         "ReluTopK",
         "Softmax",
         "Sparsemax",
         "TopK",
     ),
+    "multilinear.gates": ("Gate",),
     "multilinear.layer": ("MultilinearMoE",),
     "multilinear.ranks": ("rank_for_budget",),
+    "multilinear.warm_start": ("warm_start",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -10,8 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from metier.core.errors import InputError
 
-CHUNK = 1 << 17
-"""Elements that one thread works on at a time: half a MiB of float32, so that all passes stay in cache."""
+CHUNK = 1 << 18
+"""Elements that one thread works on at a time: 1 MiB of float32, so that all passes stay in cache."""
 
 UNCHECKED_STEPS = 4
 """Newton steps before the first look at their size: nearly every input with N >= 256 needs them."""
@@ -115,8 +115,8 @@ def _traced() -> bool:
 
 def _simplex_map(x: Tensor, alpha: float, dim: int) -> Tensor:
     z = _wide(x).movedim(dim, -1)
-    p = newton_map(z, alpha) if _traced() else _Entmax.apply(z, alpha)  # type: ignore[no-untyped-call]
-    return p.movedim(-1, dim).to(x.dtype)  # type: ignore[no-any-return]
+    p: Tensor = newton_map(z, alpha) if _traced() else _Entmax.apply(z, alpha)  # type: ignore[no-untyped-call]
+    return p.movedim(-1, dim).to(x.dtype)
 
 
 def newton_map(x: Tensor, alpha: float = 1.5, *, steps: int | None = None) -> Tensor:
@@ -174,27 +174,35 @@ class _Entmax(torch.autograd.Function):
         return p
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (p,) = ctx.saved_tensors
         dx = torch.empty_like(p)
         rows, source, target = (t.reshape(-1, p.shape[-1]) for t in (p, grad, dx))
-        for part in _chunks(rows):
-            g = rows[part].sqrt() if ctx.alpha == 1.5 else _slope(rows[part], ctx.alpha)
+        parts = _chunks(rows)
+        room = torch.empty_like(rows[parts[0]]) if parts else rows
+        for part in parts:
+            g = _slope(rows[part], ctx.alpha, room[: rows[part].shape[0]])
             out = torch.mul(source[part], g, out=target[part])
             shift = out.sum(-1, keepdim=True).div_(g.sum(-1, keepdim=True).clamp_min_(1e-30))
             out.addcmul_(g, shift, value=-1.0)
         return dx, None
 
 
-def _slope(p: Tensor, alpha: float) -> Tensor:
-    return torch.where(p > 0, p ** (2 - alpha), 0.0)
+def _slope(p: Tensor, alpha: float, out: Tensor) -> Tensor:
+    """Write p^(2 - alpha) on the support, the derivative of p by its logit, into `out`."""
+    if alpha == 1.5:
+        # sqrt of many zeros is five times slower than this in the vector mathematics of MKL.
+        return torch.clamp_min(p, torch.finfo(p.dtype).tiny, out=out).rsqrt_().mul_(p)
+    return torch.pow(p, 2 - alpha, out=out).masked_fill_(p == 0, 0.0)
 
 
 def _chunks(rows: Tensor) -> list[slice]:
     """Row ranges that fit in cache on a CPU; elsewhere all rows at once."""
     n, width = rows.shape
-    step = max(1, CHUNK * torch.get_num_threads() // max(width, 1)) if rows.device.type == "cpu" else max(n, 1)
+    step = (
+        max(1, CHUNK * torch.get_num_threads() // max(width, 1)) if rows.device.type == "cpu" else max(n, 1)
+    )
     return [slice(start, start + step) for start in range(0, n, step)]
 
 
@@ -222,4 +230,5 @@ def _fill(x: Tensor, out: Tensor, alpha: float) -> None:
 
 def _norm_step(r: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
-    return (norm * (norm - 1)).div_(r.sum(-1, keepdim=True).clamp_min_(1e-30))
+    step: Tensor = (norm * (norm - 1)).div_(r.sum(-1, keepdim=True).clamp_min_(1e-30))
+    return step
