@@ -15,16 +15,21 @@ def data(
     as_json: AsJson = False,
 ) -> Answer:
     """List the bundled data, or verify its checksums."""
-    from metier.data import registry
+    from metier.data import registry, text_registry, verify_texts
     from metier.data import verify as verify_files
 
-    document = {"data": [entry.to_dict() for entry in registry.values()]}
+    texts = text_registry.values()
+    document = {
+        "data": [entry.to_dict() for entry in registry.values()],
+        "texts": [entry.to_dict() for entry in texts],
+    }
     rows = [["NAME", "SERIES x STEPS", "STEP", "UNIT", "WHAT IT IS"]] + [
         [e.name, f"{e.shape[0]:,} x {e.shape[1]:,}", e.freq, e.unit, e.title] for e in registry.values()
     ]
     if not verify:
-        return Answer(document=document, text=columns(rows), as_json=as_json)
-    states = verify_files()
+        words = [["TEXT", "WHAT IT IS"]] + [[entry.name, entry.title] for entry in texts]
+        return Answer(document=document, text=f"{columns(rows)}\n\n{columns(words)}", as_json=as_json)
+    states = verify_files() | verify_texts()
     intact = all(state == "ok" for state in states.values())
     return Answer(
         document={**document, "files": states, "intact": intact},
