@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 torch = pytest.importorskip("torch")
-
-try:
-    import torchvision  # noqa: F401
-except ImportError:
-    pass
-except RuntimeError:  # built for another torch: transformers would fail on it, and no test here needs it
-    sys.modules["torchvision"] = None
-
 transformers = pytest.importorskip("transformers")
 
 COMMON = {
@@ -140,6 +130,39 @@ def capture_logits(model):
         return hook
 
     return found, [router.register_forward_hook(keep(name)) for name, router in routers_of(model)]
+
+
+def expected_gradients(model, inputs, balancer, *, task_weight=1.0, sigmoid=False, mask=None):
+    """Gradients of task_weight x task loss + strength x sum over routers of <price, mean gate values>, written out."""
+    found, hooks = capture_logits(model)
+    model.zero_grad()
+    loss = task_weight * model(**inputs).loss
+    for name, outputs in found.items():
+        for output in outputs:
+            p = probabilities(output[0], sigmoid=sigmoid)
+            p = p if mask is None else p[mask.reshape(-1).bool()]
+            loss = loss + balancer.strength * (balancer.prices(name).double() * p.mean(0)).sum()
+    loss.backward()
+    for hook in hooks:
+        hook.remove()
+    result = gradients(model)
+    model.zero_grad()
+    return result
+
+
+def largest_difference(a, b):
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def warmed(model, balancer, *, attach, steps=1):
+    """Attach, and run steps that leave prices that are not zero."""
+    handle = attach(model, balancer)
+    for i in range(steps):
+        model(input_ids=tokens(seed=50 + i)).logits.sum().backward()
+        handle.step()
+    model.zero_grad()
+    return handle
 
 
 def gradients(model):

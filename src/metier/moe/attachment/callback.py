@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -17,12 +18,18 @@ from .saved import load_state, save_state
 
 FILE = "balancer.safetensors"
 
-# The trainer's module alone: the package's front door would load every vision helper too.
-_TrainerCallback: Any = require("transformers.trainer_callback", "hf").TrainerCallback
+
+@functools.cache
+def _as_trainer_callback(cls: type) -> type:
+    """Return `cls` as a subclass of `transformers.TrainerCallback`, which is loaded only here."""
+    base = require("transformers", "hf").TrainerCallback
+    return cls if issubclass(cls, base) else type(cls.__name__, (cls, base), {"__doc__": cls.__doc__})
 
 
-class BalancingCallback(_TrainerCallback):  # type: ignore[misc]
-    """Attach a balancer for the time of a training run, step it, log it, save and resume it.
+class BalancingCallback:
+    """A `transformers.TrainerCallback` that attaches a balancer while a Trainer trains.
+
+    It steps the balancer, logs its figures, saves it with every checkpoint and resumes it.
 
     Works with gradient accumulation (one balancing step per optimizer step) and data parallelism (one
     all-reduce per step). Without `tokens_per_step` every micro-batch counts as its mean and the balancer's
@@ -51,6 +58,10 @@ class BalancingCallback(_TrainerCallback):  # type: ignore[misc]
 
     Source: ours.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Return a callback that the Trainer knows as one of its own."""
+        return object.__new__(_as_trainer_callback(cls))
 
     def __init__(
         self,

@@ -68,14 +68,28 @@ class Attachment:
                 logits were not finite.
         """
         self._must_be_attached()
+        if not any(hook.calls for hook in self._hooks) and is_compiled(self.model):
+            raise InputError(
+                "a compiled model sees only hooks that were there before its first call",
+                expected="moe.attach before the first call",
+                got="a graph compiled earlier, which passes the balancer by",
+                next_step="Call torch.compiler.reset() once, now, and repeat this step; or attach earlier.",
+            )
+        if any(hook.priced for hook in self._hooks) and not any(hook.reached for hook in self._hooks):
+            raise InputError(
+                "a balancing loss needs something to train",
+                expected="a router, or a layer before one, with parameters that require a gradient",
+                got=f"none at the {len(self._hooks)} balanced routers",
+                next_step='Unfreeze or adapt the routers, or use a balancer with sink="bias".',
+            )
         self.balancer.step(group)
-        self._masks.forget()
+        self._start_step()
         self._write_biases()
 
     def discard(self) -> None:
         """Forget what was counted since the last step, for a step that the loop skips."""
         self.balancer.discard()
-        self._masks.forget()
+        self._start_step()
 
     def step_with(self, optimizer: torch.optim.Optimizer, *, group: Any = None) -> RemovableHandle:
         """Call `step` just before every step of `optimizer`, as torchtitan does for its biases.
@@ -135,7 +149,7 @@ class Attachment:
         self.balancer.load_state_dict(state["balancer"])
         for name, hook in own.items():
             hook.base = state["own_bias"][name].detach().clone()
-        self._masks.forget()
+        self._start_step()
         self._write_biases()
 
     def detach(self, bake_bias: bool = False) -> None:
@@ -157,6 +171,11 @@ class Attachment:
         else:
             for hook in self._hooks:
                 hook.restore_bias()
+
+    def _start_step(self) -> None:
+        self._masks.forget()
+        for hook in self._hooks:
+            hook.start_step()
 
     def _write_biases(self) -> None:
         for hook in self._hooks:
@@ -311,6 +330,14 @@ def _refuse_second(router: FoundRouter, has_bias: bool) -> None:
             got=f"router {router.name!r}, which has {other}",
             next_step="Detach or leave out the other one first.",
         )
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model or a part of it runs through `torch.compile`."""
+    return any(
+        name.split(".")[-1] == "_orig_mod" or getattr(module, "_compiled_call_impl", None) is not None
+        for name, module in model.named_modules()
+    )
 
 
 def _watch_requests(model: nn.Module) -> list[RemovableHandle]:

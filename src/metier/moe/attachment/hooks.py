@@ -20,12 +20,15 @@ class RouterHook:
     def __init__(self, router: FoundRouter, balancer: Balancer, masks: MaskReader) -> None:
         self.router, self.balancer, self.masks = router, balancer, masks
         self.gating = router.gating
+        self.calls = 0
+        self.priced = self.reached = False
         self.base = _copy(router.bias_buffer()) if balancer.bias(router.name) is not None else None
 
     # Reads Python state that a compiled graph would freeze; compiled models break the graph here.
     @torch.compiler.disable
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the router's output with its choice biased and the balancing gradient joined."""
+        self.calls += 1
         family, name = self.router.family, self.router.name
         logits, scores, indices = family.read(output)
         bias = None if self.base is not None or family.select is None else self.balancer.bias(name)
@@ -49,7 +52,13 @@ class RouterHook:
             router=self.gating,  # type: ignore[arg-type]
             training=True,
         )
+        if aux is not None:
+            self.priced, self.reached = True, self.reached or aux.requires_grad
         return self.balancer.inject(scores, aux)
+
+    def start_step(self) -> None:
+        """Forget what this step's calls did."""
+        self.priced = self.reached = False
 
     def _shifted_scores(self, logits: Tensor) -> Tensor | None:
         """Selection scores before our bias, where the model's own bias shifts them; None otherwise."""
