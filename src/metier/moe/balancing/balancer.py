@@ -452,7 +452,8 @@ class Balancer:
             target = block.part("soft") / tokens.clamp_min(1.0) if self.track == "soft" else hard
             known = target.sum(-1, keepdim=True) > 0
             block.ema.add_(eta * known * (target - block.ema))
-        block.price.copy_(self.potential.price(block.ema))
+        # Not in place: a graph that is still waiting for its backward pass holds the old prices.
+        block.price = self.potential.price(block.ema).to(block.price.dtype)
         if self.sink != "aux":
             self._move_bias(block, hard)
         report = block_report(block, before, [self._noise(weight) for weight in weights])

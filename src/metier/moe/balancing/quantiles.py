@@ -93,14 +93,14 @@ def count_distances(histogram: Tensor, distance: Tensor, weight: Tensor) -> None
 
 
 def histogram_quantile(histogram: Tensor, level: Tensor) -> Tensor:
-    """Return the quantile at `level` (...,) of each row of histograms (..., bins), interpolated.
+    """Return the quantile at `level` (..., E) of histograms (..., E, bins), interpolated within the bin.
 
     The bins are evenly spaced in asinh(8 E x), so that they are finest near 0, where scores of
     a softmax over many experts lie.
     """
     n_experts, bins = histogram.shape[-2], histogram.shape[-1]
     below = histogram.cumsum(-1)
-    wanted = level[..., None, None] * below[..., -1:]
+    wanted = level[..., None] * below[..., -1:]
     slot = (below < wanted).sum(-1, keepdim=True).clamp_max(bins - 1)
     inside = histogram.gather(-1, slot)
     before = below.gather(-1, slot) - inside
