@@ -23,7 +23,9 @@ COMMON = {
 
 
 def mixtral(**more):
-    config = transformers.MixtralConfig(**{**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, **more})
+    config = transformers.MixtralConfig(
+        **{**COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, **more}
+    )
     return transformers.MixtralForCausalLM(config)
 
 
@@ -133,7 +135,7 @@ def capture_logits(model):
 
 
 def expected_gradients(model, inputs, balancer, *, task_weight=1.0, sigmoid=False, mask=None):
-    """Gradients of task_weight x task loss + strength x sum over routers of <price, mean gate values>, written out."""
+    """Gradients of task_weight x task loss + strength x sum over routers of <price, mean gates>."""
     found, hooks = capture_logits(model)
     model.zero_grad()
     loss = task_weight * model(**inputs).loss

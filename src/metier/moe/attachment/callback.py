@@ -20,7 +20,7 @@ FILE = "balancer.safetensors"
 
 
 @functools.cache
-def _as_trainer_callback(cls: type) -> type:
+def _as_trainer_callback(cls: type) -> Any:
     """Return `cls` as a subclass of `transformers.TrainerCallback`, which is loaded only here."""
     base = require("transformers", "hf").TrainerCallback
     return cls if issubclass(cls, base) else type(cls.__name__, (cls, base), {"__doc__": cls.__doc__})
@@ -61,7 +61,8 @@ class BalancingCallback:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Return a callback that the Trainer knows as one of its own."""
-        return object.__new__(_as_trainer_callback(cls))
+        known: type[Self] = _as_trainer_callback(cls)  # type: ignore[arg-type]
+        return object.__new__(known)
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class BalancingCallback:
                 "the injected gradient needs a constant loss scale",
                 expected="bf16 or fp32",
                 got="fp16=True, whose scaler changes the scale as it goes",
-                next_step="Train with bf16=True, or attach in a loop of your own and set balancer.loss_scale.",
+                next_step="Train with bf16=True, or in a loop of your own that sets balancer.loss_scale.",
             )
         if self.tokens_per_step is None and self.balancer.tokens_per_step is None:
             self.balancer.loss_scale = 1.0 / args.gradient_accumulation_steps

@@ -16,6 +16,7 @@ from metier.core.errors import InputError
 from metier.moe.balancing.balancer import Balancer
 
 from .builtin_losses import refuse_builtin_losses, refuse_requested_loss
+from .eager import uncompiled
 from .families import RouterFamily
 from .hooks import RouterHook, SelectionBias, put
 from .masks import MaskReader, call_asks_for_router_logits, takes_attention_mask
@@ -343,7 +344,7 @@ def is_compiled(model: nn.Module) -> bool:
 def _watch_requests(model: nn.Module) -> list[RemovableHandle]:
     """Refuse training calls that turn a built-in loss on after the balancer was attached."""
 
-    @torch.compiler.disable
+    @uncompiled
     def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module.training and call_asks_for_router_logits(module, args, kwargs):
             refuse_requested_loss(module)

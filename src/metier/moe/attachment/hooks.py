@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metier.moe.balancing.balancer import Balancer
 from metier.moe.balancing.inject import inside_backward
 
+from .eager import uncompiled
 from .masks import MaskReader
 from .routers import FoundRouter
 
@@ -25,7 +26,7 @@ class RouterHook:
         self.base = _copy(router.bias_buffer()) if balancer.bias(router.name) is not None else None
 
     # Reads Python state that a compiled graph would freeze; compiled models break the graph here.
-    @torch.compiler.disable
+    @uncompiled
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the router's output with its choice biased and the balancing gradient joined."""
         self.calls += 1
@@ -89,7 +90,7 @@ class SelectionBias:
     def __init__(self, router: FoundRouter) -> None:
         self.router = router
 
-    @torch.compiler.disable
+    @uncompiled
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the router's output with its choice biased."""
         family = self.router.family

@@ -14,6 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from metier.core.errors import InputError
 
+from .eager import uncompiled
+
 
 @dataclass(slots=True)
 class _Seen:
@@ -57,7 +59,7 @@ class MaskReader:
         finally:
             self._given.pop()
 
-    @torch.compiler.disable
+    @uncompiled
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         name = _mask_name(module)
         mask = None if name is None else _argument(module, args, kwargs, name)
@@ -67,7 +69,7 @@ class MaskReader:
         outer = self._current[-1] if self._current else None
         self._current.append(outer if found is None else found)
 
-    @torch.compiler.disable
+    @uncompiled
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self._current.pop()
 
@@ -134,7 +136,7 @@ def _fit(layer: str, mask: Tensor | None, logits: Tensor) -> Tensor | None:
             "the attention mask has one entry a token",
             expected=f"{n} entries at router {layer!r}",
             got=f"shape {tuple(mask.shape)}",
-            next_step="Pass attention_mask as (batch, length), or give your own with handle.token_mask(mask).",
+            next_step="Pass attention_mask as (batch, length), or your own by handle.token_mask(mask).",
         )
     return mask.reshape(-1).to(logits.device)
 

@@ -36,7 +36,7 @@ def top_k_then_softmax(router: nn.Module, logits: Tensor, bias: Tensor) -> tuple
 def top_k_then_softmax_over_k(router: nn.Module, logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """OpenAI's privacy filter: as gpt-oss, and the gates divided by k."""
     scores, indices = top_k_then_softmax(router, logits, bias)
-    return scores / router.top_k, indices
+    return scores / scores.shape[-1], indices
 
 
 def group_limited_softmax(router: nn.Module, logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,8 @@ def group_limited_softmax(router: nn.Module, logits: Tensor, bias: Tensor) -> tu
     if router.topk_method == "group_limited_greedy":
         choice = choice.masked_fill(~_best_groups(router, choice), float("-inf"))
     indices = _top_k(router, choice)
-    return probabilities.gather(-1, indices) * router.routed_scaling_factor, indices
+    scale = float(router.routed_scaling_factor)  # type: ignore[arg-type]
+    return probabilities.gather(-1, indices) * scale, indices
 
 
 def sigmoid_then_top_k(router: nn.Module, logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

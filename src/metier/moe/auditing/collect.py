@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metier.core.errors import InputError
+from metier.moe.attachment.eager import uncompiled
 from metier.moe.attachment.masks import MaskReader
 from metier.moe.attachment.routers import FoundRouter
 from metier.moe.balancing.gating import gate_probabilities
@@ -72,7 +73,9 @@ def collect(
         InputError: There are no batches, or labels and sequences differ in number.
     """
     masks = MaskReader()
-    state = _Run(model, [Record(router) for router in routers], masks, labels if isinstance(labels, str) else None)
+    state = _Run(
+        model, [Record(router) for router in routers], masks, labels if isinstance(labels, str) else None
+    )
     handles = masks.watch(model, [router.module for router in routers])
     handles += [record.router.module.register_forward_hook(state.hook(record)) for record in state.records]
     try:
@@ -129,7 +132,7 @@ class _Run:
     def hook(self, record: Record) -> Any:
         """Return the forward hook of one router."""
 
-        @torch.compiler.disable
+        @uncompiled
         def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             logits, _, indices = record.router.family.read(output)
             self.add(record, logits, indices.reshape(logits.shape[0], -1))

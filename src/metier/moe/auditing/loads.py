@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.moe.balancing.metrics import gini, max_violation, normalized_entropy
+
 
 @dataclass(frozen=True, slots=True)
 class Loads:
@@ -15,29 +17,29 @@ class Loads:
     Attributes:
         load: f, share of all choices per expert, (E,), sums to 1.
         gate: p, mean gate value per expert over all experts, (E,), sums to 1.
-        max_violation: MaxVio E max f - 1 of the whole audit.
-        batch_max_violation: Mean over the batches of each batch's own MaxVio.
-        gate_max_violation: E max p - 1.
+        max_vio: MaxVio E max f - 1 of the whole audit.
+        batch_max_vio: Mean over the batches of each batch's own MaxVio.
+        gate_max_vio: E max p - 1.
         gini: Gini index of f.
-        variation: Coefficient of variation of f (population standard deviation over mean).
+        cv: Coefficient of cv of f (population standard deviation over mean).
         entropy: H(f) / log E.
         gate_entropy: H(p) / log E.
         dead: Experts with f below min(0.01, 0.1 / E).
-        unused: Experts that got no token at all.
+        zero: Experts that got no token at all.
         switch_value: E sum f p: 1 at balance, E at collapse on one expert.
     """
 
     load: NDArray[np.float64]
     gate: NDArray[np.float64]
-    max_violation: float
-    batch_max_violation: float
-    gate_max_violation: float
+    max_vio: float
+    batch_max_vio: float
+    gate_max_vio: float
     gini: float
-    variation: float
+    cv: float
     entropy: float
     gate_entropy: float
     dead: tuple[int, ...]
-    unused: tuple[int, ...]
+    zero: tuple[int, ...]
     switch_value: float
 
 
@@ -46,25 +48,24 @@ def loads_of(counts: list[NDArray[np.int64]], gates: NDArray[np.float64] | None,
 
     Example:
         >>> loads = loads_of([np.array([3, 1])], np.array([2.0, 2.0]), 2)
-        >>> loads.load.tolist(), loads.max_violation, loads.gini, loads.variation, loads.switch_value
+        >>> loads.load.tolist(), loads.max_vio, loads.gini, loads.cv, loads.switch_value
         ([0.75, 0.25], 0.5, 0.25, 0.5, 1.0)
     """
     total = np.sum(counts, axis=0) if counts else np.zeros(n_experts, np.int64)
     load = _share(total)
     gate = _share(np.zeros(n_experts) if gates is None else gates)
-    ranks = np.arange(1, n_experts + 1)
     return Loads(
         load=load,
         gate=gate,
-        max_violation=_violation(load),
-        batch_max_violation=float(np.mean([_violation(_share(c)) for c in counts])) if counts else 0.0,
-        gate_max_violation=_violation(gate),
-        gini=float(2 * (ranks * np.sort(load)).sum() / n_experts - (n_experts + 1) / n_experts),
-        variation=float(load.std() * n_experts),
-        entropy=_normalized_entropy(load),
-        gate_entropy=_normalized_entropy(gate),
+        max_vio=max_violation(load),
+        batch_max_vio=float(np.mean([max_violation(_share(c)) for c in counts])) if counts else 0.0,
+        gate_max_vio=max_violation(gate),
+        gini=gini(load),
+        cv=float(load.std() * n_experts),
+        entropy=normalized_entropy(load),
+        gate_entropy=normalized_entropy(gate),
         dead=tuple(np.flatnonzero(load < min(0.01, 0.1 / n_experts)).tolist()),
-        unused=tuple(np.flatnonzero(total == 0).tolist()),
+        zero=tuple(np.flatnonzero(total == 0).tolist()),
         switch_value=float(n_experts * (load * gate).sum()),
     )
 
@@ -72,13 +73,3 @@ def loads_of(counts: list[NDArray[np.int64]], gates: NDArray[np.float64] | None,
 def _share(values: NDArray[np.generic]) -> NDArray[np.float64]:
     sums = np.asarray(values, dtype=np.float64)
     return sums / sums.sum() if sums.sum() > 0 else np.full(sums.size, 1.0 / sums.size)
-
-
-def _violation(share: NDArray[np.float64]) -> float:
-    return float(share.size * share.max() - 1.0)
-
-
-def _normalized_entropy(share: NDArray[np.float64]) -> float:
-    from metier.core import entropy
-
-    return float(entropy(share) / np.log(share.size))

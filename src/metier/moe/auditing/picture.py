@@ -43,9 +43,7 @@ def _labels(figure: Figure, axes: Axes, audit: Audit) -> None:
     labeled = [layer for layer in audit.layers if layer.composition is not None]
     most = max(labeled, key=lambda layer: 0.0 if layer.information is None else layer.information.excess)
     table = np.asarray(most.composition) * most.load.size
-    image = axes.imshow(
-        table, aspect="auto", cmap="RdBu_r", vmin=0.0, vmax=2.0, interpolation="nearest"
-    )
+    image = axes.imshow(table, aspect="auto", cmap="RdBu_r", vmin=0.0, vmax=2.0, interpolation="nearest")
     axes.set_yticks(range(len(audit.labels)), [str(label) for label in audit.labels], fontsize=8)
     axes.set_xlabel("expert")
     axes.set_title(f"What each label uses at {most.name}", fontsize=10, loc="left")

@@ -21,7 +21,7 @@ def remedy(loads: Loads, *, called: bool, takes_bias: bool) -> str:
     ill = _illness(loads)
     if ill is None:
         return "balanced: leave it alone"
-    if loads.gate_max_violation <= GATES_BALANCED:
+    if loads.gate_max_vio <= GATES_BALANCED:
         cure = 'moe.balancer("phi_bias")' if takes_bias else 'moe.balancer("phi", track="hard")'
         return f"{ill}, though its mean gate values are even: moe.attach(model, {cure})"
     return f'{ill}: moe.attach(model, moe.balancer("phi"))'
@@ -31,6 +31,6 @@ def _illness(loads: Loads) -> str | None:
     dead = len(loads.dead)
     if dead:
         return f"{dead} of {loads.load.size} experts are dead"
-    if loads.max_violation > SEVERE:
-        return f"one expert gets {1 + loads.max_violation:.1f} times its share"
-    return f"uneven (MaxVio {loads.max_violation:.2f})" if loads.max_violation > BALANCED else None
+    if loads.max_vio > SEVERE:
+        return f"one expert gets {1 + loads.max_vio:.1f} times its share"
+    return f"uneven (MaxVio {loads.max_vio:.2f})" if loads.max_vio > BALANCED else None

@@ -49,9 +49,9 @@ class RouterAudit:
         return self.loads.load
 
     @property
-    def max_violation(self) -> float:
+    def max_vio(self) -> float:
         """MaxVio of the whole audit."""
-        return self.loads.max_violation
+        return self.loads.max_vio
 
     @property
     def dead(self) -> tuple[int, ...]:
@@ -70,15 +70,15 @@ class RouterAudit:
             "tokens": self.tokens,
             "load": loads.load.tolist(),
             "gate": loads.gate.tolist(),
-            "max_violation": loads.max_violation,
-            "batch_max_violation": loads.batch_max_violation,
-            "gate_max_violation": loads.gate_max_violation,
+            "max_vio": loads.max_vio,
+            "batch_max_vio": loads.batch_max_vio,
+            "gate_max_vio": loads.gate_max_vio,
             "gini": loads.gini,
-            "variation": loads.variation,
+            "cv": loads.cv,
             "entropy": loads.entropy,
             "gate_entropy": loads.gate_entropy,
             "dead": list(loads.dead),
-            "unused": list(loads.unused),
+            "zero": list(loads.zero),
             "switch_value": loads.switch_value,
             **{key: None if value is None else value.to_dict() for key, value in informations.items()},
             "composition": None if self.composition is None else self.composition.tolist(),
@@ -112,7 +112,7 @@ class Audit:
     @property
     def worst(self) -> RouterAudit:
         """The router with the largest MaxVio."""
-        return max(self.layers, key=lambda layer: layer.max_violation)
+        return max(self.layers, key=lambda layer: layer.max_vio)
 
     @property
     def hidden(self) -> str:
@@ -128,9 +128,11 @@ class Audit:
 
     def summary(self) -> str:
         """Return a few lines for people: one per router, then the model's own losses."""
-        lines = [f"{len(self.layers)} routers, {self.layers[0].tokens} tokens of {self.n_sequences} sequences"]
+        lines = [
+            f"{len(self.layers)} routers, {self.layers[0].tokens} tokens of {self.n_sequences} sequences"
+        ]
         for layer in self.layers:
-            line = f"{layer.name}: MaxVio {layer.max_violation:.2f}, dead {len(layer.dead)}"
+            line = f"{layer.name}: MaxVio {layer.max_vio:.2f}, dead {len(layer.dead)}"
             info = layer.information_given_token or layer.information
             if info is not None:
                 what = "label; expert | token" if layer.information_given_token else "label; expert"

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from metier.core import InformationResult, information
+from metier.core import InformationResult
 from metier.core.checks import label_codes, positive_int
 from metier.moe.attachment.builtin_losses import builtin_losses
 from metier.moe.attachment.families import RouterFamily
 from metier.moe.attachment.routers import find_routers
+from metier.moe.balancing.information import routing_information
 
 from .collect import Collected, Record, collect
 from .loads import loads_of
@@ -62,10 +63,10 @@ def audit(
         >>> layer = moe.SparseMoE(8, 16, n_experts=4, top_k=1)
         >>> _ = layer.router.weight.data.zero_()
         >>> found = moe.audit(layer, [torch.randn(32, 8)])
-        >>> found.layers[0].max_violation, found.layers[0].loads.unused
-        (3.0, (1, 2, 3))
-        >>> print(found.layers[0].remedy)
-        3 of 4 experts are dead, though its mean gate values are even: moe.attach(model, moe.balancer("phi_bias"))
+        >>> found.layers[0].max_vio, len(found.layers[0].loads.zero)
+        (3.0, 3)
+        >>> print(found.layers[0].remedy.split(":")[1].strip())
+        moe.attach(model, moe.balancer("phi_bias"))
 
     Source: ours; MaxVio from arXiv 2408.15664.
     """
@@ -107,26 +108,33 @@ class _Informations:
         if codes is None or not record.tokens:
             return
         rows, choices = np.concatenate(record.rows), np.concatenate(record.choices)
-        self.composition = _composition(codes[rows], choices, record.router.n_experts)
-        few = rows < rows[min(limit, rows.size - 1)] if rows.size > limit else np.ones(rows.size, bool)
-        few = few if few.any() else rows == rows[0]
-        k = choices.shape[1]
-        document, expert = np.repeat(rows[few], k), choices[few].reshape(-1)
-        settings: dict[str, Any] = {"groups": document, "permutations": permutations, "rng": rng}
-        self.plain = information(codes[document], expert, **settings)
+        n_experts = record.router.n_experts
+        self.composition = _composition(codes[rows], choices, n_experts)
+        # Experts that live elsewhere, under expert parallelism, cannot be told apart.
+        few = (choices < n_experts).all(axis=1)
+        few &= rows < rows[limit] if rows.size > limit and rows[limit] > rows[0] else True
+        token = None
         if seen.token_ids is not None:
             pairs = zip(seen.token_ids, record.places, strict=True)
             token = np.concatenate([ids[place] for ids, place in pairs])[few]
-            self.given = information(codes[document], expert, given=np.repeat(token, k), **settings)
+        found = routing_information(
+            codes[rows[few]],
+            choices[few],
+            n_experts=n_experts,
+            tokens=token,
+            documents=rows[few],
+            permutations=permutations,
+            rng=rng,
+        )
+        self.plain, self.given = found.plain, found.given_token
 
 
-def _composition(
-    codes: NDArray[np.int64], choices: NDArray[np.int64], n_experts: int
-) -> NDArray[np.float64]:
+def _composition(codes: NDArray[np.int64], choices: NDArray[np.int64], n_experts: int) -> NDArray[np.float64]:
     table = np.zeros((int(codes.max()) + 1, n_experts))
     inside = choices < n_experts
     np.add.at(table, (np.repeat(codes, choices.shape[1])[inside.reshape(-1)], choices[inside]), 1.0)
-    return table / np.maximum(table.sum(1, keepdims=True), 1.0)
+    shares: NDArray[np.float64] = table / np.maximum(table.sum(1, keepdims=True), 1.0)
+    return shares
 
 
 def _router_audit(record: Record, facts: _Informations, n_labels: int) -> RouterAudit:
