@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from .auditing.report import RouterAudit as RouterAudit
     from .auditing.run import audit as audit
     from .balancing.balancer import Balancer as Balancer
+    from .balancing.information import RoutingInformation as RoutingInformation
+    from .balancing.information import composition as composition
+    from .balancing.information import routing_information as routing_information
     from .balancing.metrics import RoutingMetrics as RoutingMetrics
     from .balancing.metrics import routing_metrics as routing_metrics
+    from .balancing.metrics_log import MetricsLog as MetricsLog
+    from .balancing.metrics_log import read_metrics_log as read_metrics_log
+    from .balancing.pictures import plot_composition as plot_composition
+    from .balancing.pictures import plot_loads as plot_loads
     from .balancing.potential_members import POTENTIALS as POTENTIALS
     from .balancing.potential_members import KullbackLeibler as KullbackLeibler
     from .balancing.potential_members import LogBarrier as LogBarrier
@@ -117,6 +124,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "multilinear.layer": ("MultilinearMoE",),
     "multilinear.ranks": ("rank_for_budget",),
     "multilinear.warm_start": ("warm_start",),
+    "balancing.information": ("RoutingInformation", "composition", "routing_information"),
+    "balancing.metrics_log": ("MetricsLog", "read_metrics_log"),
+    "balancing.pictures": ("plot_composition", "plot_loads"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
