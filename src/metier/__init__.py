@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metier import bilevel as bilevel
     from metier import data as data
     from metier import forecast as forecast
     from metier import moe as moe
@@ -28,7 +29,7 @@ _CORE = (
     "information",
     "specialize_or_fall_back",
 )
-_PACKAGES = ("data", "forecast", "moe")
+_PACKAGES = ("bilevel", "data", "forecast", "moe")
 
 __all__ = [*_CORE, *_PACKAGES]
 
