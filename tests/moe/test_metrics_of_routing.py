@@ -127,7 +127,7 @@ def test_independent_labels_should_give_the_plug_in_bias() -> None:
 
 
 def test_documents_should_be_the_unit_of_the_null() -> None:
-    """Tokens of a document share an expert by chance: over tokens that looks like information, rightly not."""
+    """Tokens of a document share an expert by chance, which a null over tokens takes for information."""
     rng = np.random.default_rng(1)
     document = np.repeat(np.arange(40), 50)
     label = (np.arange(40) % 2)[document]
