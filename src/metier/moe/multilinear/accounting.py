@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .activations import Softmax
 from .forms import Form
 from .gates import Gate
 
@@ -93,7 +92,7 @@ def _gate_saves(gate: Gate) -> int:
     """Coefficients; under layer norm also its input, mean and deviation; under batch norm its input."""
     total, modes = sum(gate.n_experts), len(gate.n_experts)
     normalized = {"layer": total + 2 * modes, "batch": total, "none": 0}[gate.norm]
-    return total * (2 if isinstance(gate.activation, Softmax) else 1) + normalized
+    return total + normalized
 
 
 def activation_bytes(module: nn.Module, *inputs: Tensor) -> int:

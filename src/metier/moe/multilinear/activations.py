@@ -78,9 +78,7 @@ class Softmax:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return coefficients (..., N) of logits (..., N)."""
-        p = torch.softmax(logits, dim=-1)
-        # A row that is masked as a whole uses no expert, as under entmax.
-        return torch.where((logits == -torch.inf).all(-1, keepdim=True), 0.0, p)
+        return torch.softmax(logits, dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ class TopK:
         """Return coefficients (..., N) of logits (..., N)."""
         k = min(self.k, logits.shape[-1])
         values, where = logits.topk(k, dim=-1)
-        return torch.zeros_like(logits).scatter(-1, where, Softmax()(values))
+        return torch.zeros_like(logits).scatter(-1, where, torch.softmax(values, dim=-1))
 
 
 @dataclass(frozen=True, slots=True)

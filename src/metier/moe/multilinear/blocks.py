@@ -101,14 +101,11 @@ class _Block(nn.Module):
                 dtype=dtype,
             )
             setattr(self, name, layer)
-        if device is None or torch.device(device).type != "meta":
-            self.to_empty_layers(device)
+        # Layers get memory where the gate has it, and values once the gate that mixes them is known.
+        if self.gate.weight.device.type != "meta":
+            for layer in self.layers():
+                layer.to_empty(device=self.gate.weight.device)
             self.reset_parameters(rng)
-
-    def to_empty_layers(self, device: torch.device | str | None) -> None:
-        """Give the layers memory on a device, or on the gate's."""
-        for layer in self.layers():
-            layer.to_empty(device=device or self.gate.weight.device)
 
     def layers(self) -> tuple[MultilinearMoE, ...]:
         """Return the block's layers in the order of their use."""

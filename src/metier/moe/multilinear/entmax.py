@@ -120,7 +120,7 @@ def _simplex_map(x: Tensor, alpha: float, dim: int) -> Tensor:
 
 
 def newton_map(x: Tensor, alpha: float = 1.5, *, steps: int | None = None) -> Tensor:
-    """Map logits (..., N) by alpha-entmax in plain operations: traceable, exportable, twice differentiable.
+    """Map logits (..., N) by alpha-entmax in plain operations: traceable and exportable.
 
     `steps` Newton steps run on detached values; one more with gradients gives the exact Jacobian.
 
@@ -157,7 +157,7 @@ def _newton_step(r: Tensor, power: float) -> Tensor:
     """Step of Newton's method on ||r||_power = 1; at least 0 where the norm is at least 1."""
     total = _power(r, power).sum(-1, keepdim=True)
     slope = _power(r, power - 1).sum(-1, keepdim=True).clamp_min(1e-30)
-    return (total - total ** (1 - 1 / power)) / slope
+    return (total - total ** (1 - 1 / power)).clamp_min(0.0) / slope
 
 
 class _Entmax(torch.autograd.Function):
@@ -230,5 +230,6 @@ def _fill(x: Tensor, out: Tensor, alpha: float) -> None:
 
 def _norm_step(r: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
-    step: Tensor = (norm * (norm - 1)).div_(r.sum(-1, keepdim=True).clamp_min_(1e-30))
+    # Rounding may make a last step negative, which would lift exact zeros.
+    step: Tensor = (norm * (norm - 1)).clamp_min_(0.0).div_(r.sum(-1, keepdim=True).clamp_min_(1e-30))
     return step

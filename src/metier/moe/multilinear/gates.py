@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -59,15 +61,27 @@ class Gate(nn.Module):
         total = sum(n_experts)
         self.weight = nn.Parameter(torch.empty(total, in_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(total, device=device, dtype=dtype)) if bias else None
-        self.batch_norm = (
-            nn.BatchNorm1d(total, eps=EPS, affine=False, device=device) if norm == "batch" else None
-        )
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self.batch_norm: nn.Module | None = None
+        if norm == "batch":
+            self.batch_norm = nn.BatchNorm1d(total, eps=EPS, affine=False, device=device, dtype=wide)
         if norm == "layer" and 2 in n_experts:
             warnings.warn(
                 "layer norm over 2 logits leaves +1 and -1: the gate of a mode of 2 experts becomes almost "
                 'one-hot and gets almost no gradient. Use norm="none" or a mode of 3 or more experts.',
                 stacklevel=4,
             )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move and cast, but keep the running statistics of batch norm in float32 or wider."""
+        names = () if self.batch_norm is None else ("running_mean", "running_var")
+        before = {name: getattr(self.batch_norm, name) for name in names}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in before.items():
+            cast = getattr(self.batch_norm, name)
+            if cast.dtype in (torch.float16, torch.bfloat16):
+                setattr(self.batch_norm, name, value.to(cast.device, torch.float32))
+        return self
 
     def logits(self, z: Tensor) -> tuple[Tensor, ...]:
         """Return the normalized logits of each mode, (..., N_e), in float32 or wider."""
@@ -86,22 +100,29 @@ class Gate(nn.Module):
         Args:
             z: (..., I).
             mask: Which experts may be used, booleans that broadcast to (..., N_1 + ... + N_E); the
-                coefficients of the others are exactly 0 and the rest still sums to 1.
+                coefficients of the others are exactly 0 and the rest still sums to 1. Where no expert of a
+                mode may be used, all its coefficients are 0.
         """
         logits = self.logits(z)
-        if mask is not None:
-            masks = torch.split(mask, list(self.n_experts), dim=-1)
-            logits = tuple(
-                mode.masked_fill(~allowed, -torch.inf) for mode, allowed in zip(logits, masks, strict=True)
-            )
-        return tuple(self.activation(mode).to(z.dtype) for mode in logits)
+        if mask is None:
+            return tuple(self.activation(mode).to(z.dtype) for mode in logits)
+        masks = torch.split(mask, list(self.n_experts), dim=-1)
+        pairs = zip(logits, masks, strict=True)
+        return tuple(_masked(self.activation, mode, allowed).to(z.dtype) for mode, allowed in pairs)
 
     def extra_repr(self) -> str:
         """Return the settings shown by `print`."""
         return f"{self.in_features}, {self.n_experts}, activation={self.activation}, norm={self.norm!r}"
 
 
-def _batch_norm(norm: nn.BatchNorm1d, raw: Tensor) -> Tensor:
+def _masked(activation: GateActivation, logits: Tensor, allowed: Tensor) -> Tensor:
+    none = ~allowed.any(-1, keepdim=True)
+    # A row that is masked as a whole gets finite logits first: its gradients must not be NaN.
+    safe = logits.masked_fill(~allowed, -torch.inf).masked_fill(none, 0.0)
+    return activation(safe).masked_fill(none, 0.0)
+
+
+def _batch_norm(norm: Any, raw: Tensor) -> Tensor:
     """Normalize over all leading dimensions; one row in training has no variance to normalize by."""
     rows = raw.reshape(-1, raw.shape[-1])
     if norm.training and rows.shape[0] < 2:
