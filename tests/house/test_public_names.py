@@ -96,6 +96,13 @@ SIGNATURES = {
     "forecast.ClusterForecaster.assign": (("df", REQUIRED),),
     "forecast.ClusterForecaster.save": (("folder", REQUIRED),),
     "forecast.ClusterForecaster.load": (("folder", REQUIRED),),
+    "moe.attach": (("model", REQUIRED), ("balancer", REQUIRED), "*", ("tokens_per_step", None)),
+    "moe.audit": (("model", REQUIRED), ("batches", REQUIRED), "*", ("labels", None)),
+    "moe.Attachment.step": (("group", None),),
+    "moe.Attachment.metrics": (),
+    "moe.Attachment.state_dict": (),
+    "moe.Attachment.load_state_dict": (("state", REQUIRED),),
+    "moe.Attachment.detach": (("bake_bias", False),),
     "moe.MultilinearMoE": (
         ("in_features", REQUIRED),
         ("out_features", REQUIRED),

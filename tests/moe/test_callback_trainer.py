@@ -95,7 +95,9 @@ def test_resuming_without_the_balancers_file_should_be_refused(tmp_path):
     trainer_for(tmp_path, callback()).train()
     (tmp_path / "checkpoint-2" / "balancer.safetensors").unlink()
     again = trainer_for(tmp_path, callback())
-    with pytest.raises(InputError, match=r"resumes with the balancer's state: expected balancer\.safetensors"):
+    with pytest.raises(
+        InputError, match=r"resumes with the balancer's state: expected balancer\.safetensors"
+    ):
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
