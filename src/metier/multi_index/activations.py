@@ -83,7 +83,7 @@ class Activation:
         return float(self.rule.weights @ (self.rule.values - self.mean) ** 2)
 
     def moment(self, power: int, degree: int) -> float:
-        """Return c_{power, degree} = E[sigma(z)^power He_degree(z)] in floats (`exponents` has it certified)."""
+        """Return c_{power, degree} = E[sigma(z)^power He_degree(z)] in floats; see `exponents`."""
         he = np.polynomial.hermite_e.HermiteE.basis(degree)(self.rule.nodes)
         return float(self.rule.weights @ (self.rule.values**power * he))
 
@@ -281,6 +281,6 @@ def _check_parity(activation: Activation, points: Floats, parity: str) -> None:
         raise InputError(
             f"an activation declared {parity} is {parity}",
             expected=f"sigma(-z) = {sign}sigma(z)",
-            got=f"sigma({at:.4g}) = {float(activation(at)):.6g}, sigma({-at:.4g}) = {float(activation(-at)):.6g}",
+            got=", ".join(f"sigma({t:.4g}) = {float(activation(t)):.6g}" for t in (at, -at)),
             next_step=f"Drop parity={parity!r}.",
         )
