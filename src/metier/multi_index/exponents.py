@@ -353,7 +353,7 @@ class _Profile:
             kappa = self.kappa(j)
             if isinstance(kappa, int):
                 return low, j
-            still = still and kappa == math.inf and (known or self._odd_degree_of_even(j))
+            still = still and (self._odd_degree_of_even(j) or (known and kappa == math.inf))
             if still:
                 low = j + 1
         return low, math.inf

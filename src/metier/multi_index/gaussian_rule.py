@@ -18,9 +18,9 @@ REACH = 26.0
 """Panels cover [-REACH, REACH]; the density is 1e-147 of its peak there."""
 
 POINTS = 20
-TOLERANCE = 1e-11
+TOLERANCE = 1e-12
 
-NARROWEST = 2e-4
+NARROWEST = 6e-4
 """A panel of a callable that is still rough at this width holds a kink or a jump."""
 
 SINGULAR = 1e-8

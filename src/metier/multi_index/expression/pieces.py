@@ -327,17 +327,18 @@ def to_text(node: Node) -> str:
             return "*".join(_bracketed(factor) for factor in factors)
         case Pow(base, exponent):
             shown = str(exponent) if exponent.denominator == 1 and exponent > 0 else f"({exponent})"
-            return f"{_bracketed(base)}^{shown}"
+            return f"{_bracketed(base, in_power=True)}^{shown}"
         case Call(name, argument):
             return f"{name}({to_text(argument)})"
     raise TypeError(f"no text of {node!r}")
 
 
-def _bracketed(node: Node) -> str:
-    from .nodes import Add, Num
+def _bracketed(node: Node, *, in_power: bool = False) -> str:
+    from .nodes import Add, Mul, Num
 
-    simple = not isinstance(node, Add | Pow) and not (isinstance(node, Num) and node.value < 0)
-    return to_text(node) if simple else f"({to_text(node)})"
+    loose = Add | Mul | Pow if in_power else Add
+    negative = isinstance(node, Num) and (node.value < 0 or (in_power and node.value.denominator > 1))
+    return f"({to_text(node)})" if isinstance(node, loose) or negative else to_text(node)
 
 
 ArrayPieces = tuple[tuple[float, float, Callable[[Any], Any]], ...]
