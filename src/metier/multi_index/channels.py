@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 from scipy.special import ndtr
 
-from ..core import available_cpus
+from metier.core import available_cpus
+
 from .kernels import additive_sums
-from .posterior import Array, Link, posterior, prior
+from .posterior import Array, Link, posterior, prior, slope_scale
 
 _STEPS = (0.5, 0.25, 0.125)
+_RARE = 0.2
+_MOST_EXTRA = 6
 
 
 class Channel(Protocol):
@@ -40,8 +45,15 @@ class AdditiveChannel:
 
     def overlap(self, overlaps: Array, level: int) -> Array:
         """F(q), (n_snrs, n_overlaps)."""
-        law = posterior(self.link, overlaps, level)
-        return self._sums(law.values, law.mass, law.slope, law.outer, level)
+        # Neighboring nodes of z must not give signals farther apart than the noise.
+        apart = 0.25 * slope_scale(self.link) * self.scales.max() * np.sqrt(1.0 - overlaps)
+        extra = np.clip(np.ceil(np.log2(np.maximum(apart, 1e-9))), 0, _MOST_EXTRA).astype(int)
+        out = np.empty((self.scales.size, overlaps.size))
+        for doublings in np.unique(extra):
+            at = extra == doublings
+            law = posterior(self.link, overlaps[at], level, extra=int(doublings))
+            out[:, at] = self._sums(law.values, law.mass, law.slope, law.outer, level)
+        return out
 
     def onset(self, level: int) -> Array:
         """E_y[(E[z^2 - 1 | y])^2], (n_snrs,)."""
@@ -52,10 +64,10 @@ class AdditiveChannel:
         out = np.empty((self.scales.size, values.shape[0]))
         # The cut tails of y must be cut alike in N and Z, so the step follows the level, not the data.
         step = _STEPS[min(level, len(_STEPS) - 1)]
-        arrays = [np.ascontiguousarray(part) for part in (values, w, u, outer)]
+        v, a, b, c = (np.ascontiguousarray(part) for part in (values, w, u, outer))
 
         def part(span: tuple[int, int]) -> None:
-            additive_sums(*arrays, self.scales, step, *span, out)
+            additive_sums(v, a, b, c, self.scales, step, span[0], span[1], out)
 
         run_in_spans(part, values.shape[0], work=values.size * self.scales.size)
         return out
@@ -81,22 +93,23 @@ class SignChannel:
 
     @staticmethod
     def _row(scale: float, values: Array, w: Array, u: Array) -> Array:
-        # E[u] = 0, so the two labels carry opposite first moments; half their difference is the stabler sum.
         up, down = ndtr(scale * values), ndtr(-scale * values)
         Z_up, Z_down = (w * up).sum(axis=-1), (w * down).sum(axis=-1)
+        # E[u] = 0: the labels carry opposite sums. A rare label's own is exact, else half their difference.
         N = 0.5 * (u * (up - down)).sum(axis=-1)
+        N = np.where(Z_up < _RARE, (u * up).sum(axis=-1), N)
+        N = np.where(Z_down < _RARE, (u * down).sum(axis=-1), N)
         with np.errstate(divide="ignore", invalid="ignore"):
             row = np.where(Z_up > 1e-280, N * N / Z_up, 0.0) + np.where(Z_down > 1e-280, N * N / Z_down, 0.0)
         return np.asarray(row)
 
 
-def run_in_spans(task: object, size: int, *, work: int) -> None:
+def run_in_spans(task: Callable[[tuple[int, int]], None], size: int, *, work: int) -> None:
     """Call task((first, last)) over [0, size) on all CPUs; kernels release the interpreter lock."""
-    assert callable(task)
     workers = available_cpus() if work > 20_000 else 1
     if workers == 1 or size < 2:
         task((0, size))
         return
     bounds = np.linspace(0, size, min(4 * workers, size) + 1).astype(int)
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(task, [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]))
+        list(pool.map(task, [(int(a), int(b)) for a, b in itertools.pairwise(bounds)]))

@@ -1,14 +1,17 @@
-"""All fixed points of state evolution: the curve alpha(q) = q / ((1 - q) F(q)), its turns, its free entropy."""
+"""All fixed points of state evolution: the curve alpha(q) = q/((1 - q) F(q)), its turns, its free entropy."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from .kernels import cross_monotone, series_many
+from metier.core import InputError
+
+from .kernels import SMALLEST_RATE, cross_monotone, series_many
 from .overlap import OverlapFunction
 from .posterior import Array
 
@@ -64,10 +67,9 @@ def fixed_points(function: OverlapFunction, *, tolerance: float) -> FixedPointCu
     """Find the branches; turns that stand out by less than `tolerance` in ln alpha are taken for noise."""
     x = _samples(function.edges)
     y = log_sample_ratio(function, x)
-    if not math.isfinite(y[0]):
-        x, y = _start_inside(x, y)
+    x, y = _resolved(x, y)
     turns = _turns(y, max(tolerance, _SMALLEST_PROMINENCE))
-    stops, levels = [0.0], [log_sample_ratio(function, np.zeros(1))[0]]
+    stops, levels = [0.0], [_log_start(function)]
     for k, peak in turns:
         sign = -1.0 if peak else 1.0
 
@@ -87,7 +89,7 @@ def log_sample_ratio(function: OverlapFunction, x: Array) -> Array:
     x = np.asarray(x, dtype=float)
     rate = series_many(function.edges, function.rate, x)
     with np.errstate(divide="ignore", invalid="ignore"):
-        y = x - np.where(rate > 0, np.log(np.where(rate > 0, rate, 1.0)), -np.inf)
+        y = x - np.where(rate > SMALLEST_RATE, np.log(np.maximum(rate, SMALLEST_RATE)), -np.inf)
         return np.asarray(y if function.power else y + np.log(-np.expm1(-x)))
 
 
@@ -103,7 +105,9 @@ def entropy_cost(x: Array) -> Array:
     return np.asarray(np.where(x < 0.02, short, x + np.expm1(-x)))
 
 
-def zoom(objective: Callable[[Array], Array], low: float, high: float, rounds: int = 7) -> tuple[float, float]:
+def zoom(
+    objective: Callable[[Array], Array], low: float, high: float, rounds: int = 7
+) -> tuple[float, float]:
     """Return the minimum of a unimodal function on [low, high] by nested grids of 33 points."""
     for _ in range(rounds):
         x = low + (high - low) * _ZOOM
@@ -115,12 +119,26 @@ def zoom(objective: Callable[[Array], Array], low: float, high: float, rounds: i
 
 def _samples(edges: Array) -> Array:
     inside = np.arange(_SAMPLES) / _SAMPLES
-    return np.r_[(edges[:-1, None] + np.diff(edges)[:, None] * inside).ravel(), edges[-1]]
+    return np.concatenate([(edges[:-1, None] + np.diff(edges)[:, None] * inside).ravel(), edges[-1:]])
 
 
-def _start_inside(x: Array, y: Array) -> tuple[Array, Array]:
-    # ln alpha starts at -inf (F(0) > 0) or, where F vanishes faster than q, at +inf: both end at x > 0.
-    first = int(np.flatnonzero(np.isfinite(y))[0])
+def _log_start(function: OverlapFunction) -> float:
+    if function.power == 0:
+        return -math.inf
+    return -math.log(function.rate_at_zero) if function.rate_at_zero > 0 else math.inf
+
+
+def _resolved(x: Array, y: Array) -> tuple[Array, Array]:
+    # Ln alpha starts at -inf (F(0) > 0) or, where F vanishes faster than q, at +inf: both end at x > 0.
+    bad = np.flatnonzero(~np.isfinite(y))
+    first = int(bad[-1]) + 1 if bad.size else 0
+    if first > y.size // 2:
+        raise InputError(
+            "the overlap function is resolved in float64",
+            expected="F(q) above rounding",
+            got=f"F below rounding at overlap {-math.expm1(-x[bad[-1]]):.4g}",
+            next_step="Pass a less extreme snr, or an activation that varies.",
+        )
     return x[first:], y[first:]
 
 
@@ -130,13 +148,13 @@ def _turns(y: Array, tolerance: float) -> list[tuple[int, bool]]:
     turns = [k for k in range(1, y.size - 1) if steps[k - 1] != steps[k]]
     marks = [0, *turns, y.size - 1]
     while len(marks) > 2:
-        depths = [abs(y[b] - y[a]) for a, b in zip(marks[:-1], marks[1:], strict=True)]
+        depths = [abs(y[b] - y[a]) for a, b in itertools.pairwise(marks)]
         k = int(np.argmin(depths))
         if depths[k] > tolerance:
             break
         ends = (0, y.size - 1)
         marks = [m for j, m in enumerate(marks) if j not in (k, k + 1) or m in ends]
-    return [(m, bool(y[m] > y[a])) for a, m in zip(marks[:-2], marks[1:-1], strict=True)]
+    return [(m, bool(y[m] > y[a])) for a, m in itertools.pairwise(marks[:-1])]
 
 
 def _fill(steps: Array) -> Array:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ..core import require
+from metier.core import require
 
 WINDOW = 10.0
 """Noise standard deviations kept around each signal: cut tails spoil N^2/Z where N cancels to O(snr)."""
 
+SMALLEST_RATE = 1e-21
+"""F(0) or F(q)/q below this is not told from 0: the tails of the noise are cut at 1e-22 of its density."""
+
 _SMALLEST = 1e-280
-_COMPILED = {"cache": True, "nogil": True, "error_model": "numpy"}
-_njit: Any = require("numba", "multi-index").njit
+_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
 
-@_njit(**_COMPILED)
+def _compiled(function: _Kernel) -> _Kernel:
+    numba = require("numba", "multi-index")
+    return cast(_Kernel, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+@_compiled
 def _spread(
     values: Any,
     w: Any,
@@ -35,7 +43,7 @@ def _spread(
         if w[i] == 0.0 and u[i] == 0.0:
             continue
         signal = values[i] * scale - base
-        center = int(math.floor(signal / step + 0.5))
+        center = math.floor(signal / step + 0.5)
         delta = signal - center * step
         peak = math.exp(-0.5 * delta * delta)
         up = math.exp(step * delta)
@@ -56,8 +64,8 @@ def _spread(
             N[center + half - k] += b * left
 
 
-@_njit(**_COMPILED)
-def _harvest(used: int, Z: Any, N: Any) -> float:
+@_compiled
+def _harvest(used: int, Z: Any, N: Any) -> Any:
     total = 0.0
     for k in range(used):
         if Z[k] > _SMALLEST:
@@ -67,8 +75,8 @@ def _harvest(used: int, Z: Any, N: Any) -> float:
     return total
 
 
-@_njit(**_COMPILED)
-def _one_sum(values: Any, w: Any, u: Any, scale: float, step: float, profile: Any, Z: Any, N: Any) -> float:
+@_compiled
+def _one_sum(values: Any, w: Any, u: Any, scale: float, step: float, profile: Any, Z: Any, N: Any) -> Any:
     # Signals farther apart than two windows never meet, so each cluster of them gets a grid of its own.
     n, half = values.size, profile.size - 1
     low, high = values[0] * scale, values[0] * scale
@@ -92,7 +100,7 @@ def _one_sum(values: Any, w: Any, u: Any, scale: float, step: float, profile: An
     return total
 
 
-@_njit(**_COMPILED)
+@_compiled
 def additive_sums(
     values: Any, w: Any, u: Any, outer: Any, scales: Any, step: float, first: int, last: int, out: Any
 ) -> None:
@@ -100,7 +108,7 @@ def additive_sums(
 
     Z(y) = sum_i w_i phi(y - scale value_i) and N(y) alike with u_i, over the last axis of (q, V, z) arrays.
     """
-    half = int(math.ceil(WINDOW / step))
+    half = math.ceil(WINDOW / step)
     profile = np.exp(-0.5 * (step * np.arange(half + 1)) ** 2)
     size = (values.shape[2] + 1) * (2 * half + 2) + 8
     Z = np.zeros(size)
@@ -116,8 +124,8 @@ def additive_sums(
             out[s, q] = total * step / math.sqrt(2.0 * math.pi)
 
 
-@_njit(**_COMPILED)
-def clenshaw(coefficients: Any, x: float) -> float:
+@_compiled
+def clenshaw(coefficients: Any, x: float) -> Any:
     """Return sum_k c_k T_k(x)."""
     b1, b2 = 0.0, 0.0
     for k in range(coefficients.size - 1, 0, -1):
@@ -125,15 +133,15 @@ def clenshaw(coefficients: Any, x: float) -> float:
     return x * b1 - b2 + coefficients[0]
 
 
-@_njit(**_COMPILED)
-def series(edges: Any, coefficients: Any, x: float) -> float:
+@_compiled
+def series(edges: Any, coefficients: Any, x: float) -> Any:
     """Evaluate a piecewise Chebyshev series (panels x degree) at x; outside, its end panels continue."""
     panel = min(max(np.searchsorted(edges, x, side="right") - 1, 0), coefficients.shape[0] - 1)
     left, right = edges[panel], edges[panel + 1]
     return clenshaw(coefficients[panel], (2.0 * x - left - right) / (right - left))
 
 
-@_njit(**_COMPILED)
+@_compiled
 def series_many(edges: Any, coefficients: Any, x: Any) -> Any:
     """Evaluate a piecewise Chebyshev series at every entry of a one-dimensional array."""
     out = np.empty(x.size)
@@ -142,17 +150,17 @@ def series_many(edges: Any, coefficients: Any, x: Any) -> Any:
     return out
 
 
-@_njit(**_COMPILED)
+@_compiled
 def log_ratio(edges: Any, rate: Any, power: int, x: float) -> float:
     """Return ln alpha(q) at q = 1 - exp(-x), where F = q^power * rate: ln q^(1-power) + x - ln rate."""
     value = series(edges, rate, x)
-    if value <= 0.0:
+    if value <= SMALLEST_RATE:
         return math.inf
     start = -math.inf if x <= 0.0 else math.log(-math.expm1(-x))
     return x - math.log(value) + (start if power == 0 else 0.0)
 
 
-@_njit(**_COMPILED)
+@_compiled
 def solve_monotone(edges: Any, rate: Any, power: int, low: float, high: float, target: float) -> float:
     """Bisect ln alpha(q(x)) = target on [low, high], where ln alpha is monotone and crosses the target."""
     rising = log_ratio(edges, rate, power, high) >= target
@@ -167,11 +175,11 @@ def solve_monotone(edges: Any, rate: Any, power: int, low: float, high: float, t
     return 0.5 * (low + high)
 
 
-@_njit(**_COMPILED)
+@_compiled
 def cross_monotone(
     edges: Any, rate: Any, power: int, stops: Any, levels: Any, targets: Any, out: Any
 ) -> None:
-    """Write out[t, k]: where ln alpha = targets[t] on the k-th monotone piece [stops[k], stops[k+1]], or nan."""
+    """Write out[t, k]: where ln alpha = targets[t] on the monotone piece [stops[k], stops[k+1]], or nan."""
     for t in range(targets.size):
         for k in range(stops.size - 1):
             low, high = min(levels[k], levels[k + 1]), max(levels[k], levels[k + 1])

@@ -6,21 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
 
 from .channels import Channel
-from .kernels import series_many
+from .kernels import SMALLEST_RATE, series_many
 from .posterior import NARROW, Array
 
 DEGREE = 8
 """Degree of the series on each panel."""
 
 LEVELS = 3
-_REGULAR = (0.0, 0.05, 0.2, 0.45, 0.8, 1.3, 2.0, 2.8, 3.6, 4.5, 5.5, 7.0, 9.0, 11.5)
-_SMALL = tuple(10.0**power for power in range(-9, -1))
+ONSET_LEVELS = 8
+SPLITS = 4
+_REGULAR = (0.0, 0.01, 0.05, 0.2, 0.45, 0.8, 1.3, 2.0, 2.8, 3.6, 4.5, 5.5, 7.0, 9.0, 11.5)
+_SMALL = tuple(10.0**power for power in range(-9, -2))
 _ZERO_FIELD = 1e-26
 """F(0) below this share of the largest F is rounding: its root is an expectation that vanishes."""
-_ZERO_ONSET = 1e-27
-"""F'(0) below this is rounding of an expectation that vanishes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -91,36 +92,76 @@ def rates(channel: Channel, overlaps: Array, power: int, level: int, *, onset: A
 
 
 def refined(channel: Channel, *, rtol: float, power: int | None = None) -> OverlapFunction:
-    """F of a channel at one strength, each node refined until a doubling moves it by at most rtol.
+    """F of a channel at one strength, refined in its nodes and in its panels.
 
-    Nodes that never settle keep their finest value; `error` says by how much it still moved.
+    Each value is recomputed with all nodes doubled until that moves it by at most rtol; each panel whose
+    last coefficients still exceed rtol is halved. What never settles keeps its finest value, and `error`
+    says by how much it still moved.
     """
     power = field_power(channel) if power is None else power
     edges = panel_edges(power)
-    q = node_overlaps(edges)
-    onsets = [channel.onset(level) for level in (2, 3)] if power else [None, None]
-    coarse = rates(channel, q, power, 0, onset=onsets[0])[0]
-    fine = rates(channel, q, power, 1, onset=onsets[1])[0]
-    for level in range(2, LEVELS + 1):
-        missed = np.flatnonzero(relative_change(coarse, fine) > rtol)
-        missed = missed[missed > 0] if power else missed
-        if missed.size == 0:
+    known: dict[float, tuple[float, float]] = {}
+    if power:
+        onsets = settled_onset(channel, rtol=rtol)
+        known[0.0] = (float(onsets[0][0]), float(onsets[1][0]))
+    for _ in range(SPLITS):
+        _learn(channel, _nodes(edges), known, power, rtol)
+        coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
+        wide = _unresolved(_coefficients(fine), rtol)
+        if not wide.any():
             break
-        coarse[missed] = fine[missed]
-        fine[missed] = tabulate(channel, q[missed], level)[0] / (q[missed] if power else 1.0)
+        edges = np.sort(np.r_[edges, 0.5 * (edges[:-1] + edges[1:])[wide]])
+    else:
+        _learn(channel, _nodes(edges), known, power, rtol)
+        coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
     return assemble(edges, fine, coarse, power)
 
 
+def _learn(
+    channel: Channel, nodes: Array, known: dict[float, tuple[float, float]], power: int, rtol: float
+) -> None:
+    """Add F/q^power at nodes not seen yet, at the last two resolutions."""
+    x = np.array([node for node in nodes.tolist() if node not in known])
+    if x.size == 0:
+        return
+    q = -np.expm1(-x)
+    scale = q if power else np.ones_like(q)
+    coarse, fine = (tabulate(channel, q, level)[0] / scale for level in (0, 1))
+    for level in range(2, LEVELS + 1):
+        missed = np.flatnonzero(relative_change(coarse, fine) > rtol)
+        if missed.size == 0:
+            break
+        coarse[missed] = fine[missed]
+        fine[missed] = tabulate(channel, q[missed], level)[0] / scale[missed]
+    known |= dict(zip(x.tolist(), zip(coarse.tolist(), fine.tolist(), strict=True), strict=True))
+
+
+def _unresolved(coefficients: Array, rtol: float) -> NDArray[np.bool_]:
+    """Which panels have last coefficients above rtol of their mean."""
+    tail = np.abs(coefficients[:, -2:]).sum(axis=1)
+    return np.asarray(tail > np.maximum(rtol * np.abs(coefficients[:, 0]), SMALLEST_RATE))
+
+
+def settled_onset(channel: Channel, *, rtol: float) -> tuple[Array, Array]:
+    """F'(0) where F(0) = 0, per strength, at the last two resolutions of a doubling that has settled."""
+    coarse, fine = channel.onset(1), channel.onset(2)
+    for level in range(3, ONSET_LEVELS + 1):
+        if not (relative_change(coarse, fine) > rtol).any():
+            break
+        coarse, fine = fine, channel.onset(level)
+    return coarse, fine
+
+
 def assemble(edges: Array, fine: Array, coarse: Array, power: int) -> OverlapFunction:
-    """Fit the series; the coarse one also drops its two highest degrees, so that it shows both errors."""
+    """Fit the series; the coarse one also drops its highest degree, so that it shows both errors."""
     change = relative_change(coarse, fine)
-    lower = _fit(edges, coarse, power, error=float("nan"), keep=DEGREE - 2)
+    lower = _fit(edges, coarse, power, error=float("nan"), keep=DEGREE - 1)
     return _fit(edges, fine, power, error=float(change.max()), keep=DEGREE, coarse=lower)
 
 
 def relative_change(coarse: Array, fine: Array) -> Array:
     """|fine / coarse - 1| with vanishing entries counted as settled."""
-    scale = np.maximum(np.abs(fine), _ZERO_ONSET)
+    scale = np.maximum(np.abs(fine), SMALLEST_RATE)
     return np.asarray(np.abs(fine - coarse) / scale)
 
 
@@ -128,11 +169,10 @@ def _fit(
     edges: Array, values: Array, power: int, *, error: float, keep: int, coarse: OverlapFunction | None = None
 ) -> OverlapFunction:
     at_zero = float(values[0])
-    if power and at_zero < _ZERO_ONSET:
+    if power and at_zero < SMALLEST_RATE:
         values = np.r_[0.0, values[1:]]
         at_zero = 0.0
-    index = np.arange(edges.size - 1)[:, None] * DEGREE + np.arange(DEGREE + 1)
-    rate = np.ascontiguousarray((values[index] @ _TO_COEFFICIENTS.T)[:, : keep + 1])
+    rate = np.ascontiguousarray(_coefficients(values)[:, : keep + 1])
     return OverlapFunction(
         edges=edges,
         rate=rate,
@@ -142,6 +182,13 @@ def _fit(
         error=error,
         coarse=coarse,
     )
+
+
+def _coefficients(values: Array) -> Array:
+    """Chebyshev coefficients per panel from values at all nodes."""
+    panels = (values.size - 1) // DEGREE
+    index = np.arange(panels)[:, None] * DEGREE + np.arange(DEGREE + 1)
+    return np.asarray(values[index] @ _TO_COEFFICIENTS.T)
 
 
 def _integrate(edges: Array, rate: Array, power: int) -> Array:
@@ -159,7 +206,7 @@ def _integrate(edges: Array, rate: Array, power: int) -> Array:
 
 def _nodes(edges: Array) -> Array:
     unit = 0.5 * (1.0 - np.cos(np.pi * np.arange(1, DEGREE + 1) / DEGREE))
-    return np.r_[edges[0], (edges[:-1, None] + np.diff(edges)[:, None] * unit).ravel()]
+    return np.concatenate([edges[:1], (edges[:-1, None] + np.diff(edges)[:, None] * unit).ravel()])
 
 
 def _coefficient_matrix() -> Array:

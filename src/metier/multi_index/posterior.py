@@ -1,4 +1,4 @@
-"""Nodes for E[f(z)] with z ~ N(omega, 1 - q) and for the field omega = sqrt(q) V, split at kinks and steps."""
+"""Nodes for E[f(z)], z ~ N(omega, 1 - q), and for the field omega = sqrt(q) V, split at kinks and steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from ..core import InputError
+from metier.core import InputError
 
 Array = NDArray[np.float64]
 
@@ -19,7 +19,7 @@ REACH = 9.0
 """Standard deviations that every normal integral covers: 1e-18 of the mass lies beyond."""
 
 NARROW = 0.5
-"""Overlap above which fields are laid twice as densely: the posterior is narrow, so they see the link itself."""
+"""Overlap above which fields are laid twice as densely: a narrow posterior shows them the link itself."""
 
 _INNER_EDGES = (-5.0, -2.4, 0.0, 2.4, 5.0)
 _OUTER_EDGES = (-4.0, -1.5, 1.5, 4.0)
@@ -60,8 +60,8 @@ class Posterior:
     outer: Array
 
 
-def posterior(link: Link, overlaps: Array, level: int) -> Posterior:
-    """Lay nodes for overlaps q in [0, 1) at refinement `level` (each level doubles the nodes)."""
+def posterior(link: Link, overlaps: Array, level: int, *, extra: int = 0) -> Posterior:
+    """Lay nodes for overlaps q in [0, 1): each `level` doubles all nodes, each `extra` those of z alone."""
     spread = np.sqrt(1.0 - overlaps)[:, None]
     kinks = np.asarray(link.kinks, dtype=float)
     symmetric = link.parity in ("even", "odd")
@@ -69,9 +69,9 @@ def posterior(link: Link, overlaps: Array, level: int) -> Posterior:
     centers = np.sqrt(overlaps)[:, None] * fields
     levels = step_levels(link)
     if levels is not None:
-        values, mass, slope = _cells(kinks, levels, centers, spread)
+        values, mass, slope = cells_rule(kinks, levels, centers, spread)
     else:
-        nodes, mass = normal_rule(centers, spread, kinks, level)
+        nodes, mass = normal_rule(centers, spread, kinks, level + extra)
         values = evaluate(link, centers[..., None] + spread[..., None] * nodes)
         slope = mass * nodes / spread[..., None]
     return Posterior(values=values, mass=mass, slope=slope, outer=outer)
@@ -84,8 +84,8 @@ def prior(link: Link, level: int) -> tuple[Array, Array, Array]:
     if levels is None:
         nodes, mass = (part[0, 0] for part in normal_rule(zero, one, kinks, level))
         return evaluate(link, nodes), mass, mass * (nodes - 1.0) * (nodes + 1.0)
-    values, mass, _ = (part[0, 0] for part in _cells(kinks, levels, zero, one))
-    moment = np.r_[0.0, kinks * _density(kinks), 0.0]  # int (z^2 - 1) phi = -z phi
+    values, mass, _ = (part[0, 0] for part in cells_rule(kinks, levels, zero, one))
+    moment = np.r_[0.0, kinks * density(kinks), 0.0]  # int (z^2 - 1) phi = -z phi
     return values, mass, moment[:-1] - moment[1:]
 
 
@@ -102,11 +102,11 @@ def normal_rule(centers: Array, spread: Array, kinks: Array, level: int) -> tupl
         # also where neighboring nodes are farther apart than the noise.
         shift = centers / spread / step
         t = (np.arange(-half, half + 1) - (shift - np.round(shift))[..., None]) * step
-        return t, _density(t) * step
+        return t, density(t) * step
     cuts = (kinks - centers[..., None]) / spread[..., None]
     inner = np.broadcast_to(np.asarray(_INNER_EDGES), (*cuts.shape[:-1], len(_INNER_EDGES)))
     t, lengths = _panels(np.concatenate([cuts, inner], axis=-1), _INNER_POINTS * 2**level, low=-REACH)
-    return t, lengths * _density(t)
+    return t, lengths * density(t)
 
 
 def field_rule(overlaps: Array, kinks: Array, level: int, *, symmetric: bool) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ def field_rule(overlaps: Array, kinks: Array, level: int, *, symmetric: bool) ->
     if kinks.size == 0:
         count = (36 if overlaps.max() <= NARROW else 72) * 2**level
         V = np.linspace(-REACH, REACH, count + 1)
-        weights = _density(V) * (V[1] - V[0])
+        weights = density(V) * (V[1] - V[0])
         if symmetric:
             V, weights = V[count // 2 :], np.r_[weights[count // 2], 2.0 * weights[count // 2 + 1 :]]
         shape = (overlaps.size, V.size)
@@ -127,7 +127,7 @@ def field_rule(overlaps: Array, kinks: Array, level: int, *, symmetric: bool) ->
     cuts = np.concatenate([near.reshape(overlaps.size, -1), wide], axis=1)
     low = 0.0 if symmetric else -REACH
     V, lengths = _panels(cuts, _OUTER_POINTS * 2**level, low=low)
-    return V, lengths * _density(V) * (2.0 if symmetric else 1.0)
+    return V, lengths * density(V) * (2.0 if symmetric else 1.0)
 
 
 def evaluate(link: Link, z: Array) -> Array:
@@ -172,6 +172,19 @@ def step_levels(link: Link) -> Array | None:
     return values[:, 0].copy() if (values == values[:, :1]).all() else None
 
 
+def slope_scale(link: Link) -> float:
+    """Root mean square slope of sigma between neighboring nodes, kinks and jumps left out."""
+    if step_levels(link) is not None:
+        return 0.0
+    z = np.linspace(-REACH, REACH, 721)
+    slopes = np.diff(evaluate(link, z)) / np.diff(z)
+    middle = 0.5 * (z[1:] + z[:-1])
+    kinks = np.asarray(link.kinks, dtype=float)
+    near = (np.abs(middle[:, None] - kinks) <= np.diff(z)[0]).any(axis=1)
+    weights = np.where(near, 0.0, density(middle))
+    return float(np.sqrt((weights * slopes**2).sum() / weights.sum()))
+
+
 def _panels(cuts: Array, points: int, *, low: float) -> tuple[Array, Array]:
     """Gauss-Legendre nodes and length weights on the panels between sorted cuts in [low, REACH]."""
     ends = np.full((*cuts.shape[:-1], 1), REACH)
@@ -184,14 +197,16 @@ def _panels(cuts: Array, points: int, *, low: float) -> tuple[Array, Array]:
     return (middle + half * nodes).reshape(shape), (half * weights).reshape(shape)
 
 
-def _cells(kinks: Array, levels: Array, centers: Array, spread: Array) -> tuple[Array, Array, Array]:
+def cells_rule(kinks: Array, levels: Array, centers: Array, spread: Array) -> tuple[Array, Array, Array]:
+    """Levels, exact probabilities and exact slope weights of the cells between kinks, (..., n_cells)."""
     low = (np.r_[-np.inf, kinks] - centers[..., None]) / spread[..., None]
     high = (np.r_[kinks, np.inf] - centers[..., None]) / spread[..., None]
     # The complementary tail keeps small probabilities exact.
     mass = np.where(low > 0, ndtr(-low) - ndtr(-high), ndtr(high) - ndtr(low))
-    slope = (_density(low) - _density(high)) / spread[..., None]
+    slope = (density(low) - density(high)) / spread[..., None]
     return np.broadcast_to(levels, mass.shape).copy(), mass, slope
 
 
-def _density(t: Array) -> Array:
+def density(t: Array) -> Array:
+    """The standard normal density."""
     return np.asarray(np.exp(-0.5 * t * t) / np.sqrt(2 * np.pi))
