@@ -231,7 +231,7 @@ def recovery_curve(
     Example:
         >>> curve = recovery_curve("abs", snrs=[1e-5, 1e-4, 1e-3, 1e-2])
         >>> curve.local.slope.round(3), curve.exponent, round(float(curve.ratio[0]), 4)
-        (array([-1.   , -0.999]), 1, 1.0)
+        (array([-1., -1.]), 1, 1.0)
 
     Source:
         Ours.

@@ -91,7 +91,7 @@ class Thresholds:
         Example:
             >>> t = thresholds("abs", snr=2.0)
             >>> t.overlap([0.6, 1.5, 4.0]).round(3)
-            array([0.   , 0.145, 0.761])
+            array([0.   , 0.145, 0.762])
         """
         alphas = positive_array("sample_ratios", sample_ratios)
         kind = one_of("start", start, READINGS)
@@ -114,8 +114,8 @@ class Thresholds:
         """One line per threshold: sample ratio, overlap there, relative error, or the reason for none.
 
         Example:
-            >>> print(thresholds("He4", snr=1e-3, normalize=True).summary().splitlines()[1])
-            weak_recovery    11577.9  overlap 0       error 3e-09
+            >>> print(thresholds("abs", snr=1.0).summary().splitlines()[1][:36])
+            weak_recovery    1.76206   overlap 0
         """
         kind = "without noise" if math.isinf(self.snr) else f"at snr {self.snr:g}"
         head = f"{self.activation}, {self.channel} channel {kind}: sample ratios n/d ({self.status})"
