@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metier import bilevel as bilevel
     from metier import data as data
     from metier import forecast as forecast
     from metier import multi_index as multi_index
@@ -28,7 +29,7 @@ _CORE = (
     "information",
     "specialize_or_fall_back",
 )
-_PACKAGES = ("data", "forecast", "multi_index")
+_PACKAGES = ("bilevel", "data", "forecast", "multi_index")
 
 __all__ = [*_CORE, *_PACKAGES]
 

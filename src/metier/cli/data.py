@@ -15,16 +15,23 @@ def data(
     as_json: AsJson = False,
 ) -> Answer:
     """List the bundled data, or verify its checksums."""
-    from metier.data import registry
+    from metier.data import registry, table_registry, verify_tables
     from metier.data import verify as verify_files
 
-    document = {"data": [entry.to_dict() for entry in registry.values()]}
+    document = {
+        "data": [entry.to_dict() for entry in registry.values()],
+        "tables": [entry.to_dict() for entry in table_registry.values()],
+    }
     rows = [["NAME", "SERIES x STEPS", "STEP", "UNIT", "WHAT IT IS"]] + [
         [e.name, f"{e.shape[0]:,} x {e.shape[1]:,}", e.freq, e.unit, e.title] for e in registry.values()
     ]
+    tables = [["NAME", "ROWS x COLUMNS", "WHAT IT IS"]] + [
+        [e.name, f"{e.shape[0]:,} x {e.shape[1]:,}", e.title] for e in table_registry.values()
+    ]
     if not verify:
-        return Answer(document=document, text=columns(rows), as_json=as_json)
-    states = verify_files()
+        text = f"{columns(rows)}\n\n{columns(tables)}"
+        return Answer(document=document, text=text, as_json=as_json)
+    states = {**verify_files(), **verify_tables()}
     intact = all(state == "ok" for state in states.values())
     return Answer(
         document={**document, "files": states, "intact": intact},
