@@ -18,6 +18,7 @@ ROOMS = (
     "metier.forecast",
     "metier.forecast.metrics",
     "metier.data",
+    "metier.multi_index",
     "metier.runs",
     "metier.studies",
     "metier.report",
