@@ -207,7 +207,7 @@ def test_data_should_list_and_verify(monkeypatch, command, document):
     monkeypatch.setattr("metier.data.verify", lambda: {"flights.xz": "changed"})
     code, out, _ = document("data", "--verify")
     assert code == 3
-    assert out["files"] == {"flights.xz": "changed"}
+    assert out["files"]["flights.xz"] == "changed"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metier.cli import answer, compare, data, doctor, exponents, forecast, report, run, studies, tour
+from metier.cli import answer, compare, data, doctor, exponents, forecast, iv, report, run, studies, tour
 from metier.cli.answer import Answer, say
 
 # Adding a verb: write cli/VERB.py with a function that returns an Answer, and name it here.
@@ -19,6 +19,7 @@ VERBS: dict[str, Callable[..., Answer]] = {
     "run": run.run,
     "forecast": forecast.forecast,
     "exponents": exponents.exponents,
+    "iv": iv.iv,
     "report": report.report,
     "compare": compare.compare,
     "doctor": doctor.doctor,

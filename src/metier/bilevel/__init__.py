@@ -1,0 +1,75 @@
+"""Bilevel gradients with a standard error: cross-fitted, orthogonal hypergradients and their roots."""
+
+from metier.bilevel.doors.effects import Effect as Effect
+from metier.bilevel.doors.first_stage import FirstStage as FirstStage
+from metier.bilevel.doors.first_stage import FirstStageRow as FirstStageRow
+from metier.bilevel.doors.iv import IVBilevel as IVBilevel
+from metier.bilevel.doors.moments import LinearFit as LinearFit
+from metier.bilevel.doors.moments import TestResult as TestResult
+from metier.bilevel.doors.summary_table import CoefficientTable as CoefficientTable
+from metier.bilevel.doors.weak_instruments import ConfidenceSet as ConfidenceSet
+from metier.bilevel.estimate import Diagnostics as Diagnostics
+from metier.bilevel.estimate import HypergradientEstimate as HypergradientEstimate
+from metier.bilevel.estimate import Solution as Solution
+from metier.bilevel.estimate import Step as Step
+from metier.bilevel.kernel import GaussianRidge as GaussianRidge
+from metier.bilevel.loss_check import check_loss as check_loss
+from metier.bilevel.losses import CustomLoss as CustomLoss
+from metier.bilevel.losses import Derivatives as Derivatives
+from metier.bilevel.losses import Huber as Huber
+from metier.bilevel.losses import LogCosh as LogCosh
+from metier.bilevel.losses import Logistic as Logistic
+from metier.bilevel.losses import Loss as Loss
+from metier.bilevel.losses import Poisson as Poisson
+from metier.bilevel.losses import SmoothPinball as SmoothPinball
+from metier.bilevel.losses import SoftmaxCE as SoftmaxCE
+from metier.bilevel.losses import Squared as Squared
+from metier.bilevel.losses import SumLoss as SumLoss
+from metier.bilevel.obigrad import OBiGrad as OBiGrad
+from metier.bilevel.problem import BilevelProblem as BilevelProblem
+from metier.bilevel.sieve import SieveRidge as SieveRidge
+from metier.bilevel.targets import AffineTarget as AffineTarget
+from metier.bilevel.targets import ColumnTarget as ColumnTarget
+from metier.bilevel.targets import ColumnWeight as ColumnWeight
+from metier.bilevel.targets import ExponentialWeight as ExponentialWeight
+from metier.bilevel.targets import FunctionTarget as FunctionTarget
+from metier.bilevel.targets import FunctionWeight as FunctionWeight
+from metier.bilevel.torch_loss import TorchLoss as TorchLoss
+
+__all__ = [
+    "AffineTarget",
+    "BilevelProblem",
+    "CoefficientTable",
+    "ColumnTarget",
+    "ColumnWeight",
+    "ConfidenceSet",
+    "CustomLoss",
+    "Derivatives",
+    "Diagnostics",
+    "Effect",
+    "ExponentialWeight",
+    "FirstStage",
+    "FirstStageRow",
+    "FunctionTarget",
+    "FunctionWeight",
+    "GaussianRidge",
+    "Huber",
+    "HypergradientEstimate",
+    "IVBilevel",
+    "LinearFit",
+    "LogCosh",
+    "Logistic",
+    "Loss",
+    "OBiGrad",
+    "Poisson",
+    "SieveRidge",
+    "SmoothPinball",
+    "SoftmaxCE",
+    "Solution",
+    "Squared",
+    "Step",
+    "SumLoss",
+    "TestResult",
+    "TorchLoss",
+    "check_loss",
+]

@@ -1,0 +1,207 @@
+"""Named columns from frames, series or arrays: who plays which role, and what is missing where."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from numpy.typing import NDArray
+
+from metier.core.errors import InputError
+
+Floats = NDArray[np.float64]
+MAX_LEVELS = 50
+"""Levels beyond which a text column is rather an identifier than a category."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A matrix with a name per column.
+
+    Attributes:
+        values: (n, p) float64; NaN where a value is missing.
+        names: p names, of the columns where the input has them.
+        role: what the columns are for, in error messages.
+    """
+
+    values: Floats
+    names: tuple[str, ...]
+    role: str
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return len(self.values)
+
+
+def read_columns(
+    role: str, value: Any, *, data: Any = None, prefix: str, categories: bool = False
+) -> Columns:
+    """Read a role's columns from a frame, a series, an array, or by name from `data`.
+
+    Args:
+        role: "outcome", "treatment", "instruments" or "controls", for messages.
+        value: frame or series (pandas, polars, pyarrow, ...), array (n,) or (n, p); with `data`, a column
+            name or a list of them.
+        data: frame that holds the named columns.
+        prefix: names columns without names: prefix, or prefix1, prefix2, ...
+        categories: whether text columns become indicators of their levels, the first left out.
+
+    Returns:
+        The columns as numbers; missing values are NaN.
+
+    Raises:
+        InputError: an unknown name, text where numbers belong, or a shape that is no table.
+
+    Example:
+        >>> import numpy as np
+        >>> read_columns("instruments", np.zeros((4, 2)), prefix="z").names
+        ('z1', 'z2')
+    """
+    if data is not None:
+        value = _select(role, value, data)
+    native = nw.from_native(value, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(native, nw.Series):
+        native = native.alias(native.name or prefix).to_frame()
+    if isinstance(native, nw.DataFrame):
+        parts = [_from_series(role, native[name], categories) for name in native.columns]
+        if not parts:
+            raise _no_table(role, "no column")
+        return Columns(
+            np.column_stack([part.values for part in parts]), tuple(n for p in parts for n in p.names), role
+        )
+    return _from_array(role, value, prefix)
+
+
+def _select(role: str, value: Any, data: Any) -> Any:
+    frame = nw.from_native(data, eager_only=True)
+    names = [value] if isinstance(value, str) else list(value)
+    unknown = [name for name in names if name not in frame.columns]
+    if unknown:
+        raise unknown_columns(role, unknown, frame.columns)
+    return frame.select(names).to_native()
+
+
+def unknown_columns(role: str, unknown: Sequence[str], known: Sequence[str]) -> InputError:
+    """The error for columns that the data lack, with their nearest neighbors."""
+    near = {name: difflib.get_close_matches(str(name), known, n=2, cutoff=0.5) for name in unknown}
+    hints = [
+        f"for {name!r} did you mean {' or '.join(map(repr, found))}?" for name, found in near.items() if found
+    ]
+    return InputError(
+        f"the {role} must be columns of the data",
+        expected="among " + ", ".join(map(repr, known[:20])) + (" ..." if len(known) > 20 else ""),
+        got=", ".join(map(repr, unknown)),
+        next_step=" ".join(hints)[:1].upper() + " ".join(hints)[1:] if hints else "Name columns that exist.",
+    )
+
+
+def _from_series(role: str, series: nw.Series[Any], categories: bool) -> Columns:
+    name = str(series.name)
+    kind = series.dtype
+    if kind.is_numeric() or kind == nw.Boolean:
+        numbers = series.cast(nw.Float64).to_numpy()
+        return Columns(np.asarray(numbers, dtype=np.float64)[:, None], (name,), role)
+    if not categories or kind.is_temporal():
+        raise InputError(
+            f"{role} column {name!r} must hold numbers",
+            expected="a numeric column",
+            got=f"type {kind}",
+            next_step="Convert it to numbers first.",
+        )
+    return _indicators(role, name, series)
+
+
+def _indicators(role: str, name: str, series: nw.Series[Any]) -> Columns:
+    labels = series.to_list()
+    missing = np.array([label is None or label != label for label in labels])
+    levels = sorted({str(label) for label, gone in zip(labels, missing, strict=True) if not gone})
+    if not 2 <= len(levels) <= MAX_LEVELS:
+        raise InputError(
+            f"{role} column {name!r} is read as a category",
+            expected=f"2 to {MAX_LEVELS} levels",
+            got=f"{len(levels)} levels",
+            next_step="Leave the column out, or convert it to numbers.",
+        )
+    text = np.array([str(label) for label in labels])
+    values = (text[:, None] == np.array(levels[1:])[None, :]).astype(np.float64)
+    values[missing] = np.nan
+    return Columns(values, tuple(f"{name}={level}" for level in levels[1:]), role)
+
+
+def _from_array(role: str, value: Any, prefix: str) -> Columns:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the {role} must be numbers",
+            expected="a frame, a series or a numeric array",
+            got=f"something NumPy cannot convert ({error})",
+            next_step="Convert it to numbers first.",
+        ) from None
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or 0 in array.shape:
+        raise _no_table(role, f"shape {array.shape}")
+    p = array.shape[1]
+    return Columns(array, (prefix,) if p == 1 else tuple(f"{prefix}{j + 1}" for j in range(p)), role)
+
+
+def _no_table(role: str, got: str) -> InputError:
+    return InputError(
+        f"the {role} is a table of rows x columns",
+        expected="at least one row and one column",
+        got=got,
+        next_step="Pass an array (n,) or (n, p), a series or a frame.",
+    )
+
+
+def check_together(parts: Iterable[Columns]) -> None:
+    """Refuse parts of unequal length, missing or infinite values (counted by column), and constant columns.
+
+    Raises:
+        InputError: naming roles, columns and counts.
+    """
+    parts = list(parts)
+    lengths = {part.role: part.n_rows for part in parts}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            "outcome, treatment, instruments and controls have one row per unit",
+            expected="equal numbers of rows",
+            got=", ".join(f"{role} {n}" for role, n in lengths.items()),
+            next_step="Drop the same rows everywhere.",
+        )
+    _refuse_missing(parts)
+    for part in parts:
+        spread = np.ptp(part.values, axis=0)
+        constant = [name for name, width in zip(part.names, spread, strict=True) if width == 0]
+        if constant and part.role != "controls":
+            raise InputError(
+                f"the {part.role} must vary",
+                expected="at least two distinct values in every column",
+                got=f"{', '.join(map(repr, constant))} constant",
+                next_step="Leave constant columns out; an intercept is always there.",
+            )
+
+
+def _refuse_missing(parts: Sequence[Columns]) -> None:
+    counts: dict[str, int] = {}
+    bad_rows = np.zeros(parts[0].n_rows, dtype=bool)
+    for part in parts:
+        wrong = ~np.isfinite(part.values)
+        bad_rows |= wrong.any(axis=1)
+        for name, count in zip(part.names, wrong.sum(axis=0), strict=True):
+            if count:
+                counts[name] = int(count)
+    if counts:
+        raise InputError(
+            "every row must be complete",
+            expected="no missing and no infinite value in the columns used",
+            got=", ".join(f"{count} in {name!r}" for name, count in counts.items())
+            + f" ({int(bad_rows.sum())} of {len(bad_rows)} rows)",
+            next_step="Drop or impute these rows, or leave the columns out.",
+        )

@@ -1,0 +1,448 @@
+"""Pointwise losses l(w, v, Z) = c_w(Z) rho(v, g_w(Z)) with the derivatives that the score needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from metier.core.errors import InputError
+
+from .arrays import Floats, Rows, added, diagonal2, diagonal3
+from .targets import ColumnTarget, Target, TermWeight, as_target
+
+
+@dataclass(frozen=True, slots=True)
+class Derivatives:
+    """Value and pointwise derivatives of a loss at n rows; None stands for a derivative that is zero.
+
+    Attributes:
+        value: l, (n,).
+        d_v: (n, q).
+        d2_v: (n, q, q).
+        d_w: (n, d).
+        d2_wv: (n, d, q).
+        d3_v: (n, q, q, q).
+        d3_wvv: (n, d, q, q).
+
+    Example:
+        >>> rows = {"Y": np.array([1.0])}
+        >>> Squared("Y").derivatives(np.zeros(1), np.array([[3.0]]), rows).d_v.item()
+        2.0
+    """
+
+    value: Floats
+    d_v: Floats
+    d2_v: Floats
+    d_w: Floats | None = None
+    d2_wv: Floats | None = None
+    d3_v: Floats | None = None
+    d3_wvv: Floats | None = None
+
+    def __add__(self, other: Derivatives) -> Derivatives:
+        parts = {name: added(getattr(self, name), getattr(other, name)) for name in self.__slots__}
+        return Derivatives(**parts)  # type: ignore[arg-type]
+
+
+class Loss(ABC):
+    """A pointwise loss of (w, v, row); losses add up with `+`."""
+
+    smooth: bool = True
+    """Whether third derivatives exist everywhere; the orthogonality in h rests on them."""
+
+    @abstractmethod
+    def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
+        """Return value and derivatives at w (d,), v (n, q) and the rows."""
+
+    def n_outputs(self, rows: Rows) -> int:
+        """Return q, the length of the value v that this loss takes."""
+        return 1
+
+    def __add__(self, other: Loss) -> Loss:
+        return SumLoss((self, other))
+
+
+@dataclass(frozen=True, slots=True)
+class SumLoss(Loss):
+    """A sum of losses of the same v.
+
+    Args:
+        terms: The losses.
+
+    Example:
+        >>> shrunk = Squared("Y") + Squared(0.0)
+        >>> shrunk.derivatives(np.zeros(1), np.array([[1.0]]), {"Y": np.array([3.0])}).d_v.item()
+        -1.0
+    """
+
+    terms: tuple[Loss, ...]
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether every term is."""
+        return all(term.smooth for term in self.terms)
+
+    def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
+        """Return the sums of the terms' derivatives."""
+        return reduce(Derivatives.__add__, (term.derivatives(w, v, rows) for term in self.terms))
+
+    def n_outputs(self, rows: Rows) -> int:
+        """Return the largest q of the terms."""
+        return max(term.n_outputs(rows) for term in self.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """rho(v, t) and its derivatives at n rows: subscripts say in what."""
+
+    value: Floats
+    t: Floats
+    v: Floats
+    vv: Floats
+    vt: Floats
+    vvv: Floats | None
+    vvt: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class _TargetLoss(Loss):
+    """c_w(Z) rho(v, g_w(Z)).
+
+    Args:
+        target: Column name, number, or target object g_w.
+        weight: Weight object c_w; None for 1.
+    """
+
+    target: Target | str | float
+    weight: TermWeight | None = field(default=None, kw_only=True)
+
+    @abstractmethod
+    def kernel(self, v: Floats, t: Floats) -> Kernel:
+        """Return rho and its derivatives at v, t (n, q)."""
+
+    def target_of(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
+        """Return g_w (n, q) and its Jacobian (n, d, q) or None."""
+        return as_target(self.target).evaluate(w, rows)
+
+    def n_outputs(self, rows: Rows) -> int:
+        """Return the width of the target's column where it is one."""
+        target = as_target(self.target)
+        if isinstance(target, ColumnTarget):
+            return int(target.evaluate(np.zeros(0), rows)[0].shape[1])
+        base = getattr(target, "parts", None)
+        return int(base(rows)[0].shape[1]) if base is not None else 1
+
+    def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
+        """Return value and derivatives by the chain rule through g_w and c_w."""
+        t, dt = self.target_of(w, rows)
+        rho = self.kernel(v, np.broadcast_to(t, v.shape))
+        if dt is not None:
+            dt = np.broadcast_to(dt, (*dt.shape[:2], v.shape[1]))
+        out = Derivatives(
+            value=rho.value,
+            d_v=rho.v,
+            d2_v=rho.vv,
+            d3_v=rho.vvv,
+            d_w=None if dt is None else np.einsum("nq,ndq->nd", rho.t, dt),
+            d2_wv=None if dt is None else np.einsum("nqp,ndp->ndq", rho.vt, dt),
+            d3_wvv=None if dt is None or rho.vvt is None else np.einsum("nqrp,ndp->ndqr", rho.vvt, dt),
+        )
+        return out if self.weight is None else _weighted(out, *self.weight.evaluate(w, rows))
+
+
+def _weighted(out: Derivatives, c: Floats, dc: Floats | None) -> Derivatives:
+    """Return the derivatives of c l, where c moves with w by dc."""
+
+    def times(x: Floats | None) -> Floats | None:
+        return None if x is None else x * c.reshape(-1, *([1] * (x.ndim - 1)))
+
+    def outer(x: Floats) -> Floats | None:
+        return None if dc is None else np.einsum("nd,n...->nd...", dc, x)
+
+    return Derivatives(
+        value=c * out.value,
+        d_v=c[:, None] * out.d_v,
+        d2_v=c[:, None, None] * out.d2_v,
+        d3_v=times(out.d3_v),
+        d_w=added(times(out.d_w), outer(out.value)),
+        d2_wv=added(times(out.d2_wv), outer(out.d_v)),
+        d3_wvv=added(times(out.d3_wvv), outer(out.d2_v)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _ResidualLoss(_TargetLoss):
+    """A sum over coordinates of R(v - t)."""
+
+    def kernel(self, v: Floats, t: Floats) -> Kernel:
+        """Return rho and its derivatives from R, R', R'', R'''."""
+        value, d1, d2, d3 = self.residual(v - t)
+        third = None if d3 is None else diagonal3(d3)
+        second = diagonal2(d2)
+        return Kernel(value.sum(axis=1), -d1, d1, second, -second, third, None if third is None else -third)
+
+    @abstractmethod
+    def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
+        """Return R, R', R'', R''' at the residuals (n, q)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Squared(_ResidualLoss):
+    """(v - g_w)^2 / 2, summed over coordinates.
+
+    Args:
+        target: Column name, number, or target object g_w.
+        weight: Weight object c_w; None for 1.
+
+    Example:
+        >>> Squared("Y").derivatives(np.zeros(1), np.array([[3.0]]), {"Y": np.array([1.0])}).value.item()
+        2.0
+    """
+
+    def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
+        """Return r^2 / 2 and its derivatives."""
+        return r * r / 2.0, r, np.ones_like(r), None
+
+
+@dataclass(frozen=True, slots=True)
+class Huber(_ResidualLoss):
+    """r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2).
+
+    Its third derivative is zero almost everywhere and misses the two kinks, so that as an inner loss the
+    score is orthogonal in h only up to the density of residuals there: `LogCosh` has no such gap.
+
+    Args:
+        target: Column name, number, or target object g_w.
+        delta: Where the loss turns linear, in units of v.
+        weight: Weight object c_w; None for 1.
+
+    Example:
+        >>> Huber(0.0, delta=1.0).derivatives(np.zeros(1), np.array([[3.0]]), {"X": np.zeros(1)}).d_v.item()
+        1.0
+    """
+
+    delta: float = field(default=1.345, kw_only=True)
+    smooth = False
+
+    def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
+        """Return the loss and its derivatives."""
+        inside, size = np.abs(r) <= self.delta, np.abs(r)
+        value = np.where(inside, r * r / 2.0, self.delta * (size - self.delta / 2.0))
+        return value, np.clip(r, -self.delta, self.delta), inside.astype(np.float64), None
+
+
+@dataclass(frozen=True, slots=True)
+class LogCosh(_ResidualLoss):
+    """delta^2 log cosh(r / delta): quadratic near 0, linear far out, smooth everywhere.
+
+    Args:
+        target: Column name, number, or target object g_w.
+        delta: Scale of the turn, in units of v.
+        weight: Weight object c_w; None for 1.
+
+    Example:
+        >>> LogCosh(0.0).derivatives(np.zeros(1), np.array([[0.0]]), {"X": np.zeros(1)}).d2_v.item()
+        1.0
+    """
+
+    delta: float = field(default=1.0, kw_only=True)
+
+    def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
+        """Return the loss and its derivatives."""
+        x = r / self.delta
+        t = np.tanh(x)
+        value = self.delta**2 * (np.abs(x) + np.log1p(np.exp(-2.0 * np.abs(x))) - np.log(2.0))
+        return value, self.delta * t, 1.0 - t * t, -2.0 * t * (1.0 - t * t) / self.delta
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothPinball(_ResidualLoss):
+    """Pinball loss of a quantile, smoothed: s softplus(r / s) - quantile r with r = v - g_w.
+
+    As s -> 0 this is the pinball loss, which has no curvature; the minimizer moves with s.
+
+    Args:
+        target: Column name, number, or target object g_w.
+        quantile: Level in (0, 1).
+        smoothing: s, in units of v.
+        weight: Weight object c_w; None for 1.
+
+    Example:
+        >>> loss = SmoothPinball(0.0, quantile=0.5, smoothing=0.1)
+        >>> loss.derivatives(np.zeros(1), np.array([[0.0]]), {"X": np.zeros(1)}).d_v.item()
+        0.0
+    """
+
+    quantile: float = field(default=0.5, kw_only=True)
+    smoothing: float = field(default=0.1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.quantile < 1.0 and self.smoothing > 0.0):
+            raise InputError(
+                "a smoothed pinball loss has a level and a positive smoothing",
+                expected="0 < quantile < 1 and smoothing > 0",
+                got=f"quantile={self.quantile}, smoothing={self.smoothing}",
+                next_step="Smooth it: without curvature the inner problem has no adjoint.",
+            )
+
+    def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
+        """Return the loss and its derivatives."""
+        x, s = r / self.smoothing, self.smoothing
+        p = expit(x)
+        curve = p * (1.0 - p)
+        return (
+            s * np.logaddexp(0.0, x) - self.quantile * r,
+            p - self.quantile,
+            curve / s,
+            curve * (1 - 2 * p) / s**2,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _CanonicalLoss(_TargetLoss):
+    """b(v) - t'v: negative log-likelihood in the natural parameter."""
+
+    def kernel(self, v: Floats, t: Floats) -> Kernel:
+        """Return rho and its derivatives from the cumulant function b."""
+        b, b1, b2, b3 = self.cumulant(v)
+        minus_one = np.broadcast_to(-np.eye(v.shape[1]), b2.shape)
+        return Kernel(b - (t * v).sum(axis=1), -v, b1 - t, b2, minus_one, b3, None)
+
+    @abstractmethod
+    def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return b (n,), b' (n, q), b'' (n, q, q), b''' (n, q, q, q)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic(_CanonicalLoss):
+    """log(1 + e^v) - t v: binary cross-entropy of a logit v and a target t in [0, 1].
+
+    Args:
+        target: Column name, number, or target object g_w.
+        weight: Weight object c_w; None for 1.
+
+    Example:
+        >>> Logistic("Y").derivatives(np.zeros(1), np.array([[0.0]]), {"Y": np.array([1.0])}).d_v.item()
+        -0.5
+    """
+
+    def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return softplus and its derivatives."""
+        p = expit(v)
+        curve = p * (1.0 - p)
+        return np.logaddexp(0.0, v).sum(axis=1), p, diagonal2(curve), diagonal3(curve * (1.0 - 2.0 * p))
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson(_CanonicalLoss):
+    """e^v - t v: Poisson likelihood of a log-rate v and a count t.
+
+    Args:
+        target: Column name, number, or target object g_w.
+        weight: Weight object c_w; None for 1.
+
+    Example:
+        >>> Poisson("Y").derivatives(np.zeros(1), np.array([[0.0]]), {"Y": np.array([3.0])}).d_v.item()
+        -2.0
+    """
+
+    def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return exp, four times."""
+        rate = np.exp(v)
+        return rate.sum(axis=1), rate, diagonal2(rate), diagonal3(rate)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxCE(_CanonicalLoss):
+    """log(1 + sum_j e^(v_j)) - v_label: cross-entropy of n_classes - 1 logits; class 0 is the reference.
+
+    A reference class keeps the curvature non-singular.
+
+    Args:
+        target: Name of a column of labels 0..n_classes-1, or a target of shape (n, n_classes - 1).
+        n_classes: Number of classes; v has one entry less.
+        weight: Weight object c_w; None for 1.
+
+    Example:
+        >>> loss = SoftmaxCE("label", n_classes=3)
+        >>> loss.derivatives(np.zeros(1), np.zeros((1, 2)), {"label": np.array([1])}).d_v.round(3).tolist()
+        [[-0.667, 0.333]]
+    """
+
+    n_classes: int = field(kw_only=True)
+
+    def n_outputs(self, rows: Rows) -> int:
+        """Return n_classes - 1."""
+        return self.n_classes - 1
+
+    def target_of(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
+        """Return the indicators of classes 1..n_classes-1."""
+        t, dt = as_target(self.target).evaluate(w, rows)
+        if t.shape[1] == self.n_classes - 1 and (dt is not None or self.n_classes > 2):
+            return t, dt
+        if not np.isin(t, np.arange(self.n_classes)).all():
+            raise InputError(
+                "SoftmaxCE counts classes from 0",
+                expected=f"labels 0..{self.n_classes - 1}",
+                got=f"values from {t.min():g} to {t.max():g}",
+                next_step="Encode the labels, or raise n_classes.",
+            )
+        return (t == np.arange(1, self.n_classes)).astype(np.float64), None
+
+    def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return the log-partition function and its derivatives: the cumulants of the indicators."""
+        top = np.maximum(v.max(axis=1), 0.0)
+        b = top + np.log(np.exp(-top) + np.exp(v - top[:, None]).sum(axis=1))
+        p = np.exp(v - b[:, None])
+        pp = np.einsum("ni,nj->nij", p, p)
+        second = diagonal2(p) - pp
+        eye = np.eye(v.shape[1])
+        mixed = sum(np.einsum(s, eye, pp) for s in ("ij,nik->nijk", "ik,nij->nijk", "jk,nij->nijk"))
+        third = diagonal3(p) - mixed + 2.0 * np.einsum("ni,nj,nk->nijk", p, p, p)
+        return b, p, second, third
+
+
+@dataclass(frozen=True, slots=True)
+class CustomLoss(Loss):
+    """A loss by the user's own derivatives, each a function of (w, v, rows) with v (n, q).
+
+    `OBiGrad` compares them with finite differences before it uses them. A derivative left out is taken to be
+    zero, which that comparison checks too.
+
+    Args:
+        value: l, (n,).
+        d_v, d2_v: (n, q) and (n, q, q).
+        d_w, d2_wv, d3_v, d3_wvv: (n, d), (n, d, q), (n, q, q, q), (n, d, q, q); None for zero.
+
+    Example:
+        >>> quartic = CustomLoss(lambda w, v, z: (v[:, 0] - w[0]) ** 4 / 4,
+        ...     d_v=lambda w, v, z: (v - w[0]) ** 3,
+        ...     d2_v=lambda w, v, z: 3 * (v - w[0])[:, :, None] ** 2,
+        ...     d_w=lambda w, v, z: -((v - w[0]) ** 3),
+        ...     d2_wv=lambda w, v, z: -3 * (v - w[0])[:, :, None] ** 2,
+        ...     d3_v=lambda w, v, z: 6 * (v - w[0])[:, :, None, None],
+        ...     d3_wvv=lambda w, v, z: -6 * (v - w[0])[:, :, None, None])
+        >>> quartic.derivatives(np.zeros(1), np.array([[2.0]]), {"X": np.zeros((1, 1))}).d_v.item()
+        8.0
+    """
+
+    value: Any
+    d_v: Any = field(kw_only=True)
+    d2_v: Any = field(kw_only=True)
+    d_w: Any = field(default=None, kw_only=True)
+    d2_wv: Any = field(default=None, kw_only=True)
+    d3_v: Any = field(default=None, kw_only=True)
+    d3_wvv: Any = field(default=None, kw_only=True)
+
+    def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
+        """Return what the functions return."""
+
+        def call(function: Any) -> Floats | None:
+            return None if function is None else np.asarray(function(w, v, rows), dtype=np.float64)
+
+        names = ("value", *(n for n in Derivatives.__slots__ if n != "value"))
+        return Derivatives(**{name: call(getattr(self, name)) for name in names})  # type: ignore[arg-type]

@@ -1,0 +1,193 @@
+"""Squared losses: two regressions make the score, and an affine target makes it affine in w."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from metier.core.errors import InputError
+
+from .arrays import Floats
+from .crossfit import Codes
+from .evaluation import Evaluation, Fitted
+from .learners import cross_fitter, is_linear_smoother
+from .problem import BilevelProblem
+from .sample import Sample
+from .scores import quadratic_scores
+from .settings import External
+from .targets import AffineTarget, as_target
+
+
+class QuadraticRepeat:
+    """Cross-fitted nuisances of squared losses for one draw of folds.
+
+    With an affine target, j is fitted once. The residual r_w = E[g_w - Y | X] is fitted once too where its
+    learner is a linear smoother (r_w = r_0 + j_r' w) or where `residual="separate"` (r_w = h_w - m);
+    otherwise it is refitted at every w. Nothing of size n x d x d is stored.
+    """
+
+    def __init__(
+        self,
+        sample: Sample,
+        problem: BilevelProblem,
+        *,
+        learners: dict[str, Any],
+        external: External,
+        codes: Codes | None,
+        residual: str,
+        backend: str,
+    ) -> None:
+        self.sample, self.learners, self.external, self.codes = sample, learners, external, codes
+        self.separate, self.backend = residual == "separate", backend
+        self.target = as_target(problem.inner_loss.target)  # type: ignore[attr-defined]
+        outer = as_target(problem.outer_loss.target)  # type: ignore[attr-defined]
+        self.y: Floats = outer.evaluate(np.zeros(0), sample.rows)[0][:, 0]
+        self.fitters: dict[int, Any] = {}
+        self.affine: _AffineFits | None = None
+        if isinstance(self.target, AffineTarget):
+            self.affine = _AffineFits(self, *self.target.parts(sample.rows))
+        self.exact_slope = self.affine is not None and self.affine.residual is not None
+
+    def regress(self, requests: dict[str, tuple[str, Floats]]) -> dict[str, Floats]:
+        """Cross-fit {answer: (nuisance, targets (n, m))}, all targets of one learner in one go."""
+        if not requests:
+            return {}
+        if self.codes is None:
+            raise InputError(
+                'estimator="oracle" fits nothing',
+                expected="every nuisance in external_predictions",
+                got=f"none for {', '.join(requests)}",
+                next_step="Pass the true nuisances: jacobian, and residual or h and outcome.",
+            )
+        by_learner: dict[int, list[str]] = {}
+        for answer, (nuisance, _) in requests.items():
+            by_learner.setdefault(id(self.learners[nuisance]), []).append(answer)
+        out: dict[str, Floats] = {}
+        for key, answers in by_learner.items():
+            learner = self.learners[requests[answers[0]][0]]
+            if key not in self.fitters:
+                self.fitters[key] = cross_fitter(
+                    learner, self.sample.X, self.codes, self.sample.weights, backend=self.backend
+                )
+            targets = [requests[answer][1] for answer in answers]
+            fitted = self.fitters[key].predict(np.concatenate(targets, axis=1))
+            cuts = np.cumsum([t.shape[1] for t in targets])[:-1]
+            out.update(zip(answers, np.split(fitted, cuts, axis=1), strict=True))
+        return out
+
+    def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
+        """Return the scores at w."""
+        g, dg = self.target.evaluate(w, self.sample.rows)
+        if dg is None:
+            raise InputError(
+                "the inner target moves with w",
+                expected="AffineTarget or FunctionTarget",
+                got="a target that is free of w",
+                next_step="Without w in the inner problem there is no hypergradient to correct.",
+            )
+        g, dg = g[:, 0], dg[:, :, 0]
+        j, h, r = self._fitted_affine(w, g) if self.affine is not None else self._fitted(w, g, dg)
+        return self._evaluation(g, dg, j, h, r)
+
+    def _fitted_affine(self, w: Floats, g: Floats) -> tuple[Floats, Floats, Floats]:
+        fits = self.affine
+        assert fits is not None
+        n = self.sample.n
+        h = self.external.at("h", w, (n,)) if "h" in self.external else fits.h0 + fits.j @ w
+        if "residual" in self.external:
+            r = self.external.at("residual", w, (n,))
+        elif fits.residual is not None:
+            r = fits.residual[0] + fits.residual[1] @ w
+        elif fits.outcome is not None:
+            r = h - fits.outcome
+        else:
+            r = self.regress({"r": ("residual", (g - self.y)[:, None])})["r"][:, 0]
+        return fits.j, h, r
+
+    def _fitted(self, w: Floats, g: Floats, dg: Floats) -> tuple[Floats, Floats, Floats]:
+        """Fit at w what is not given from outside."""
+        given, n = self.external, self.sample.n
+        wanted: dict[str, tuple[str, Floats]] = {}
+        if "jacobian" not in given:
+            wanted["j"] = ("jacobian", dg)
+        if "h" not in given and self.codes is not None:
+            wanted["h"] = ("h", g[:, None])
+        direct = "residual" not in given and "outcome" not in given and not self.separate
+        if direct:
+            wanted["r"] = ("residual", (g - self.y)[:, None])
+        if self.separate and not {"residual", "outcome"} & set(given.given):
+            wanted["m"] = ("outcome", self.y[:, None])
+        found = self.regress(wanted)
+        j = found["j"] if "j" in found else given.at("jacobian", w, dg.shape)
+        h = found["h"][:, 0] if "h" in found else self._external_or_nan("h", w)
+        if "residual" in given:
+            return j, h, given.at("residual", w, (n,))
+        if direct:
+            return j, h, found["r"][:, 0]
+        return j, h, h - (found["m"][:, 0] if "m" in found else given.at("outcome", w, (n,)))
+
+    def _external_or_nan(self, name: str, w: Floats) -> Floats:
+        n = self.sample.n
+        return self.external.at(name, w, (n,)) if name in self.external else np.full(n, np.nan)
+
+    def _evaluation(self, g: Floats, dg: Floats, j: Floats, h: Floats, r: Floats) -> Evaluation:
+        y, om = self.y, self.sample.weights
+        weighted = j if om is None else j * (om / om.mean())[:, None]
+        slope_j = j if self.affine is None or self.affine.residual is None else self.affine.residual[1]
+        weighted_gap = (dg - j) if om is None else (dg - j) * (om / om.mean())[:, None]
+        slope = (weighted.T @ dg + weighted_gap.T @ slope_j) / len(y)
+        if self.external.given and not self.exact_slope:
+            slope = (weighted.T @ dg + dg.T @ weighted - weighted.T @ j) / len(y)
+        return Evaluation(
+            samples=(self.sample,),
+            orthogonal=(quadratic_scores(g, dg, y, j, r),),
+            plugin=((h - y)[:, None] * j,),
+            objective=((y - h) ** 2 / 2.0 - r * (h - g),),
+            instrument=((g - y)[:, None] * j,),
+            slope=slope,
+            fitted={
+                "jacobian": Fitted(dg, j, om),
+                "h": Fitted(g[:, None], h[:, None], om),
+                "residual": Fitted((g - y)[:, None], r[:, None], om),
+            },
+            slopes={
+                "jacobian": (g - y - r)[:, None] * j,
+                "residual": (dg - j) * r[:, None],
+            },
+        )
+
+
+class _AffineFits:
+    """What an affine target lets us fit once: j, h0, and either r = r0 + j_r' w or the outcome m."""
+
+    def __init__(self, repeat: QuadraticRepeat, g0: Floats, dg: Floats) -> None:
+        given, y = repeat.external, repeat.y
+        g0, dg = g0[:, 0], dg[:, :, 0]
+        constant = bool((g0 == g0[0]).all())
+        wanted: dict[str, tuple[str, Floats]] = {}
+        if "jacobian" not in given:
+            wanted["j"] = ("jacobian", dg)
+        if "h" not in given and not constant and repeat.codes is not None:
+            wanted["h0"] = ("h", g0[:, None])
+        ours = not {"residual", "outcome"} & set(given.given)
+        linear = ours and not repeat.separate and is_linear_smoother(repeat.learners["residual"])
+        shared = repeat.learners["residual"] is repeat.learners["jacobian"] and "jacobian" not in given
+        if linear and repeat.codes is not None:
+            wanted["r0"] = ("residual", (g0 - y)[:, None])
+            if not shared:
+                wanted["jr"] = ("residual", dg)
+        if ours and repeat.separate:
+            wanted["m"] = ("outcome", y[:, None])
+        found = repeat.regress(wanted)
+        nowhere = np.zeros(dg.shape[1])
+        self.j = found["j"] if "j" in found else given.at("jacobian", nowhere, dg.shape)
+        self.h0 = found["h0"][:, 0] if "h0" in found else (g0 if constant else np.full(len(y), np.nan))
+        self.residual: tuple[Floats, Floats] | None = None
+        self.outcome: Floats | None = None
+        if "r0" in found:
+            self.residual = found["r0"][:, 0], found.get("jr", self.j)
+        if "m" in found or "outcome" in given:
+            self.outcome = found["m"][:, 0] if "m" in found else given.at("outcome", nowhere, (len(y),))
+            if "h" not in given:
+                self.residual = self.h0 - self.outcome, self.j

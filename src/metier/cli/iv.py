@@ -1,0 +1,115 @@
+"""`metier iv FILE`: the effect of a treatment by instruments, with tables and warnings."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metier.cli.answer import Answer, say
+from metier.cli.options import AsJson, Out, Seed, choose_folder, parse_settings
+
+if TYPE_CHECKING:
+    from metier.studies.iv_file.run import IVJob
+
+
+def iv(
+    file: Annotated[Path, typer.Argument(help="csv or parquet, one row per unit.", show_default=False)],
+    outcome: Annotated[str, typer.Option("--outcome", help="Column of the outcome.")],
+    treatment: Annotated[str, typer.Option("--treatment", help="Column(s) whose effect is asked for: A,B.")],
+    instruments: Annotated[str, typer.Option("--instruments", help="Columns that move it: A,B,C.")],
+    controls: Annotated[
+        str | None,
+        typer.Option("--controls", help="Columns to hold constant: A,B,C; text too.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Column of row weights.", show_default=False)
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option("--groups", help="Column of clusters.", show_default=False)
+    ] = None,
+    features: Annotated[
+        str, typer.Option("--features", help="Shape of the effect: linear, spline or fourier.")
+    ] = "linear",
+    level: Annotated[float, typer.Option("--level", help="Coverage of the intervals, percent.")] = 95.0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="estimator, folds, repeats, learner, control_learner, missing; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> Answer:
+    """Estimate an effect by instruments, with a standard error."""
+    from metier.cli.progress import LiveProgress
+    from metier.report import write_report
+    from metier.runs.run import refuse_used
+    from metier.studies.iv_file.result import write_iv
+    from metier.studies.iv_file.run import IVJob, iv_file
+    from metier.studies.iv_file.settings import iv_settings
+
+    job = IVJob(
+        file=file,
+        outcome=outcome,
+        treatment=_names(treatment),
+        instruments=_names(instruments),
+        controls=_names(controls),
+        weights=weights,
+        groups=groups,
+        features=features,
+        level=level,
+        seed=seed,
+        settings=iv_settings(parse_settings(settings or [])),
+    )
+    folder = choose_folder(out, Path("runs") / f"iv-{file.stem}", resume=False)
+    if folder.is_dir():
+        refuse_used(folder)
+    with LiveProgress() as progress:
+        progress.heading(f"Instrumental variables in {file.name}")
+        done = iv_file(job, say=progress.stage)
+        progress.stage("writing report")
+        write_iv(done, folder, command=command_of(job, settings or []))
+        page = write_report([folder], folder / "report.html")
+    say(f"\nReport: {page}")
+    document = {
+        "report": str(page),
+        "folder": str(folder),
+        **_document(done.iv.to_dict(job.level / 100.0)),
+        "notes": list(done.notes),
+    }
+    return Answer(document=document, text=done.iv.summary(job.level / 100.0), as_json=as_json)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _document(plain: dict[str, Any]) -> dict[str, Any]:
+    from metier.runs.journal import to_json_value
+
+    return dict(to_json_value(plain, what="the answer"))
+
+
+def command_of(job: IVJob, settings: list[str]) -> str:
+    """The command that repeats a job."""
+    defaults = {field.name: field.default for field in dataclasses.fields(job)}
+    words = ["metier", "iv", str(job.file)]
+    for name in (
+        *("outcome", "treatment", "instruments", "controls"),
+        *("weights", "groups", "features", "level"),
+    ):
+        value = getattr(job, name)
+        if value != defaults[name]:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            words += [f"--{name}", text]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join([*words, *(["--seed", str(job.seed)] if job.seed else [])])

@@ -1,0 +1,1 @@
+"""`metier iv FILE`: the effect of a treatment in a file of your own."""

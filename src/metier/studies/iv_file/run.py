@@ -1,0 +1,176 @@
+"""Read a file, check its columns, fit `IVBilevel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metier.bilevel import IVBilevel
+from metier.core import InputError
+from metier.studies.forecast_file.frames import read_frame
+from metier.studies.iv_file.settings import IVSettings, make_learner
+
+NULLS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", ".")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IVJob:
+    """What the user asked for.
+
+    Args:
+        file: csv or parquet, one row per unit.
+        outcome: its column.
+        treatment, instruments, controls: their columns.
+        weights, groups: columns, or None.
+        features: as in `IVBilevel`, by name.
+        level: coverage of the intervals in percent.
+        seed: of the folds.
+        settings: the rest.
+    """
+
+    file: Path
+    outcome: str
+    treatment: tuple[str, ...]
+    instruments: tuple[str, ...]
+    controls: tuple[str, ...] = ()
+    weights: str | None = None
+    groups: str | None = None
+    features: str = "linear"
+    level: float = 95.0
+    seed: int = 0
+    settings: IVSettings
+
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """Role -> columns, in the order in which they are told."""
+        return {
+            "outcome": (self.outcome,),
+            "treatment": self.treatment,
+            "instruments": self.instruments,
+            "controls": self.controls,
+            "weights": (self.weights,) if self.weights else (),
+            "groups": (self.groups,) if self.groups else (),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IVAnswer:
+    """What came of it: the fitted door, the rows used, and what a person should be told."""
+
+    job: IVJob
+    iv: IVBilevel
+    n_rows: int
+    notes: tuple[str, ...]
+
+
+def iv_file(job: IVJob, *, say: Callable[[str], None] = lambda text: None) -> IVAnswer:
+    """Read the file and fit.
+
+    Args:
+        job: what the user asked for.
+        say: told what was left out.
+
+    Raises:
+        InputError: naming the file and the columns that are wrong.
+    """
+    if not 0 < job.level < 100:
+        raise InputError(
+            "a level is a coverage in percent",
+            expected="more than 0 and less than 100",
+            got=f"{job.level:g}",
+            next_step="Write for example --level 90.",
+        )
+    notes: list[str] = []
+    frame = read_frame(job.file, null_values=NULLS)
+    _check_columns(job, frame.columns)
+    used = list(dict.fromkeys(name for names in job.roles().values() for name in names))
+    frame, n_rows = frame.select(used), frame.height
+    frame = _complete(job, frame, notes)
+    for note in notes:
+        say(note)
+    say(f"{frame.height:,} rows, {len(job.instruments)} instruments, {len(job.controls)} controls")
+    iv = IVBilevel(
+        features=job.features,
+        learner=make_learner(job.settings.learner, seed=job.seed),
+        estimator=job.settings.estimator,
+        folds=job.settings.folds,
+        repeats=job.settings.repeats,
+        rng=job.seed,
+        control_learner=make_learner(job.settings.control_learner, seed=job.seed),
+    )
+    iv.fit(
+        job.outcome,
+        list(job.treatment),
+        list(job.instruments),
+        controls=list(job.controls) or None,
+        weights=job.weights,
+        groups=job.groups,
+        data=frame,
+    )
+    return IVAnswer(job=job, iv=iv, n_rows=n_rows, notes=tuple(notes))
+
+
+def _check_columns(job: IVJob, columns: list[str]) -> None:
+    from metier.bilevel.doors.columns import unknown_columns
+
+    for role, names in job.roles().items():
+        unknown = [name for name in names if name not in columns]
+        if unknown:
+            raise unknown_columns(role, unknown, columns)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise _two_roles(twice[0], role, role)
+    roles = job.roles()
+    # An exogenous treatment is its own instrument; nothing else may play two parts.
+    for first, second in (
+        ("outcome", "treatment"),
+        ("outcome", "instruments"),
+        ("outcome", "controls"),
+        ("treatment", "controls"),
+        ("instruments", "controls"),
+    ):
+        both = [name for name in roles[first] if name in roles[second]]
+        if both:
+            raise _two_roles(both[0], first, second)
+
+
+def _two_roles(name: str, first: str, second: str) -> InputError:
+    where = f"twice in --{first}" if first == second else f"in --{first} and in --{second}"
+    return InputError(
+        "a column plays one part",
+        expected="different columns",
+        got=f"{name!r} {where}",
+        next_step="Name it once. A control is an instrument for itself without being named as one.",
+    )
+
+
+def _complete(job: IVJob, frame: Any, notes: list[str]) -> Any:
+    """The frame without gaps: refused by column and count, or with missing=drop left out."""
+    import polars
+
+    gaps = {}
+    complete = np.ones(frame.height, dtype=bool)
+    for name in frame.columns:
+        column = frame[name]
+        missing = column.is_null()
+        if column.dtype in (polars.Float32, polars.Float64):
+            missing = missing | ~column.is_finite().fill_null(True)
+        if missing.any():
+            gaps[name] = int(missing.sum())
+            complete &= ~missing.to_numpy()
+    if not gaps:
+        return frame
+    words = ", ".join(f"{count:,} in {name!r}" for name, count in gaps.items())
+    lost = int((~complete).sum())
+    if job.settings.missing == "fail":
+        raise InputError(
+            "every row must be complete",
+            expected="no missing and no infinite value in the columns used",
+            got=f"{words} ({lost:,} of {frame.height:,} rows)",
+            next_step="Add --set missing=drop to leave these rows out, or impute them first.",
+        )
+    notes.append(f"left out {lost:,} of {frame.height:,} rows with missing values: {words}")
+    return frame.filter(complete)
