@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import simulate as simulate
 from .activations import Activation as Activation
 from .activations import as_activation as as_activation
 from .asymptotics import Asymptotics as Asymptotics
@@ -44,6 +45,7 @@ __all__ = [
     "local_exponent",
     "nse_table",
     "recovery_curve",
+    "simulate",
     "step_activation",
     "thresholds",
 ]

@@ -136,15 +136,16 @@ class Exponents:
     def summary(self) -> str:
         """Return the exponents in a few lines."""
         low, high = self.generative_bounds
-        shown = _text(self.generative)
+        shown = exponent_text(self.generative)
         if low != high and math.isfinite(high):
             shown = f"{low} to {high}"
         lines = [
             f"{self.name}: {self.certificate.status}",
-            f"  information {_text(self.information)}, generative {shown}, leap {_text(self.leap)}",
-            f"  noise sensitivity {_text(self.noise_sensitivity)}, "
-            f"strong recovery {_text(self.strong_recovery)}",
-            f"  kappa {', '.join(map(_text, self.kappa))}",
+            f"  information {exponent_text(self.information)}, generative {shown}, "
+            f"leap {exponent_text(self.leap)}",
+            f"  noise sensitivity {exponent_text(self.noise_sensitivity)}, "
+            f"strong recovery {exponent_text(self.strong_recovery)}",
+            f"  kappa {', '.join(map(exponent_text, self.kappa))}",
             *(f"  {statement}" for statement in self.certificate.statements),
         ]
         return "\n".join(lines)
@@ -167,12 +168,13 @@ class Exponents:
         }
 
 
-def _text(exponent: Exponent) -> str:
+def exponent_text(exponent: Exponent) -> str:
+    """Return an exponent as people read it."""
     return "inf" if exponent == math.inf else str(exponent)
 
 
 def _plain(exponent: Exponent) -> int | str:
-    return exponent if isinstance(exponent, int) else _text(exponent)
+    return exponent if isinstance(exponent, int) else exponent_text(exponent)
 
 
 def _coefficient(activation: Activation, k: int, j: int, *, certify: bool, bits: int) -> Coefficient:
@@ -274,7 +276,8 @@ def strong_recovery_bounds(kappa: Callable[[int], tuple[float, float]]) -> tuple
     if low1 == math.inf:
         return low2, high2
     low, high = min(low1, low2), min(high1, high2)
-    for j in range(3, 65):
+    # Without kappa_1 the stop below never comes.
+    for j in range(3, 65 if low1 == high1 else SEARCHED):
         # What degree j and all higher ones can still reach, as kappa_j >= 1.
         if low1 - (low1 - 1) / (j - 1) >= high:
             break
@@ -375,16 +378,16 @@ class _Profile:
         self, information: Exponent, generative: tuple[int | float, int | float], strong: Exponent
     ) -> Certificate:
         """The proofs in words."""
-        statements = [f"noise sensitivity {_text(self.kappa(2))}: {self._why(2)}"]
+        statements = [f"noise sensitivity {exponent_text(self.kappa(2))}: {self._why(2)}"]
         powers = [self.coefficient(1, j) for j in range(1, PROFILE + 1)] if information == math.inf else []
         if isinstance(information, int):
             powers = [self.coefficient(1, j) for j in range(1, information + 1)]
         if powers:
-            statements.append(f"information {_text(information)}: {_listed(powers)}")
+            statements.append(f"information {exponent_text(information)}: {_listed(powers)}")
         statements.append(f"generative: {self._why_generative(*generative)}")
         statements.append(
-            f"strong recovery {_text(strong)} from kappa = "
-            + ", ".join(f"{j}: {_text(kappa)}" for j, kappa in sorted(self._kappa.items()))
+            f"strong recovery {exponent_text(strong)} from kappa = "
+            + ", ".join(f"{j}: {exponent_text(kappa)}" for j, kappa in sorted(self._kappa.items()))
         )
         states = {coefficient.state for coefficient in self.asked.values()}
         status = "certified"
@@ -403,7 +406,11 @@ class _Profile:
     def _why_generative(self, low: int | float, high: int | float) -> str:
         if high == math.inf and low == math.inf:
             return "none, the activation is constant"
-        upper = f"at most {high}, as kappa_{high} = {_text(self.kappa(int(high)))}" if high < math.inf else ""
+        upper = (
+            f"at most {high}, as kappa_{high} = {exponent_text(self.kappa(int(high)))}"
+            if high < math.inf
+            else ""
+        )
         lower = f"at least {low}" if low > 1 else ""
         if low > 1:
             reasons = [f"degree {j}: {self.never[j]}" for j in range(1, int(low)) if j in self.never]
@@ -433,6 +440,19 @@ class TableRow:
     strong_recovery: Exponent
     constant: float
     status: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain values; a constant that does not exist is None."""
+        return {
+            "name": self.name,
+            "information": _plain(self.information),
+            "generative": _plain(self.generative),
+            "kappa": [_plain(kappa) for kappa in self.kappa],
+            "noise_sensitivity": _plain(self.noise_sensitivity),
+            "strong_recovery": _plain(self.strong_recovery),
+            "constant": None if math.isnan(self.constant) else self.constant,
+            "status": self.status,
+        }
 
 
 def nse_table(*, normalize: bool = False) -> tuple[TableRow, ...]:

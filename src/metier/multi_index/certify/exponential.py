@@ -34,11 +34,12 @@ class Gaussian:
         return bool(self.re or self.im)
 
 
-Key = tuple[int, Fraction, Fraction, Fraction]
-"""n, a, and the real and imaginary part of b, of z^n exp(a z^2 + b z)."""
+Key = tuple[int, Fraction, Fraction, Fraction, Fraction]
+"""n, a, the real and the imaginary part of b, and r, of z^n exp(a z^2 + b z + r)."""
 
 Terms = tuple[tuple[Key, Gaussian], ...]
 
+_FLAT = (Fraction(0), Fraction(0), Fraction(0), Fraction(0))
 _I_HALF = Gaussian(Fraction(0), Fraction(-1, 2))  # 1/(2i)
 _HALF = Gaussian(Fraction(1, 2))
 
@@ -56,9 +57,9 @@ def as_exponential(node: Node) -> Terms | None:
     """
     match node:
         case Num(value):
-            return _packed({(0, Fraction(0), Fraction(0), Fraction(0)): Gaussian(value)})
+            return _packed({(0, *_FLAT): Gaussian(value)})
         case Var():
-            return _packed({(1, Fraction(0), Fraction(0), Fraction(0)): Gaussian(Fraction(1))})
+            return _packed({(1, *_FLAT): Gaussian(Fraction(1))})
         case Add(parts):
             found = [as_exponential(part) for part in parts]
             return None if None in found else _sum([f for f in found if f is not None])
@@ -91,9 +92,9 @@ def _product(parts: list[Terms]) -> Terms | None:
         if len(total) * len(part) > MAX_TERMS**2:
             return None
         out: dict[Key, Gaussian] = {}
-        for (n, a, b, c), left in total:
-            for (m, d, e, f), right in part:
-                key = (n + m, a + d, b + e, c + f)
+        for (n, a, b, c, r), left in total:
+            for (m, d, e, f, s), right in part:
+                key = (n + m, a + d, b + e, c + f, r + s)
                 value = left * right
                 out[key] = out[key] + value if key in out else value
         total = _packed(out)
@@ -103,20 +104,23 @@ def _product(parts: list[Terms]) -> Terms | None:
 
 
 def _function(name: str, u: Polynomial | None) -> Terms | None:
-    if u is None or len(u) > 3 or (u and u[0]):
+    if u is None or len(u) > 3:
         return None
+    level = u[0] if u else Fraction(0)
     linear = u[1] if len(u) > 1 else Fraction(0)
     square = u[2] if len(u) > 2 else Fraction(0)
     if name == "exp":
-        return _packed({(0, square, linear, Fraction(0)): Gaussian(Fraction(1))})
-    if square:
+        return _packed({(0, square, linear, Fraction(0), level): Gaussian(Fraction(1))})
+    if square or level:
         return None
     zero = Fraction(0)
     sign = Gaussian(Fraction(-1 if name in ("sin", "sinh") else 1))
     outer = _I_HALF if name == "sin" else _HALF
     if name in ("sin", "cos"):
-        return _sum([(((0, zero, zero, linear), outer),), (((0, zero, zero, -linear), outer * sign),)])
-    return _sum([(((0, zero, linear, zero), outer),), (((0, zero, -linear, zero), outer * sign),)])
+        up, down = (0, zero, zero, linear, zero), (0, zero, zero, -linear, zero)
+        return _sum([((up, outer),), ((down, outer * sign),)])
+    up, down = (0, zero, linear, zero, zero), (0, zero, -linear, zero, zero)
+    return _sum([((up, outer),), ((down, outer * sign),)])
 
 
 def expectation(terms: Terms, power: int) -> dict[tuple[int, Fraction, Fraction], Gaussian]:
@@ -130,7 +134,7 @@ def expectation(terms: Terms, power: int) -> dict[tuple[int, Fraction, Fraction]
         InputError: a term grows too fast to have an expectation.
     """
     total: dict[tuple[int, Fraction, Fraction], Gaussian] = defaultdict(lambda: Gaussian(Fraction(0)))
-    for (n, a, b_re, b_im), value in terms:
+    for (n, a, b_re, b_im, level), value in terms:
         if a >= Fraction(1, 2):
             raise InputError(
                 "a power of the activation is integrable under the Gaussian",
@@ -143,7 +147,7 @@ def expectation(terms: Terms, power: int) -> dict[tuple[int, Fraction, Fraction]
         square = b * b
         outside, root = _square_free(s)
         moment = _moment(n, b * Gaussian(s), s)
-        key = (root, square.re * s / 2, square.im * s / 2)
+        key = (root, level + square.re * s / 2, square.im * s / 2)
         total[key] = total[key] + value * moment * Gaussian(outside)
     return {key: value for key, value in total.items() if value}
 
@@ -190,8 +194,8 @@ def vanishing_monomial(terms: Terms) -> bool:
     Then sigma^k tilts the Gaussian to variance s = 1/(1 + 2ak), and
     E[sigma^k (z^2 - 1)] is proportional to (2ak + 1) s - 1 = 0 for every power k.
     """
-    moving = [key for key, _ in terms if key[0] or key[1] or key[2] or key[3]]
+    moving = [key for key, _ in terms if any(key[:4])]
     if len(moving) != 1:
         return False
-    n, a, b_re, b_im = moving[0]
+    n, a, b_re, b_im, _ = moving[0]
     return a < 0 and not b_re and not b_im and n == -2 * a
