@@ -118,6 +118,77 @@ SIGNATURES = {
     "bilevel.OBiGrad.objective": (("w", REQUIRED),),
     "bilevel.OBiGrad.solve": (("w0", None), "*", ("method", "newton")),
     "bilevel.HypergradientEstimate.interval": (("level", 0.95),),
+    "moe.attach": (("model", REQUIRED), ("balancer", REQUIRED), "*", ("tokens_per_step", None)),
+    "moe.audit": (("model", REQUIRED), ("batches", REQUIRED), "*", ("labels", None)),
+    "moe.Attachment.step": (("group", None),),
+    "moe.Attachment.metrics": (),
+    "moe.Attachment.state_dict": (),
+    "moe.Attachment.load_state_dict": (("state", REQUIRED),),
+    "moe.Attachment.detach": (("bake_bias", False),),
+    "moe.MultilinearMoE": (
+        ("in_features", REQUIRED),
+        ("out_features", REQUIRED),
+        "*",
+        ("n_experts", REQUIRED),
+        ("form", "cp"),
+        ("rank", None),
+        ("gate", "entmax15"),
+        ("norm", "layer"),
+        ("bias", True),
+    ),
+    "moe.MultilinearMoE.from_linear": (("linear", REQUIRED), "*", ("n_experts", REQUIRED)),
+    "moe.MultilinearMoE.expert_weight": (("n", REQUIRED),),
+    "moe.MultilinearMoE.expert_bias": (("n", REQUIRED),),
+    "moe.MultilinearMoE.ablated": (("experts", REQUIRED),),
+    "moe.MultilinearMoE.gate_values": (("x", REQUIRED),),
+    "moe.MultilinearMoE.save_pretrained": (("folder", REQUIRED),),
+    "moe.MultilinearMoE.from_pretrained": (("folder", REQUIRED),),
+    "moe.rank_for_budget": (
+        ("in_features", REQUIRED),
+        ("out_features", REQUIRED),
+        "*",
+        ("n_experts", REQUIRED),
+        ("form", "cp"),
+        ("parameters", None),
+        ("ring_ranks", (4, 4)),
+        ("rounding", "floor"),
+    ),
+    "moe.entmax15": (("x", REQUIRED), ("dim", -1)),
+    "moe.decay_groups": (("model", REQUIRED),),
+    "partners.cross_play": (
+        ("policies", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("episodes", REQUIRED),
+        ("rng", 0),
+    ),
+    "partners.evaluate": (
+        ("generalist", REQUIRED),
+        ("policies", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("episodes", REQUIRED),
+        ("rng", 0),
+    ),
+    "partners.behaviour_information": (
+        ("probabilities", None),
+        "*",
+        ("counts", None),
+        ("weights", None),
+        ("undefined", "drop"),
+        ("correction", "miller_madow"),
+    ),
+    "partners.trajectory_information": (("log_probs", REQUIRED), "*", ("weights", None)),
+    "partners.overfitness": (
+        ("successes", REQUIRED),
+        ("episodes", REQUIRED),
+        "*",
+        ("smoothing", 0.5),
+    ),
+    "multi_index.exponents": (("activation", REQUIRED), "*", ("certify", True)),
+    "multi_index.nse_table": (),
+    "multi_index.step_activation": (("noise_sensitivity", 3),),
+    "multi_index.Exponents.coefficient": (("power", REQUIRED), ("degree", REQUIRED)),
 }
 
 CHOICES = {
@@ -161,7 +232,9 @@ def test_signature_should_keep_its_promise(dotted):
 def test_additions_should_be_optional(dotted):
     promised = {entry[0] for entry in SIGNATURES[dotted] if entry != "*"}
     added = {name: p for name, p in parameters_of(dotted).items() if name not in promised}
-    assert [name for name, p in added.items() if p.default is REQUIRED] == []
+    open_ended = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    required = [name for name, p in added.items() if p.default is REQUIRED and p.kind not in open_ended]
+    assert required == []
 
 
 def test_top_level_names_should_be_there():
@@ -191,6 +264,16 @@ def test_information_should_have_its_attributes():
     assert result.null_mean < result.value
     assert result.null_sd > 0
     assert result.p_value == 1 / 200
+
+
+def test_exponents_should_have_their_attributes():
+    e = metier.multi_index.exponents("x**4 - 6*x**2 + 3")
+    assert (e.information, e.generative, e.leap, e.noise_sensitivity, e.strong_recovery) == (4, 2, 4, 2, 2)
+    c = e.coefficient(2, 2)
+    assert (c.mid, c.rad, c.state) == (192.0, 0.0, "certified nonzero")
+    assert str(e.certificate).startswith("certified")
+    assert 0 < e.onset_snr < 1e-3
+    assert isinstance(metier.multi_index.exponents("sign").noise_sensitivity, float)
 
 
 def test_comparison_and_decision_should_have_their_attributes():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrays import Floats
-from .crossfit import Mean, mean_of_scores
+from .crossfit import Mean, cluster_sums, mean_of_scores
 from .estimate import Diagnostics
 from .evaluation import Evaluation
 from .products import dictionary, error_product, halves_product
@@ -41,6 +41,7 @@ def diagnose(
     values = np.array([e.mean(model._scores(e)).value for e in evaluations])
     product, noise = _product(model, evaluation, kept, len(w))
     halves, bound = _halves(model, w, kept, len(w))
+    calibration, calibration_z = _calibration(evaluation, len(w))
     condition, least, first_stage = _slope_numbers(evaluation)
     diagnostics = Diagnostics(
         r2={name: fit.r2() for name, fit in evaluation.fitted.items()},
@@ -51,6 +52,8 @@ def diagnose(
         halves_bias=np.abs(halves) / stderr,
         product_bound=bound / stderr,
         orthogonality=_orthogonality(evaluation, len(w)),
+        calibration=calibration,
+        calibration_z=calibration_z,
         fold_spread=_fold_spread(model, evaluation, kept, stderr),
         repeat_spread=values.std(axis=0, ddof=1) / stderr if len(values) > 1 else nowhere,
         min_curvature=evaluation.min_curvature,
@@ -124,6 +127,22 @@ def _orthogonality(evaluation: Evaluation, d: int) -> Floats:
     means = [mean_of_scores(rows, sample.weights, sample.clusters) for rows in evaluation.slopes.values()]
     zs = np.array([_z(mean) for mean in means])
     return np.asarray(zs[np.argmax(np.abs(zs), axis=0), np.arange(d)])
+
+
+def _calibration(evaluation: Evaluation, d: int) -> tuple[Floats, Floats]:
+    """Return the slope of each output of the jacobian's response on its fit, and its z against 1."""
+    fit, sample = evaluation.fitted.get("jacobian"), evaluation.samples[0]
+    if fit is None:
+        return np.full(d, np.nan), np.full(d, np.nan)
+    p, om = fit.prediction, np.ones(len(fit.prediction)) if fit.weight is None else fit.weight
+    center = om @ p / om.sum()
+    power = om @ (p - center) ** 2
+    power = np.where(power > 0, power, np.nan)
+    slope = om @ ((p - center) * fit.response) / power
+    error = fit.response - fit.response.mean(axis=0) - slope * (p - center)
+    rows = (p - center) * error if fit.weight is None else (p - center) * error * om[:, None]
+    sums = rows if sample.clusters is None else cluster_sums(rows, sample.clusters)
+    return slope, (slope - 1.0) * power / np.sqrt((sums**2).sum(axis=0))
 
 
 def _contrast(evaluation: Evaluation, d: int) -> Floats:

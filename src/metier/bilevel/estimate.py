@@ -37,6 +37,9 @@ class Diagnostics:
         product_bound: (d,) the same with root mean squares in place of the mean product: an upper bound.
         orthogonality: (d,) z of the slope of the estimate along the fitted nuisances; near 0 for an
             orthogonal score.
+        calibration: (d,) slope of d g_w / d w on its out-of-fold fit: 1 where the fit is right, above
+            where it is shrunk, below where it follows noise.
+        calibration_z: (d,) its distance from 1 in standard errors.
         fold_spread: (d,) standard deviation of the per-fold estimates over that expected from sampling alone.
         repeat_spread: (d,) standard deviation over repeats, over the standard error.
         min_curvature: Least estimated curvature E[K | x] over its mean.
@@ -59,6 +62,8 @@ class Diagnostics:
     halves_bias: Floats = field(default_factory=lambda: np.full(1, np.nan))
     product_bound: Floats = field(default_factory=lambda: np.full(1, np.nan))
     orthogonality: Floats = field(default_factory=lambda: np.full(1, np.nan))
+    calibration: Floats = field(default_factory=lambda: np.full(1, np.nan))
+    calibration_z: Floats = field(default_factory=lambda: np.full(1, np.nan))
     fold_spread: Floats = field(default_factory=lambda: np.full(1, np.nan))
     repeat_spread: Floats = field(default_factory=lambda: np.full(1, np.nan))
     min_curvature: float = float("nan")

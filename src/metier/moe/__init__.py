@@ -1,0 +1,152 @@
+"""Mixtures of experts: balance sparse routers, audit them, and build small inspectable experts."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attachment.builtin_losses import BuiltinLoss as BuiltinLoss
+    from .attachment.builtin_losses import builtin_losses as builtin_losses
+    from .attachment.callback import BalancingCallback as BalancingCallback
+    from .attachment.families import RouterFamily as RouterFamily
+    from .attachment.families import router_families as router_families
+    from .attachment.handle import Attachment as Attachment
+    from .attachment.handle import attach as attach
+    from .attachment.handle import set_selection_bias as set_selection_bias
+    from .auditing.report import Audit as Audit
+    from .auditing.report import RouterAudit as RouterAudit
+    from .auditing.run import audit as audit
+    from .balancing.balancer import Balancer as Balancer
+    from .balancing.information import RoutingInformation as RoutingInformation
+    from .balancing.information import composition as composition
+    from .balancing.information import routing_information as routing_information
+    from .balancing.metrics import RoutingMetrics as RoutingMetrics
+    from .balancing.metrics import routing_metrics as routing_metrics
+    from .balancing.metrics_log import MetricsLog as MetricsLog
+    from .balancing.metrics_log import read_metrics_log as read_metrics_log
+    from .balancing.pictures import plot_composition as plot_composition
+    from .balancing.pictures import plot_loads as plot_loads
+    from .balancing.potential_members import POTENTIALS as POTENTIALS
+    from .balancing.potential_members import KullbackLeibler as KullbackLeibler
+    from .balancing.potential_members import LogBarrier as LogBarrier
+    from .balancing.potential_members import LogCosh as LogCosh
+    from .balancing.potential_members import LogSumExp as LogSumExp
+    from .balancing.potential_members import Power as Power
+    from .balancing.potential_members import PseudoHuber as PseudoHuber
+    from .balancing.potential_members import Quadratic as Quadratic
+    from .balancing.potential_members import Shannon as Shannon
+    from .balancing.potential_members import Softplus as Softplus
+    from .balancing.potential_members import Tsallis as Tsallis
+    from .balancing.potentials import Potential as Potential
+    from .balancing.presets import PRESETS as PRESETS
+    from .balancing.presets import balancer as balancer
+    from .balancing.quantiles import quantile_bias as quantile_bias
+    from .balancing.rivals import expert_choice as expert_choice
+    from .balancing.rivals import simbal_loss as simbal_loss
+    from .balancing.rivals import sinkhorn_route as sinkhorn_route
+    from .balancing.rivals import switch_loss as switch_loss
+    from .balancing.rivals import z_loss as z_loss
+    from .multilinear.accounting import Cost as Cost
+    from .multilinear.accounting import activation_bytes as activation_bytes
+    from .multilinear.accounting import cost_of as cost_of
+    from .multilinear.activations import GATES as GATES
+    from .multilinear.activations import AlphaEntmax as AlphaEntmax
+    from .multilinear.activations import Entmax15 as Entmax15
+    from .multilinear.activations import ReluTopK as ReluTopK
+    from .multilinear.activations import Softmax as Softmax
+    from .multilinear.activations import Sparsemax as Sparsemax
+    from .multilinear.activations import TopK as TopK
+    from .multilinear.blocks import MultilinearGLU as MultilinearGLU
+    from .multilinear.blocks import MultilinearMLP as MultilinearMLP
+    from .multilinear.decay import decay_groups as decay_groups
+    from .multilinear.entmax import alpha_entmax as alpha_entmax
+    from .multilinear.entmax import entmax15 as entmax15
+    from .multilinear.entmax import sparsemax as sparsemax
+    from .multilinear.forms import FORMS as FORMS
+    from .multilinear.gates import Gate as Gate
+    from .multilinear.layer import MultilinearMoE as MultilinearMoE
+    from .multilinear.ranks import rank_for_budget as rank_for_budget
+    from .multilinear.warm_start import warm_start as warm_start
+    from .sparse.experts import Experts as Experts
+    from .sparse.layer import SparseMoE as SparseMoE
+    from .sparse.routing import Routing as Routing
+    from .sparse.routing import TopKRouter as TopKRouter
+    from .sparse.upcycle import upcycle as upcycle
+
+# One line per module: its path below metier.moe, then the public names that live there. A module directly
+# in this folder must not carry the name of a public function: importing it would hide the function.
+_MODULES: dict[str, tuple[str, ...]] = {
+    "attachment.builtin_losses": ("BuiltinLoss", "builtin_losses"),
+    "attachment.callback": ("BalancingCallback",),
+    "attachment.families": ("RouterFamily", "router_families"),
+    "attachment.handle": ("Attachment", "attach", "set_selection_bias"),
+    "auditing.report": ("Audit", "RouterAudit"),
+    "auditing.run": ("audit",),
+    "balancing.balancer": ("Balancer",),
+    "balancing.metrics": ("RoutingMetrics", "routing_metrics"),
+    "balancing.potential_members": (
+        "POTENTIALS",
+        "KullbackLeibler",
+        "LogBarrier",
+        "LogCosh",
+        "LogSumExp",
+        "Power",
+        "PseudoHuber",
+        "Quadratic",
+        "Shannon",
+        "Softplus",
+        "Tsallis",
+    ),
+    "balancing.potentials": ("Potential",),
+    "balancing.presets": ("PRESETS", "balancer"),
+    "balancing.quantiles": ("quantile_bias",),
+    "balancing.rivals": ("expert_choice", "simbal_loss", "sinkhorn_route", "switch_loss", "z_loss"),
+    "sparse.experts": ("Experts",),
+    "sparse.layer": ("SparseMoE",),
+    "sparse.routing": ("Routing", "TopKRouter"),
+    "sparse.upcycle": ("upcycle",),
+    "multilinear.accounting": ("Cost", "activation_bytes", "cost_of"),
+    "multilinear.blocks": ("MultilinearGLU", "MultilinearMLP"),
+    "multilinear.decay": ("decay_groups",),
+    "multilinear.entmax": ("alpha_entmax", "entmax15", "sparsemax"),
+    "multilinear.forms": ("FORMS",),
+    "multilinear.activations": (
+        "GATES",
+        "AlphaEntmax",
+        "Entmax15",
+        "ReluTopK",
+        "Softmax",
+        "Sparsemax",
+        "TopK",
+    ),
+    "multilinear.gates": ("Gate",),
+    "multilinear.layer": ("MultilinearMoE",),
+    "multilinear.ranks": ("rank_for_budget",),
+    "multilinear.warm_start": ("warm_start",),
+    "balancing.information": ("RoutingInformation", "composition", "routing_information"),
+    "balancing.metrics_log": ("MetricsLog", "read_metrics_log"),
+    "balancing.pictures": ("plot_composition", "plot_loads"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name's module on first use: `import metier.moe` must not load torch (PEP 562)."""
+    if name in _HOME:
+        try:
+            module = importlib.import_module(f"metier.moe.{_HOME[name]}")
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            from metier.core.errors import MissingExtraError
+
+            raise MissingExtraError("torch", "moe") from error
+        return getattr(module, name)
+    raise AttributeError(f"module 'metier.moe' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

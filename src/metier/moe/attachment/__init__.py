@@ -1,0 +1,1 @@
+"""Attachment of a balancer to a model: router families, hooks, masks, and the trainer callback."""

@@ -1,0 +1,141 @@
+"""Balance a model that the Trainer of transformers trains."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+from metier.core.errors import InputError, require
+from metier.moe.balancing.balancer import Balancer
+
+from .families import RouterFamily
+from .handle import Attachment, attach
+from .saved import load_state, save_state
+
+FILE = "balancer.safetensors"
+
+
+@functools.cache
+def _as_trainer_callback(cls: type) -> Any:
+    """Return `cls` as a subclass of `transformers.TrainerCallback`, which is loaded only here."""
+    base = require("transformers", "hf").TrainerCallback
+    return cls if issubclass(cls, base) else type(cls.__name__, (cls, base), {"__doc__": cls.__doc__})
+
+
+class BalancingCallback:
+    """A `transformers.TrainerCallback` that attaches a balancer while a Trainer trains.
+
+    It steps the balancer, logs its figures, saves it with every checkpoint and resumes it.
+
+    Works with gradient accumulation (one balancing step per optimizer step) and data parallelism (one
+    all-reduce per step). Without `tokens_per_step` every micro-batch counts as its mean and the balancer's
+    `loss_scale` is set to 1 / `gradient_accumulation_steps`. Its state is written into each checkpoint as
+    `balancer.safetensors` and taken up when the Trainer resumes from one.
+
+    Args:
+        balancer: Fresh, from `moe.balancer(...)`.
+        tokens_per_step: Tokens of an optimizer step over all micro-batches and ranks, padding not counted.
+        families: Router families of your own.
+        bake_bias: Whether a trained selection bias stays in force when training ends.
+        prefix: What the names of logged figures start with.
+
+    Attributes:
+        handle: The handle while training, None before.
+
+    Raises:
+        InputError: In training: fp16 (its moving loss scale cannot reach the injected gradient), a
+            checkpoint without the balancer's state, or what `moe.attach` refuses.
+
+    Example:
+        >>> from metier import moe
+        >>> callback = moe.BalancingCallback(moe.balancer("phi"))
+        >>> callback.handle is None
+        True
+
+    Source: ours.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Return a callback that the Trainer knows as one of its own."""
+        known: type[Self] = _as_trainer_callback(cls)  # type: ignore[arg-type]
+        return object.__new__(known)
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        *,
+        tokens_per_step: int | None = None,
+        families: Iterable[RouterFamily] = (),
+        bake_bias: bool = True,
+        prefix: str = "balancing/",
+    ) -> None:
+        super().__init__()
+        self.balancer, self.tokens_per_step, self.families = balancer, tokens_per_step, tuple(families)
+        self.bake_bias, self.prefix = bake_bias, prefix
+        self.handle: Attachment | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Attach to the model; take up the state of the checkpoint that training resumes from."""
+        model: nn.Module = kwargs["model"]
+        if args.fp16:
+            raise InputError(
+                "the injected gradient needs a constant loss scale",
+                expected="bf16 or fp32",
+                got="fp16=True, whose scaler changes the scale as it goes",
+                next_step="Train with bf16=True, or in a loop of your own that sets balancer.loss_scale.",
+            )
+        if self.tokens_per_step is None and self.balancer.tokens_per_step is None:
+            self.balancer.loss_scale = 1.0 / args.gradient_accumulation_steps
+        elif args.world_size > 1:
+            # Gradients are averaged over ranks, while tokens_per_step counts the tokens of all ranks.
+            self.balancer.loss_scale = float(args.world_size)
+        self.handle = attach(
+            model, self.balancer, tokens_per_step=self.tokens_per_step, families=self.families
+        )
+        if state.global_step > 0:
+            self.handle.load_state_dict(load_state(_saved_file(args, state)))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Finish the balancer's step."""
+        if self.handle is not None:
+            self.handle.step()
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the balancer's figures to what is logged."""
+        logs = kwargs.get("logs")
+        if self.handle is not None and logs is not None and "loss" in logs:
+            figures = {f"{self.prefix}{key}": value for key, value in self.handle.metrics().items()}
+            logs.update(figures)
+            state.log_history[-1].update(figures)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the balancer's state into the checkpoint."""
+        if self.handle is not None and state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            save_state(self.handle.state_dict(), folder / FILE)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Detach."""
+        if self.handle is not None:
+            self.handle.detach(bake_bias=self.bake_bias)
+
+
+def _saved_file(args: Any, state: Any) -> Path:
+    """Return the balancer's file of the checkpoint that training resumes from."""
+    step = f"checkpoint-{state.global_step}"
+    folders = [Path(args.output_dir) / step]
+    if isinstance(args.resume_from_checkpoint, str):
+        folders.insert(0, Path(args.resume_from_checkpoint))
+    for folder in folders:
+        if (folder / FILE).is_file():
+            return folder / FILE
+    raise InputError(
+        "training resumes with the balancer's state",
+        expected=f"{FILE} in {' or '.join(str(folder) for folder in folders)}",
+        got="no such file",
+        next_step="Pass args.resume_from_checkpoint=FOLDER if the checkpoint lies elsewhere, or start anew.",
+    )

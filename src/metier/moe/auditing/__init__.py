@@ -1,0 +1,1 @@
+"""Auditing of routers: what their loads are, what built-in losses hide, what to do."""

@@ -1,0 +1,1 @@
+"""Balancing of sparse routers: potentials, the balancer, presets, rivals, metrics."""

@@ -1,0 +1,499 @@
+"""The balancer: potential x memory x what is tracked x where the price enters, exact in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from metier.core.checks import non_negative, one_of, positive_int
+from metier.core.errors import InputError
+
+from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule, StepLoads
+from .gating import Tokens, invalid_tokens, read_tokens, route_counts, selection_scores
+from .inject import Inject, inside_backward
+from .layers import Block, Layers
+from .memory import resolve_memory
+from .paper_price import PaperPrices, fold
+from .potentials import Potential, resolve_potential
+from .quantiles import count_distances, distance_to_selection, histogram_quantile
+from .reduce import StepFacts, reduce_step
+from .state import pack_state, unpack_state
+from .step_report import BlockReport, StepReport, block_report
+
+HISTOGRAM_BINS = 1024
+
+
+class Balancer:
+    r"""Balance the routers of a sparse mixture of experts over the whole stream of tokens.
+
+    Per layer, with m the remembered loads (`track` says of what), q = price(m) and alpha = `strength`:
+    the loss gains alpha sum_e q_e p_e, p the mean gate values of the step's tokens, with gradient only
+    through p (`sink="aux"`); or the selection gains a bias b_e (`sink="bias"`); or both. With the lagged
+    price, q is what it was when the step began, so that any split of a step into micro-batches and ranks
+    gives the same gradient and the same state.
+
+    A router calls, in this order: `bias(layer)` before it selects, `observe` after, and `inject` on the gate
+    values that it returns. The training loop calls `step` once per optimizer step.
+
+    Args:
+        potential: Name or `moe.Potential`; its gradient is the price.
+        strength: alpha, the weight of the balancing loss at curvature E.
+        half_life_tokens: Tokens after which a remembered load counts half.
+        weight_new: Or a constant weight of the new step, in (0, 1]. None of the three means 0.05.
+        running: Or the mean over all steps.
+        track: "soft" remembers gate values; "hard" remembers choices, with the gradient through the
+            gate values.
+        sink: "aux" prices in the loss, "bias" biases in the selection, "both".
+        price: "lagged" (exact) or "paper": this batch is folded in before its own price is read.
+        loss_scale: What the injected gradient is multiplied by: the number of ranks if the reducer averages
+            over ranks, the scale of mixed precision, 1 / micro-batches without `tokens_per_step`.
+        tokens_per_step: Tokens of a step over all micro-batches and ranks (masked ones not counted).
+            None: the mean over the micro-batch, exact with `loss_scale` if all are of equal size.
+        bias_rule: "potential", "sign", "proportional", "quantile"; None means "potential".
+        bias_strength: Its step; None means the rule's default.
+        z_loss: Weight of the mean squared logsumexp of the logits, added to the loss.
+        target: Loads to aim for, shape (E,); None means 1/E each.
+
+    Raises:
+        InputError: A setting is unknown or out of range, or settings contradict each other.
+
+    Example:
+        >>> balancer = Balancer("shannon", 0.01, half_life_tokens=64)
+        >>> layer = balancer.add_layer("mlp.gate", n_experts=4, top_k=1)
+        >>> logits = torch.tensor([[2.0, 0.0, 0.0, 0.0]]).repeat(64, 1).requires_grad_()
+        >>> for _ in range(2):
+        ...     scores, indices = logits.softmax(-1).max(-1, keepdim=True)
+        ...     aux = balancer.observe(layer, logits, indices=indices)
+        ...     scores = balancer.inject(scores, aux)
+        ...     logits.grad = None
+        ...     (0.0 * scores).sum().backward()
+        ...     balancer.step()
+        >>> [round(x, 3) for x in logits.grad.mean(0).mul(6400).tolist()]
+        [0.21, -0.07, -0.07, -0.07]
+
+    Source: phi-Balancing (arXiv 2605.15403), Algorithm 1; the lagged price, token memory, bias sink and
+    exact reduction are ours.
+    """
+
+    def __init__(
+        self,
+        potential: str | Potential = "shannon",
+        strength: float = 0.01,
+        *,
+        half_life_tokens: float | None = None,
+        weight_new: float | None = None,
+        running: bool = False,
+        track: Literal["soft", "hard"] = "soft",
+        sink: Literal["aux", "bias", "both"] = "aux",
+        price: Literal["lagged", "paper"] = "lagged",
+        loss_scale: float = 1.0,
+        tokens_per_step: float | None = None,
+        bias_rule: str | None = None,
+        bias_strength: float | None = None,
+        z_loss: float = 0.0,
+        target: Any = None,
+    ) -> None:
+        self.potential = resolve_potential(potential, target=target)
+        self.strength = non_negative("strength", strength)
+        self.memory = resolve_memory(half_life_tokens, weight_new, running)
+        self.track = one_of("track", track, ("soft", "hard"))
+        self.sink = one_of("sink", sink, ("aux", "bias", "both"))
+        self.price_mode = one_of("price", price, ("lagged", "paper"))
+        self.loss_scale = non_negative("loss_scale", loss_scale)
+        self.tokens_per_step = _checked_tokens(tokens_per_step)
+        if self.sink == "aux" and (bias_rule is not None or bias_strength is not None):
+            raise InputError(
+                "a bias rule needs a bias to move",
+                expected='sink="bias" or sink="both"',
+                got=f'sink="aux" with bias_rule={bias_rule!r}, bias_strength={bias_strength!r}',
+                next_step='Pass sink="bias", or drop the bias settings.',
+            )
+        self.bias_rule = one_of("bias_rule", bias_rule or "potential", BIAS_RULES)
+        default = BIAS_STRENGTHS[self.bias_rule]
+        self.bias_strength = (
+            default if bias_strength is None else non_negative("bias_strength", bias_strength)
+        )
+        self.z_loss = non_negative("z_loss", z_loss)
+        self.steps = 0
+        self.last: StepReport | None = None
+        self._layers = Layers()
+        self._paper = PaperPrices()
+        self._losses: dict[torch.device, Tensor] = {}
+        self._finished = False
+        self._pending = False
+        self._injected = self._arrived = 0
+
+    def add_layer(
+        self,
+        name: str | None = None,
+        *,
+        n_experts: int,
+        top_k: int,
+        device: torch.device | str | None = None,
+    ) -> str:
+        """Register a layer before training, in the same order on every rank.
+
+        Args:
+            name: Its name, unique; None gives "layer_0", "layer_1", ...
+            n_experts: E, at least 2.
+            top_k: Experts per token.
+            device: Where its router runs; None is the CPU until the router is first seen elsewhere.
+
+        Returns:
+            The name.
+        """
+        name = f"layer_{len(self._layers.rows)}" if name is None else name
+        if name in self._layers.rows:
+            raise InputError(
+                "layer names are unique",
+                expected="a new name",
+                got=f"{name!r} a second time",
+                next_step="Use one balancer per model, and one name per router.",
+            )
+        n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
+        if top_k > n_experts or (self._uses_scores and top_k >= n_experts):
+            raise InputError(
+                f"top_k of layer {name!r} leaves a choice",
+                expected=f"{'fewer than' if self._uses_scores else 'at most'} n_experts={n_experts}",
+                got=f"top_k={top_k}",
+                next_step="Pass the router's own top_k and n_experts.",
+            )
+        start = self.potential.target_loads(torch.zeros(n_experts, dtype=torch.float64))
+        bins = HISTOGRAM_BINS if self._uses_scores else 0
+        place = torch.device("cpu" if device is None else device)
+        self._layers.add(name, n_experts, top_k, start=start, device=place, bins=bins)
+        return name
+
+    def observe(
+        self,
+        layer: str,
+        logits: Tensor | None = None,
+        *,
+        indices: Tensor,
+        probs: Tensor | None = None,
+        scores: Tensor | None = None,
+        mask: Tensor | None = None,
+        router: Literal["softmax", "sigmoid"] = "softmax",
+        training: bool = True,
+    ) -> Tensor | None:
+        """Count a router's decisions and return the balancing loss of these tokens.
+
+        Nothing is counted in evaluation and while activations are recomputed; the loss is returned there
+        too, so that the recomputed graph is the same. No value is read on the host.
+
+        Args:
+            layer: The layer's name.
+            logits: Raw router logits, (..., E).
+            indices: Chosen experts, (..., k); ids >= E (absent under expert parallelism) are not counted.
+            probs: Instead of logits: gate values over all experts, rows on the simplex, with gradient.
+            scores: Selection scores before the bias, (..., E), for the quantile rule; None takes the softmax
+                or sigmoid of the logits.
+            mask: True where a token counts, (...,); None counts all.
+            router: How logits become probabilities: "softmax" over all experts, or "sigmoid" normalized.
+            training: The router's `module.training`.
+
+        Returns:
+            A scalar with gradient through the gate values, for `inject`; None in evaluation or where no loss
+            enters (sink="bias" without z_loss).
+        """
+        if not training:
+            return None
+        block, row = self._at(layer, indices.device)
+        tokens = read_tokens(
+            layer, block.n_experts, logits=logits, probs=probs, indices=indices, mask=mask, router=router
+        )
+        counting = not inside_backward()
+        soft = tokens.total(tokens.gates)
+        with torch.no_grad():
+            hard = route_counts(tokens, block.n_experts)
+            if counting:
+                self._count(block, row, tokens, soft, hard, given=logits is None)
+                if block.histogram is not None:
+                    own = selection_scores(tokens, router) if scores is None else scores.detach()
+                    self._count_distances(block, row, tokens, own)
+            price = self._price(layer, block, row, tokens, soft=soft, hard=hard, counting=counting)
+        aux = self._aux(tokens, soft, price)
+        if counting and aux is not None:
+            self._log(aux.detach())
+        return aux
+
+    def inject(self, scores: Tensor, aux: Tensor | None) -> Tensor:
+        """Return `scores`, with the gradient of `aux` joined to their backward pass.
+
+        The result must be used by the model in place of `scores`. `aux` may instead be added to the
+        loss, where the loop can reach it; never both.
+        """
+        if aux is None:
+            return scores
+        if torch.is_grad_enabled() and aux.requires_grad and not inside_backward():
+            self._injected += 1
+        injected: Tensor = Inject.apply(  # type: ignore[no-untyped-call]
+            scores, aux, self._arrive
+        )
+        return injected
+
+    def bias(self, layer: str) -> Tensor | None:
+        """Return the selection bias, (E,) float32, or None where the sink is "aux".
+
+        Add it to the scores that select, never to the gate values. It is constant within a step; in
+        evaluation it stays in force.
+        """
+        block, row = self._layers.find(layer)
+        return None if self.sink == "aux" else block.bias[row]
+
+    @torch.no_grad()
+    def step(self, group: Any = None) -> None:
+        """Finish an optimizer step: one all-reduce, then new loads, prices and biases.
+
+        Args:
+            group: Process group (or one-dimensional device mesh) of the ranks that saw different tokens; None
+                is the default group where torch.distributed is initialized; False reduces nothing.
+
+        Raises:
+            InputError: A layer was never called since the last step, logits were not finite, the
+                injected gradient never arrived, or the ranks' balancers differ. Nothing was changed then.
+        """
+        if self.price_mode == "paper":
+            # Ranks folded their own batches; their memories are averaged by tokens.
+            for block in self._layers.blocks:
+                block.part("folded").copy_(block.ema * block.part("tokens")[:, None])
+        if not self._layers.rows:
+            raise InputError(
+                "a balancer has layers to balance",
+                expected="moe.attach, moe.SparseMoE(balancer=...) or add_layer before the first step",
+                got="no layer",
+                next_step="Attach the balancer to the model first.",
+            )
+        facts = reduce_step(
+            self._layers, group, setting=self.describe(), injected=self._injected, arrived=self._arrived
+        )
+        reports = [self._update(block, facts) for block in self._layers.blocks]
+        self.last = StepReport(
+            blocks=tuple(reports),
+            names=tuple(self._layers.names),
+            hard=self.track == "hard",
+            potential=self.potential,
+        )
+        self.steps += 1
+        self._clear()
+
+    def discard(self) -> None:
+        """Forget what was counted since the last step, for a step that the loop skips."""
+        self._clear()
+        self._losses.clear()
+
+    @property
+    def loss(self) -> Tensor:
+        """Value of the loss as injected on this rank: of the current step, or of the last finished one."""
+        if not self._losses:
+            return torch.zeros(())
+        home = next(iter(self._losses))
+        return torch.stack([loss.to(home) for loss in self._losses.values()]).sum()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the last step's figures: means over layers and the worst layer, in bounded keys."""
+        if self.last is None:
+            return {}
+        biases = [block.bias for block in self._layers.blocks]
+        figures = {"loss": float(self.loss), "steps": float(self.steps), **self.last.to_dict()}
+        if self.sink != "aux":
+            figures["bias_range/worst"] = max(float((b.amax(-1) - b.amin(-1)).max()) for b in biases)
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return loads, prices, biases, counts and what they belong to; taken between two steps."""
+        if self._pending:
+            raise InputError(
+                "a state is taken between two steps",
+                expected="balancer.step() since the last forward pass in training mode",
+                got="counts of an unfinished step",
+                next_step="Call step() before saving, or discard() to drop the unfinished counts.",
+            )
+        return pack_state(
+            self._layers, potential=self.potential.identity(), track=self.track, steps=self.steps
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state; refused where potential, settings, layers or expert counts differ."""
+        self.steps = unpack_state(state, self._layers, potential=self.potential.identity(), track=self.track)
+        self._clear()
+        self._losses.clear()
+        self.last = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the registered layers."""
+        return tuple(self._layers.names)
+
+    def loads(self, layer: str) -> Tensor:
+        """Return the remembered loads of a layer, (E,)."""
+        block, row = self._layers.find(layer)
+        return block.ema[row].clone()
+
+    def prices(self, layer: str) -> Tensor:
+        """Return the centered prices of a layer's experts, (E,): what `observe` multiplies gates with."""
+        block, row = self._layers.find(layer)
+        return block.price[row].clone()
+
+    def describe(self) -> str:
+        """Return what ranks must have in common, as text."""
+        bias = (
+            ""
+            if self.sink == "aux"
+            else f", bias_rule={self.bias_rule}, bias_strength={self.bias_strength:g}"
+        )
+        return (
+            f"{self.potential.identity()}, strength={self.strength:g}, {self.memory.describe()}, "
+            f"track={self.track}, sink={self.sink}, price={self.price_mode}{bias}"
+        )
+
+    def __repr__(self) -> str:
+        return f"Balancer({self.describe()}; {len(self._layers.rows)} layers, {self.steps} steps)"
+
+    @property
+    def _uses_scores(self) -> bool:
+        return self.sink != "aux" and self.bias_rule == "quantile"
+
+    def _rule(self) -> BiasRule:
+        return BIAS_RULES[self.bias_rule](self.bias_strength, self.potential)
+
+    def _at(self, layer: str, device: torch.device) -> tuple[Block, int]:
+        block, row = self._layers.find(layer)
+        return (block, row) if block.device == device else self._layers.move(layer, device)
+
+    def _count(
+        self, block: Block, row: int, tokens: Tokens, soft: Tensor, hard: Tensor, *, given: bool
+    ) -> None:
+        """Add a call's sums to the step's."""
+        gates = tokens.gates.detach()
+        wrong = invalid_tokens(tokens) if given else gates.new_zeros(())
+        counts = torch.stack([torch.as_tensor(tokens.count, dtype=gates.dtype, device=gates.device),
+                              gates.new_ones(()), wrong])  # fmt: skip
+        unused = gates.new_zeros(block.n_experts)
+        block.sums[row].add_(torch.cat([soft.detach(), hard, tokens.total(gates**2), unused, counts]))
+        self._pending = True
+
+    def _count_distances(self, block: Block, row: int, tokens: Tokens, scores: Tensor) -> None:
+        assert block.histogram is not None
+        scores = scores.reshape(tokens.gates.shape).to(tokens.gates.dtype)
+        weight = tokens.weight if tokens.weight is not None else scores.new_ones(scores.shape[0])
+        distance = distance_to_selection(scores, block.bias[row], tokens.indices)
+        # NaN has no bin; its token is refused by `step` through the sums.
+        count_distances(block.histogram[row], distance.nan_to_num(), weight)
+
+    def _price(
+        self,
+        layer: str,
+        block: Block,
+        row: int,
+        tokens: Tokens,
+        *,
+        soft: Tensor,
+        hard: Tensor,
+        counting: bool,
+    ) -> Tensor:
+        """Return the prices that these tokens pay."""
+        if self.price_mode == "lagged":
+            return block.price[row]
+        count = torch.as_tensor(tokens.count, dtype=soft.dtype, device=soft.device)
+        loads = soft / count.clamp_min(1.0) if self.track == "soft" else hard / hard.sum().clamp_min(1.0)
+        loads = loads.detach()
+        if not counting:
+            again = self._paper.recall(layer, loads)
+            return block.price[row] if again is None else again
+        fold(block.ema[row], loads, self.memory, tokens=count, folds=block.folds[row])
+        block.folds[row] += 1
+        price = self.potential.price(block.ema[row]).to(block.price.dtype)
+        self._paper.keep(layer, loads, price)
+        return price
+
+    def _aux(self, tokens: Tokens, soft: Tensor, price: Tensor) -> Tensor | None:
+        """Return the loss of these tokens, or None where nothing enters the loss."""
+        total: Tensor | None = None
+        if self.sink != "bias":
+            total = self.strength * (soft @ price.to(soft.dtype))
+        if self.z_loss and tokens.logits is not None:
+            squares = tokens.total(torch.logsumexp(tokens.logits, -1) ** 2)
+            total = self.z_loss * squares + (0.0 if total is None else total)
+        if total is None:
+            return None
+        norm = tokens.count if self.tokens_per_step is None else self.tokens_per_step
+        norm = norm.clamp_min(1.0) if isinstance(norm, Tensor) else max(float(norm), 1.0)
+        return total * (self.loss_scale / norm)
+
+    def _log(self, loss: Tensor) -> None:
+        if self._finished:
+            self._losses.clear()
+            self._finished = False
+        before = self._losses.get(loss.device)
+        self._losses[loss.device] = loss if before is None else before + loss
+
+    def _arrive(self) -> None:
+        self._arrived += 1
+
+    @torch.no_grad()
+    def _update(self, block: Block, facts: StepFacts) -> BlockReport:
+        """Move a block's loads, prices and biases by the step's reduced sums."""
+        before = block.ema.clone()
+        tokens = block.part("tokens")[:, None]
+        counts = block.part("hard")
+        hard = counts / counts.sum(-1, keepdim=True).clamp_min(1.0)
+        seen = [facts.tokens[name] for name in block.names]
+        weights = [self.memory.weight(tokens=n, steps=self.steps) for n in seen]
+        eta = torch.tensor(weights, dtype=block.ema.dtype, device=block.device)[:, None]
+        if self.price_mode == "paper":
+            folded = block.part("folded") / tokens.clamp_min(1.0)
+            if facts.world > 1:
+                block.ema.copy_(torch.where(tokens > 0, folded, block.ema))
+        else:
+            target = block.part("soft") / tokens.clamp_min(1.0) if self.track == "soft" else hard
+            known = target.sum(-1, keepdim=True) > 0
+            block.ema.add_(eta * known * (target - block.ema))
+        # Not in place: a graph that is still waiting for its backward pass holds the old prices.
+        block.price = self.potential.price(block.ema).to(block.price.dtype)
+        if self.sink != "aux":
+            self._move_bias(block, hard)
+        report = block_report(block, before, [self._noise(weight) for weight in weights])
+        for i, n in enumerate(seen):
+            block.tokens[i] += round(n)
+        return report
+
+    def _move_bias(self, block: Block, hard: Tensor) -> None:
+        aim = self.potential.target_loads(block.ema)
+        quantile = None
+        if block.histogram is not None:
+            top_k = torch.tensor(block.top_k, dtype=hard.dtype, device=hard.device)[:, None]
+            quantile = histogram_quantile(block.histogram, (top_k * aim).clamp_max(1.0))
+        loads = StepLoads(hard=hard, ema=block.ema, target=aim, quantile=quantile)
+        bias = self._rule().update(block.bias.to(hard.dtype), loads)
+        bias = bias - bias.mean(-1, keepdim=True)
+        chosen = hard.sum(-1, keepdim=True) > 0
+        block.bias.copy_(torch.where(chosen, bias, block.bias.to(hard.dtype)))
+
+    def _noise(self, weight: float) -> float:
+        """Return eta' such that Cov m = eta' Cov p for independent steps."""
+        if self.memory.running:
+            return 1.0 / max(self.steps, 1)
+        return weight / (2.0 - weight)
+
+    def _clear(self) -> None:
+        for block in self._layers.blocks:
+            block.clear()
+        self._paper.clear()
+        self._injected = self._arrived = 0
+        self._pending = False
+        self._finished = True
+
+
+def _checked_tokens(tokens: float | None) -> float | None:
+    if tokens is None or non_negative("tokens_per_step", tokens) > 0:
+        return tokens
+    raise InputError(
+        "tokens_per_step is the number of tokens of an optimizer step",
+        expected="more than 0, or None where it is not known",
+        got=tokens,
+        next_step="Count the tokens of all micro-batches and ranks that are not masked.",
+    )

@@ -1,0 +1,190 @@
+"""The state of the balanced layers: stacked tensors for layers of one shape, and the sums of a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metier.core.errors import InputError
+
+SUMS = ("soft", "hard", "square", "folded")
+COUNTS = ("tokens", "calls", "invalid")
+
+
+def state_dtype(device: torch.device) -> torch.dtype:
+    """Return float64 where the device has it: a slow average stalls in float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@dataclass(slots=True)
+class Block:
+    """Layers with the same number of experts on one device, one row each.
+
+    Attributes:
+        names: Layer names, in the order of registration.
+        n_experts: E.
+        top_k: Experts per token, one per layer.
+        ema: m, (L, E): loads as they are remembered.
+        price: q, (L, E), float32: frozen between two steps.
+        bias: b, (L, E), float32: frozen between two steps.
+        sums: What the current step has added up, (L, 4 E + 3): soft loads, hard counts, squared gate
+            values, remembered loads times tokens (price="paper" only), then tokens, calls, invalid tokens.
+        histogram: Counts of cut - score per expert for the quantile rule, (L, E, bins), or None.
+        tokens: Tokens seen by finished steps, one per layer.
+        folds: Forward passes folded into `ema` by price="paper", one per layer.
+    """
+
+    names: list[str]
+    n_experts: int
+    top_k: list[int]
+    ema: Tensor
+    price: Tensor
+    bias: Tensor
+    sums: Tensor
+    histogram: Tensor | None
+    tokens: list[int] = field(default_factory=list)
+    folds: list[int] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.ema.device
+
+    def part(self, name: str) -> Tensor:
+        """Return one part of the sums: (L, E) for sums, (L,) for counts."""
+        return part_of(self.sums, name, self.n_experts)
+
+    def clear(self) -> None:
+        """Start a new step."""
+        self.sums.zero_()
+        if self.histogram is not None:
+            self.histogram.zero_()
+
+    def append(self, name: str, top_k: int, start: Tensor) -> None:
+        """Add a layer whose remembered loads start at `start`."""
+        grown = new_block(name, self.n_experts, top_k, start, self.device, self.bins)
+        self.names.append(name)
+        self.top_k.append(top_k)
+        self.tokens.append(0)
+        self.folds.append(0)
+        for key in ("ema", "price", "bias", "sums"):
+            setattr(self, key, torch.cat([getattr(self, key), getattr(grown, key)]))
+        if self.histogram is not None and grown.histogram is not None:
+            self.histogram = torch.cat([self.histogram, grown.histogram])
+
+    @property
+    def bins(self) -> int:
+        """Bins of the histogram, 0 without one."""
+        return 0 if self.histogram is None else self.histogram.shape[-1]
+
+    def to(self, device: torch.device) -> None:
+        """Move the tensors."""
+        dtype = state_dtype(device)
+        self.ema, self.sums = self.ema.to(device, dtype), self.sums.to(device, dtype)
+        self.price, self.bias = self.price.to(device), self.bias.to(device)
+        if self.histogram is not None:
+            self.histogram = self.histogram.to(device, dtype)
+
+
+def part_of(sums: Tensor, name: str, n_experts: int) -> Tensor:
+    """Return one part of rows of sums."""
+    if name in COUNTS:
+        return sums[..., len(SUMS) * n_experts + COUNTS.index(name)]
+    start = SUMS.index(name) * n_experts
+    return sums[..., start : start + n_experts]
+
+
+def new_block(name: str, n_experts: int, top_k: int, start: Tensor, device: torch.device, bins: int) -> Block:
+    """Return a block that holds one layer."""
+    dtype = state_dtype(device)
+    zeros = torch.zeros(1, n_experts, device=device)
+    width = len(SUMS) * n_experts + len(COUNTS)
+    return Block(
+        names=[name],
+        n_experts=n_experts,
+        top_k=[top_k],
+        ema=start.to(device, dtype).reshape(1, -1).clone(),
+        price=zeros,
+        bias=zeros.clone(),
+        sums=torch.zeros(1, width, device=device, dtype=dtype),
+        histogram=torch.zeros(1, n_experts, bins, device=device, dtype=dtype) if bins else None,
+        tokens=[0],
+        folds=[0],
+    )
+
+
+@dataclass(slots=True)
+class Layers:
+    """All layers of a balancer, by name."""
+
+    blocks: list[Block] = field(default_factory=list)
+    rows: dict[str, tuple[Block, int]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Layer names in the order of registration."""
+        return list(self.rows)
+
+    def add(
+        self, name: str, n_experts: int, top_k: int, *, start: Tensor, device: torch.device, bins: int
+    ) -> None:
+        """Register a layer."""
+        for block in self.blocks:
+            if block.n_experts == n_experts and block.device == device:
+                block.append(name, top_k, start)
+                self.rows[name] = (block, len(block.names) - 1)
+                return
+        block = new_block(name, n_experts, top_k, start, device, bins)
+        self.blocks.append(block)
+        self.rows[name] = (block, 0)
+
+    def find(self, name: str) -> tuple[Block, int]:
+        """Return a layer's block and row."""
+        try:
+            return self.rows[name]
+        except KeyError:
+            raise unknown_layer(name, self.names) from None
+
+    def move(self, name: str, device: torch.device) -> tuple[Block, int]:
+        """Bring a layer to its router's device, with what was summed so far."""
+        block, row = self.rows[name]
+        if len(block.names) == 1:
+            block.to(device)
+            return block, row
+        keep = [i for i in range(len(block.names)) if i != row]
+        moved, rest = _rows(block, [row]), _rows(block, keep)
+        moved.to(device)
+        self.blocks[self.blocks.index(block)] = rest
+        self.blocks.append(moved)
+        for i, other in enumerate(rest.names):
+            self.rows[other] = (rest, i)
+        self.rows[name] = (moved, 0)
+        return self.rows[name]
+
+
+def _rows(block: Block, rows: list[int]) -> Block:
+    index = torch.tensor(rows, device=block.device)
+    return Block(
+        names=[block.names[i] for i in rows],
+        n_experts=block.n_experts,
+        top_k=[block.top_k[i] for i in rows],
+        ema=block.ema[index],
+        price=block.price[index],
+        bias=block.bias[index],
+        sums=block.sums[index],
+        histogram=None if block.histogram is None else block.histogram[index],
+        tokens=[block.tokens[i] for i in rows],
+        folds=[block.folds[i] for i in rows],
+    )
+
+
+def unknown_layer(name: str, known: list[str]) -> InputError:
+    """Return the error for a layer that was never registered."""
+    return InputError(
+        "a balancer knows its layers",
+        expected=" | ".join(repr(k) for k in known[:6]) or "a layer registered with add_layer",
+        got=repr(name),
+        next_step=f"Call balancer.add_layer({name!r}, n_experts=..., top_k=...) first.",
+    )

@@ -1,0 +1,93 @@
+"""How much a batch counts against what was seen before: in tokens, in steps, or all steps alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from metier.core.checks import non_negative
+from metier.core.errors import InputError
+
+DEFAULT_WEIGHT_NEW = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    r"""The weight eta of the new batch in m <- (1 - eta) m + eta p.
+
+    Exactly one of the three is set. eta = 1 - 2^(-n / half_life_tokens) for a step of n tokens, so that
+    a step of 3n tokens forgets as much as three steps of n; or a constant `weight_new`; or 1 / (t + 1)
+    after t steps, the running mean.
+
+    Args:
+        half_life_tokens: Tokens after which a load counts half.
+        weight_new: Constant weight of the new step, in (0, 1].
+        running: The mean over all steps.
+
+    Example:
+        >>> Memory(half_life_tokens=1000.0).weight(tokens=1000, steps=0)
+        0.5
+        >>> Memory(running=True).weight(tokens=10, steps=3)
+        0.25
+    """
+
+    half_life_tokens: float | None = None
+    weight_new: float | None = None
+    running: bool = False
+
+    def weight(self, *, tokens: float, steps: int) -> float:
+        """Return eta for a step of `tokens` tokens after `steps` earlier ones; 0 without tokens."""
+        if tokens <= 0:
+            return 0.0
+        if self.half_life_tokens is not None:
+            return 1.0 - math.exp2(-float(tokens) / self.half_life_tokens)
+        if self.running:
+            return 1.0 / (steps + 1)
+        return float(self.weight_new or 0.0)
+
+    def describe(self) -> str:
+        """Return the setting as text, for state dictionaries."""
+        if self.half_life_tokens is not None:
+            return f"half_life_tokens={self.half_life_tokens:.12g}"
+        return "running" if self.running else f"weight_new={self.weight_new:.12g}"
+
+
+def resolve_memory(half_life_tokens: float | None, weight_new: float | None, running: bool) -> Memory:
+    """Return the one memory that was asked for; none asked for is weight_new=0.05.
+
+    Raises:
+        InputError: More than one was given, or one is out of range.
+
+    Example:
+        >>> resolve_memory(None, None, False).weight_new
+        0.05
+    """
+    given = [half_life_tokens is not None, weight_new is not None, bool(running)]
+    if sum(given) > 1:
+        raise InputError(
+            "a balancer has one memory",
+            expected="one of half_life_tokens, weight_new, running",
+            got=f"half_life_tokens={half_life_tokens!r}, weight_new={weight_new!r}, running={running!r}",
+            next_step="Keep the one you mean.",
+        )
+    if half_life_tokens is not None:
+        tokens = non_negative("half_life_tokens", half_life_tokens)
+        if tokens == 0:
+            raise InputError(
+                "half_life_tokens is a number of tokens",
+                expected="more than 0",
+                got=half_life_tokens,
+                next_step="Pass weight_new=1.0 for no memory at all.",
+            )
+        return Memory(half_life_tokens=tokens)
+    if weight_new is not None:
+        weight = non_negative("weight_new", weight_new)
+        if not 0 < weight <= 1:
+            raise InputError(
+                "weight_new is the weight of the new step",
+                expected="0 < weight_new <= 1",
+                got=weight_new,
+                next_step="Pass weight_new=0.05, a half-life of 13.5 steps.",
+            )
+        return Memory(weight_new=weight)
+    return Memory(running=True) if running else Memory(weight_new=DEFAULT_WEIGHT_NEW)

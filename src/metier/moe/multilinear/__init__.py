@@ -1,0 +1,1 @@
+"""Multilinear mixtures of experts: all experts of a layer are one factorized tensor."""

@@ -1,0 +1,76 @@
+"""Layers and blocks on disk: config.json beside model.safetensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from metier.core.errors import InputError
+
+from .edits import Edits
+
+FORMAT = 1
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def save_pretrained(module: nn.Module, folder: str | Path) -> None:
+    """Write a module's config and tensors, edits included."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    config = {"format": FORMAT, "class": type(module).__name__, "config": module.config()}  # type: ignore[operator]
+    state = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    (path / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load_pretrained(cls: type[M], folder: str | Path, *, device: torch.device | str | None = None) -> M:
+    """Read a module that `save_pretrained` wrote.
+
+    Raises:
+        InputError: The folder holds no such module, or one of another class.
+    """
+    path = Path(folder)
+    if not (path / "config.json").is_file() or not (path / "model.safetensors").is_file():
+        raise InputError(
+            "a saved layer is a folder of two files",
+            expected="config.json and model.safetensors",
+            got=f"{path} without them",
+            next_step="Pass the folder that save_pretrained wrote.",
+        )
+    saved = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if saved.get("class") != cls.__name__ or saved.get("format") != FORMAT:
+        raise InputError(
+            "a saved layer is read by its own class",
+            expected=f"{cls.__name__}, format {FORMAT}",
+            got=f"{saved.get('class')}, format {saved.get('format')}",
+            next_step=f"Call {saved.get('class')}.from_pretrained.",
+        )
+    with safe_open(path / "model.safetensors", framework="pt") as tensors:
+        name = next(key for key in sorted(tensors.keys()) if key.endswith("input_weight"))
+        dtype = tensors.get_tensor(name).dtype
+    state = load_file(path / "model.safetensors", device=str(device or "cpu"))
+    # Built without values: reading a layer draws nothing from torch's stream.
+    module: M = cls.from_config(saved["config"], device="meta", dtype=dtype)  # type: ignore[attr-defined]
+    module.to_empty(device=device or "cpu")
+    make_room_for_edits(module, state)
+    module.load_state_dict(state)
+    return module
+
+
+def make_room_for_edits(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Give every layer whose saved state holds edits an `Edits` of the right size."""
+    from .layer import MultilinearMoE
+
+    for name, layer in module.named_modules():
+        prefix = f"{name}." if name else ""
+        scales, rows = state.get(f"{prefix}edits.scale"), state.get(f"{prefix}edits.expert")
+        if isinstance(layer, MultilinearMoE) and scales is not None and rows is not None:
+            layer.edits = Edits(scales.shape[0], rows.shape[0], layer)

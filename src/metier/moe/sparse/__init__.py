@@ -1,0 +1,1 @@
+"""Sparse mixture-of-experts layers: routers, experts, and the dispatch of tokens to them."""
