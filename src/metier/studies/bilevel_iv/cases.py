@@ -90,7 +90,7 @@ def card() -> Case:
 
 def meps() -> Case:
     """Medical expenditure: insurance by the employer and spending on drugs."""
-    frame = require("linearmodels.datasets", "bench").meps.load().dropna()
+    frame = require("linearmodels.datasets.meps", "bench").load().dropna()
     column = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns}
     return Case(
         "meps",
