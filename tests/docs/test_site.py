@@ -19,6 +19,7 @@ ROOMS = (
     "metier.forecast.metrics",
     "metier.moe",
     "metier.data",
+    "metier.multi_index",
     "metier.runs",
     "metier.studies",
     "metier.report",

@@ -34,6 +34,10 @@ def loaded_by(code: str) -> set[str]:
         ("import metier.runs", FRAMEWORKS | FRAMES | {"matplotlib", "jinja2", "scipy.stats", "sklearn"}),
         ("import metier.moe; dir(metier.moe)", FRAMEWORKS | FRAMES | DRAWING | ARRAYS),
         # scikit-learn is the estimator's base; where pandas is installed, it brings that too.
+        (
+            "import metier.multi_index",
+            (FRAMEWORKS - {"numba"}) | FRAMES | DRAWING | {"scipy.stats", "sklearn"},
+        ),
         ("import metier.forecast", FRAMEWORKS | {"polars", "matplotlib", "jinja2", "typer"}),
     ],
 )

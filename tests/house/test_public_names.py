@@ -133,6 +133,10 @@ SIGNATURES = {
     ),
     "moe.entmax15": (("x", REQUIRED), ("dim", -1)),
     "moe.decay_groups": (("model", REQUIRED),),
+    "multi_index.exponents": (("activation", REQUIRED), "*", ("certify", True)),
+    "multi_index.nse_table": (),
+    "multi_index.step_activation": (("noise_sensitivity", 3),),
+    "multi_index.Exponents.coefficient": (("power", REQUIRED), ("degree", REQUIRED)),
 }
 
 CHOICES = {
@@ -206,6 +210,16 @@ def test_information_should_have_its_attributes():
     assert result.null_mean < result.value
     assert result.null_sd > 0
     assert result.p_value == 1 / 200
+
+
+def test_exponents_should_have_their_attributes():
+    e = metier.multi_index.exponents("x**4 - 6*x**2 + 3")
+    assert (e.information, e.generative, e.leap, e.noise_sensitivity, e.strong_recovery) == (4, 2, 4, 2, 2)
+    c = e.coefficient(2, 2)
+    assert (c.mid, c.rad, c.state) == (192.0, 0.0, "certified nonzero")
+    assert str(e.certificate).startswith("certified")
+    assert 0 < e.onset_snr < 1e-3
+    assert isinstance(metier.multi_index.exponents("sign").noise_sensitivity, float)
 
 
 def test_comparison_and_decision_should_have_their_attributes():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metier.cli import answer, compare, data, doctor, forecast, iv, report, run, studies, tour
+from metier.cli import answer, compare, data, doctor, exponents, forecast, iv, report, run, studies, tour
 from metier.cli.answer import Answer, say
 
 # Adding a verb: write cli/VERB.py with a function that returns an Answer, and name it here.
@@ -18,6 +18,7 @@ VERBS: dict[str, Callable[..., Answer]] = {
     "list": studies.list_studies,
     "run": run.run,
     "forecast": forecast.forecast,
+    "exponents": exponents.exponents,
     "iv": iv.iv,
     "report": report.report,
     "compare": compare.compare,

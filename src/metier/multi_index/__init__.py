@@ -1,0 +1,51 @@
+"""When can specialists be learned? Exponents, thresholds and the specialization transition, certified."""
+
+from __future__ import annotations
+
+from . import simulate as simulate
+from .activations import Activation as Activation
+from .activations import as_activation as as_activation
+from .asymptotics import Asymptotics as Asymptotics
+from .asymptotics import RecoveryCurve as RecoveryCurve
+from .asymptotics import asymptotics as asymptotics
+from .asymptotics import recovery_curve as recovery_curve
+from .certify.coefficient import Coefficient as Coefficient
+from .exponents import AtLeast as AtLeast
+from .exponents import Certificate as Certificate
+from .exponents import Exponents as Exponents
+from .exponents import TableRow as TableRow
+from .exponents import exponents as exponents
+from .exponents import nse_table as nse_table
+from .fixed_points import FixedPointCurve as FixedPointCurve
+from .local_exponent import LocalExponent as LocalExponent
+from .local_exponent import local_exponent as local_exponent
+from .overlap import OverlapFunction as OverlapFunction
+from .registry import activation_names as activation_names
+from .step_activation import step_activation as step_activation
+from .thresholds import Thresholds as Thresholds
+from .thresholds import thresholds as thresholds
+
+__all__ = [
+    "Activation",
+    "Asymptotics",
+    "AtLeast",
+    "Certificate",
+    "Coefficient",
+    "Exponents",
+    "FixedPointCurve",
+    "LocalExponent",
+    "OverlapFunction",
+    "RecoveryCurve",
+    "TableRow",
+    "Thresholds",
+    "activation_names",
+    "as_activation",
+    "asymptotics",
+    "exponents",
+    "local_exponent",
+    "nse_table",
+    "recovery_curve",
+    "simulate",
+    "step_activation",
+    "thresholds",
+]

@@ -1,0 +1,286 @@
+"""The activation: a function of one Gaussian variable with its kinks, its parity and its Gaussian moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metier.core.errors import InputError
+
+from .expression.evaluate import Polynomial, array_function, as_polynomial
+from .expression.nodes import Node, add, multiply, number
+from .expression.parse import parse
+from .expression.pieces import Cut, array_pieces, pieces_of
+from .expression.symmetry import parts_of
+from .gaussian_rule import Rule, gaussian_rule
+from .registry import REGISTRY
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Activation:
+    """sigma(z) for z ~ N(0, 1): what every function of `multi_index` takes.
+
+    Make one with `as_activation`. It is pure: calling it never changes it, and two calls agree.
+
+    Args:
+        name: how it is shown.
+        function: vectorized; takes and returns float64 arrays of one shape.
+        kinks: points where the function or its derivative jumps, in increasing order.
+        parity: "even", "odd" or None.
+        node: the expression behind it; None for a Python callable, which cannot be certified.
+        levels: set by `step_activation` only: what proves its exponent by integers.
+
+    Example:
+        >>> from metier.multi_index import as_activation
+        >>> relu = as_activation("relu")
+        >>> relu(np.array([-1.0, 2.0])), relu.kinks, round(relu.variance, 6)
+        (array([0., 2.]), (0.0,), 0.340845)
+    """
+
+    name: str
+    function: Callable[[Any], Any]
+    kinks: tuple[float, ...] = ()
+    parity: str | None = None
+    node: Node | None = None
+    levels: Any = None
+
+    def __call__(self, z: Any) -> Floats:
+        """Return sigma at every entry of `z`, as float64 of the same shape."""
+        points = np.asarray(z, dtype=np.float64)
+        with np.errstate(all="ignore"):
+            return np.asarray(self.function(points), dtype=np.float64)
+
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
+    @cached_property
+    def rule(self) -> Rule:
+        """Nodes and weights of E over N(0, 1), refined where the activation is steep, split at its kinks."""
+        return gaussian_rule(self, self.kinks, known=self.node is not None, name=self.name)
+
+    @cached_property
+    def mean(self) -> float:
+        """E[sigma(z)]."""
+        return float(self.rule.weights @ self.rule.values)
+
+    @cached_property
+    def second_moment(self) -> float:
+        """E[sigma(z)^2]."""
+        return float(self.rule.weights @ self.rule.values**2)
+
+    @cached_property
+    def variance(self) -> float:
+        """Var sigma(z), as E[(sigma - E sigma)^2]."""
+        return float(self.rule.weights @ (self.rule.values - self.mean) ** 2)
+
+    def moment(self, power: int, degree: int) -> float:
+        """Return c_{power, degree} = E[sigma(z)^power He_degree(z)] in floats; see `exponents`."""
+        he = np.polynomial.hermite_e.HermiteE.basis(degree)(self.rule.nodes)
+        return float(self.rule.weights @ (self.rule.values**power * he))
+
+    @cached_property
+    def polynomial(self) -> Polynomial | None:
+        """The exact rational power coefficients, constant first, if this is a polynomial."""
+        return None if self.node is None else as_polynomial(self.node)
+
+    @cached_property
+    def array_pieces(self) -> tuple[tuple[float, float, Callable[[Any], Any]], ...]:
+        """(low, high, function of arrays) for every smooth piece; one piece if there is no expression."""
+        if self.node is None:
+            return ((-math.inf, math.inf, self.function),)
+        return array_pieces(self.node)
+
+    def affine(self, scale: float = 1.0, shift: float = 0.0, *, name: str | None = None) -> Activation:
+        """Return scale * sigma + shift; with floats given, their exact binary values are meant.
+
+        Example:
+            >>> from metier.multi_index import as_activation
+            >>> float(as_activation("He2").affine(3.0, 1.0)(2.0))
+            10.0
+        """
+        if not (math.isfinite(scale) and math.isfinite(shift) and scale != 0):
+            raise InputError(
+                "an activation is scaled by a finite number other than 0",
+                expected="finite scale and shift, scale not 0",
+                got=f"scale={scale!r}, shift={shift!r}",
+                next_step="Check the numbers.",
+            )
+        inner = self.function
+        odd_stays = self.parity == "even" or shift == 0
+        node = None
+        if self.node is not None:
+            node = add((multiply((number(Fraction(scale)), self.node)), number(Fraction(shift))))
+        return Activation(
+            name=name or f"{scale:g}*({self.name})" + (f" + {shift:g}" if shift else ""),
+            function=lambda z: scale * inner(z) + shift,
+            kinks=self.kinks,
+            parity=self.parity if odd_stays else None,
+            node=node,
+            levels=None if self.levels is None else self.levels.affine(Fraction(scale), Fraction(shift)),
+        )
+
+    def normalized(self) -> Activation:
+        """Return sigma / sqrt(Var sigma): unit variance, the mean kept."""
+        if not self.variance > 0:
+            raise InputError(
+                "an activation with unit variance varies",
+                expected="Var sigma(z) above 0",
+                got=f"{self.name}, which is constant",
+                next_step="Choose another activation.",
+            )
+        return self.affine(1.0 / math.sqrt(self.variance), name=f"{self.name} (unit variance)")
+
+    def without_linear_part(self) -> Activation:
+        """Return sigma - E[sigma(z) z] z, which drives specialization in a committee (odd activations)."""
+        slope, inner = self.moment(1, 1), self.function
+        linear = add((multiply((number(Fraction(-slope)), parse("x"))),))
+        return Activation(
+            name=f"{self.name} minus its linear part",
+            function=lambda z: inner(z) - slope * z,
+            kinks=self.kinks,
+            parity=self.parity if self.parity == "odd" else None,
+            node=None if self.node is None else add((self.node, linear)),
+        )
+
+
+def as_activation(
+    activation: str | Callable[[Any], Any] | Activation,
+    *,
+    kinks: Iterable[float] = (),
+    parity: str | None = None,
+    normalize: bool = False,
+) -> Activation:
+    """Return an `Activation` from a name, an expression, a Python callable, or one that is made already.
+
+    Args:
+        activation: a name of `activation_names()`, an expression in x such as "x**4 - 6*x**2 + 3", a
+            vectorized Python callable, or an `Activation`.
+        kinks: of a callable: the points where it or its derivative jumps. Expressions know their own.
+        parity: of a callable: "even" or "odd" if it is. Expressions prove their own.
+        normalize: divide by the standard deviation of sigma(z).
+
+    Returns:
+        The activation; the same object for the same name.
+
+    Raises:
+        InputError: unreadable or unsafe text, values that are not finite or not square-integrable under
+            the Gaussian, a kink that was not declared, a parity that does not hold.
+
+    Example:
+        >>> as_activation("He4")(2.0)
+        array(-5.)
+        >>> as_activation(lambda z: np.abs(z), kinks=(0.0,), parity="even").parity
+        'even'
+    """
+    made = _made(activation, tuple(kinks), parity)
+    return made.normalized() if normalize else made
+
+
+def _made(activation: Any, kinks: tuple[float, ...], parity: str | None) -> Activation:
+    if isinstance(activation, str | Activation):
+        if kinks or parity:
+            raise InputError(
+                "kinks and parity are declared for Python callables only",
+                expected="no kinks and no parity beside a name or an expression",
+                got=f"kinks={kinks}, parity={parity!r}",
+                next_step="Leave them out: an expression's kinks and parity are found and proved.",
+            )
+        return _from_text(activation) if isinstance(activation, str) else activation
+    if not callable(activation):
+        raise InputError(
+            "an activation is a name, an expression or a callable",
+            expected="for example 'tanh', 'x**2', or a vectorized function",
+            got=f"{type(activation).__name__}",
+            next_step="Pass one of these.",
+        )
+    return _from_callable(activation, kinks, parity)
+
+
+@lru_cache(maxsize=512)
+def _from_text(text: str) -> Activation:
+    known = REGISTRY.get(text.strip())
+    made = from_node(parse(known if known is not None else text), name=text.strip())
+    _ = made.rule  # refuses what is not finite or not square-integrable, now rather than later
+    return made
+
+
+def from_node(node: Node, *, name: str, levels: Any = None) -> Activation:
+    """Return the activation of an expression, with its kinks and its parity."""
+    cuts: dict[float, Cut] = {}
+    for piece in pieces_of(node):
+        cuts |= {cut.value: cut for cut in (piece.low, piece.high) if cut is not None}
+    return Activation(
+        name=name,
+        function=array_function(node),
+        kinks=tuple(sorted(cuts)),
+        parity=parts_of(node).parity,
+        node=node,
+        levels=levels,
+    )
+
+
+def _from_callable(
+    function: Callable[[Any], Any], kinks: tuple[float, ...], parity: str | None
+) -> Activation:
+    if parity not in (None, "even", "odd"):
+        raise InputError(
+            "parity is declared by name",
+            expected="'even', 'odd' or None",
+            got=repr(parity),
+            next_step="Pass one of these.",
+        )
+    points = np.linspace(-3.0, 3.0, 7) + 0.0137
+    with np.errstate(all="ignore"):
+        values = np.asarray(function(points))
+    name = getattr(function, "__name__", type(function).__name__)
+    if values.shape != points.shape or values.dtype.kind not in "fiub":
+        raise InputError(
+            "an activation is vectorized",
+            expected=f"a real array of shape {points.shape} for an array of that shape",
+            got=f"shape {values.shape} and dtype {values.dtype} from {name}",
+            next_step="Write it with NumPy, or wrap it in np.vectorize.",
+        )
+    made = Activation(name=name, function=function, kinks=_checked_kinks(kinks), parity=parity)
+    if parity is not None:
+        _check_parity(made, points, parity)
+    _ = made.rule
+    return made
+
+
+def _checked_kinks(kinks: tuple[float, ...]) -> tuple[float, ...]:
+    try:
+        found = tuple(sorted({float(k) for k in kinks}))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "kinks are numbers", expected="finite numbers", got=repr(kinks), next_step="Pass kinks=(0.0,)."
+        ) from error
+    if not all(map(math.isfinite, found)):
+        raise InputError(
+            "kinks are numbers", expected="finite numbers", got=repr(kinks), next_step="Drop infinities."
+        )
+    return found
+
+
+def _check_parity(activation: Activation, points: Floats, parity: str) -> None:
+    left, right = activation(-points), activation(points)
+    if parity == "odd":
+        left = -left
+    wrong = np.abs(left - right) > 1e-9 * (1.0 + np.abs(right))
+    if wrong.any():
+        at = float(points[int(np.flatnonzero(wrong)[0])])
+        sign = "-" if parity == "odd" else ""
+        raise InputError(
+            f"an activation declared {parity} is {parity}",
+            expected=f"sigma(-z) = {sign}sigma(z)",
+            got=", ".join(f"sigma({t:.4g}) = {float(activation(t)):.6g}" for t in (at, -at)),
+            next_step=f"Drop parity={parity!r}.",
+        )

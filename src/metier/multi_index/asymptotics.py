@@ -1,0 +1,291 @@
+"""Small signal: constants of every threshold as snr -> 0, and where the exact curve starts to obey them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .activations import Activation, as_activation
+from .certify.coefficient import CERTIFIED_NONZERO
+from .channels import AdditiveChannel
+from .exponents import exponents
+from .fixed_points import entropy_cost, fixed_points, zoom
+from .kernels import SMALLEST_RATE
+from .local_exponent import LocalExponent, local_exponent
+from .overlap import OverlapFunction, relative_change, settled_onset
+from .posterior import Array
+from .signal import signal_function
+from .thresholds import positive_array
+
+AGREEMENT = 0.1
+"""The law counts as reached where |weak_recovery / asymptote - 1| stays below this for all smaller snr."""
+
+LINEAR_PART = "E[sigma(z) z] is not 0, so the overlap is above 0 at every sample ratio"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asymptotics:
+    """Constants of the laws that the thresholds obey as snr -> 0.
+
+    Attributes:
+        activation: Name of sigma.
+        exponent: beta: the smallest k with E[sigma^k (z^2 - 1)] not 0; inf if there is none (with a proof),
+            nan if it is not decided.
+        coefficient: c = E[sigma^beta (z^2 - 1)]; nan if beta is inf or nan.
+        weak_recovery: beta!/c^2: weak_recovery ~ weak_recovery * snr^-beta; inf if beta is.
+        it_detection: it_detection ~ it_detection / snr; nan where E[sigma z] is not 0.
+        spinodal: spinodal ~ spinodal / snr; nan where the limiting curve has one branch.
+        overlaps: Overlap at it_detection and at the spinodal, in the limit.
+        reasons: Why a constant is nan or inf, by name.
+        certified: Whether beta and c are certified (`exponents`), or numerical.
+        status: `"derived"`: our constants; the paper states the order snr^-beta.
+
+    Example:
+        >>> a = asymptotics("He4", normalize=True)
+        >>> a.exponent, round(a.weak_recovery, 6), round(a.it_detection, 4), round(a.spinodal, 4)
+        (2, 0.03125, 1.9759, 1.6875)
+    """
+
+    activation: str
+    exponent: float
+    coefficient: float
+    weak_recovery: float
+    it_detection: float
+    spinodal: float
+    overlaps: Mapping[str, float]
+    reasons: Mapping[str, str]
+    certified: bool
+    status: str = "derived"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes as plain values."""
+        names = ("activation", "exponent", "coefficient", "weak_recovery", "it_detection", "spinodal")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "overlaps": dict(self.overlaps),
+            "reasons": dict(self.reasons),
+            "certified": self.certified,
+            "status": self.status,
+        }
+
+    def summary(self) -> str:
+        """The three laws in words, or why there is none.
+
+        Example:
+            >>> print(asymptotics("abs").summary().splitlines()[1])
+            weak_recovery ~ 1.5708 snr^-1
+        """
+        head = f"{self.activation} as snr -> 0 ({'certified' if self.certified else 'numerical'} exponent)"
+        rows = [
+            f"weak_recovery ~ {self.weak_recovery:.6g} snr^-{self.exponent:g}"
+            if math.isfinite(self.exponent)
+            else f"weak_recovery: {self.weak_recovery}, {self.reasons['weak_recovery']}"
+        ]
+        for name in ("it_detection", "spinodal"):
+            value = getattr(self, name)
+            rows.append(
+                f"{name}: none, {self.reasons[name]}"
+                if math.isnan(value)
+                else f"{name} ~ {value:.6g} / snr, at overlap {self.overlaps[name]:.4g}"
+            )
+        return "\n".join([head, *rows])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RecoveryCurve:
+    """weak_recovery over snr with its local slopes and its distance from the asymptotic law.
+
+    Attributes:
+        snrs: Increasing.
+        weak_recovery: 1/E_y[(E[z^2 - 1 | y])^2] at each snr: the threshold of any sigma with F(0) = 0, and of
+            the second-order instability of the others.
+        error: Relative change under refinement.
+        exponent, coefficient: Of the law coefficient * snr^-exponent.
+        local: Slopes d ln alpha / d ln snr.
+        ratio: weak_recovery / law, nan if the exponent is infinite.
+        onset_snr: Largest snr of the grid from which down the ratio stays within 10 % of 1; nan if the grid
+            ends before.
+    """
+
+    snrs: Array
+    weak_recovery: Array
+    error: Array
+    exponent: float
+    coefficient: float
+    local: LocalExponent
+    ratio: Array
+    onset_snr: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists and numbers."""
+        return {
+            "snrs": self.snrs.tolist(),
+            "weak_recovery": self.weak_recovery.tolist(),
+            "error": self.error.tolist(),
+            "exponent": self.exponent,
+            "coefficient": self.coefficient,
+            "local": self.local.to_dict(),
+            "ratio": self.ratio.tolist(),
+            "onset_snr": self.onset_snr,
+        }
+
+    def summary(self) -> str:
+        """The law, the slope at the smallest snr, and where the law starts."""
+        law = (
+            f"{self.coefficient:.6g} snr^-{self.exponent:g}"
+            if math.isfinite(self.exponent)
+            else "no finite law"
+        )
+        onset = (
+            f"reached (within 10 %) below snr {self.onset_snr:.2g}"
+            if math.isfinite(self.onset_snr)
+            else "not reached on this grid"
+        )
+        slope = self.local.slope[0]
+        return f"{law}, {onset}; local slope {slope:.4f} at snr {self.local.x[0]:.2g}"
+
+
+def asymptotics(
+    activation: str | Callable[[Any], Any] | Activation, *, normalize: bool = False
+) -> Asymptotics:
+    """Find the constants of the laws as snr -> 0.
+
+    weak_recovery ~ beta!/(c^2 snr^beta), c = E[sigma^beta (z^2 - 1)]. With G(q) = sum_k b_k q^k,
+    b_k = (E[sigma He_k])^2/k!: it_detection * snr -> inf_q -(q + ln(1 - q))/G(q) and
+    spinodal * snr -> the local minimum of q/((1 - q) G'(q)) that opens its upper branch.
+
+    Args:
+        activation: Name, expression, callable, or an `Activation`.
+        normalize: Divide sigma by its standard deviation first.
+
+    Returns:
+        The constants, each with its reason where there is none.
+
+    Raises:
+        InputError: The activation is refused.
+
+    Example:
+        >>> a = asymptotics("He3", normalize=True)
+        >>> round(a.it_detection, 4), round(a.overlaps["it_detection"], 3), round(a.spinodal, 4)
+        (1.4558, 0.645, 1.3333)
+
+    Source:
+        The order snr^-beta is Theorem 3.2 of arXiv:2603.17896; all constants are derived by us.
+    """
+    sigma = as_activation(activation, normalize=normalize)
+    beta, c, certified = noise_sensitivity(sigma)
+    reasons: dict[str, str] = {}
+    weak = law_coefficient(beta, c)
+    if math.isinf(beta):
+        reasons["weak_recovery"] = "E[sigma^k (z^2 - 1)] = 0 for every k, so no power of snr is enough"
+    elif math.isnan(beta):
+        reasons["weak_recovery"] = "the noise sensitivity exponent is not decided; `exponents` says how far"
+    function = signal_function(sigma)
+    curve = fixed_points(function, tolerance=1e-8)
+    if function.power == 0:
+        detection, at = math.nan, math.nan
+        reasons["it_detection"] = LINEAR_PART
+    else:
+        detection, at = _infimum(function, curve.stops[-1])
+    spinodal, opening = math.nan, math.nan
+    if curve.stops.size > 2:
+        spinodal, opening = math.exp(curve.levels[-2]), -math.expm1(-curve.stops[-2])
+    elif function.power and function.rate_at_zero > 0:
+        spinodal, opening = 1.0 / function.rate_at_zero, 0.0
+    else:
+        reasons["spinodal"] = "the limiting curve has one branch, which starts at overlap 0"
+    return Asymptotics(
+        activation=sigma.name,
+        exponent=beta,
+        coefficient=c,
+        weak_recovery=weak,
+        it_detection=detection,
+        spinodal=spinodal,
+        overlaps={"it_detection": at, "spinodal": opening},
+        reasons=reasons,
+        certified=certified,
+    )
+
+
+def recovery_curve(
+    activation: str | Callable[[Any], Any] | Activation, *, snrs: ArrayLike, normalize: bool = False
+) -> RecoveryCurve:
+    """Compute weak_recovery exactly over a grid of snr, with local slopes and the onset of its law.
+
+    Args:
+        activation: Name, expression, callable, or an `Activation`.
+        snrs: Power signal-to-noise ratios, positive, at least 3, in any order.
+        normalize: Divide sigma by its standard deviation first.
+
+    Returns:
+        The curve, sorted by snr.
+
+    Raises:
+        InputError: Bad snrs, or the activation is refused.
+
+    Example:
+        >>> curve = recovery_curve("abs", snrs=[1e-5, 1e-4, 1e-3, 1e-2])
+        >>> curve.local.slope.round(3), curve.exponent, round(float(curve.ratio[0]), 4)
+        (array([-1., -1.]), 1, 1.0)
+
+    Source:
+        Ours.
+    """
+    sigma = as_activation(activation, normalize=normalize)
+    grid = np.unique(positive_array("snrs", snrs))
+    values, error = weak_recovery_values(sigma, grid)
+    beta, c, _ = noise_sensitivity(sigma)
+    coefficient = law_coefficient(beta, c)
+    ratio = values * grid**beta / coefficient if math.isfinite(beta) else np.full(grid.size, np.nan)
+    off = np.flatnonzero(~(np.abs(ratio - 1) <= AGREEMENT))
+    reached = grid.size if off.size == 0 else int(off[0])
+    return RecoveryCurve(
+        snrs=grid,
+        weak_recovery=values,
+        error=error,
+        exponent=beta,
+        coefficient=coefficient,
+        local=local_exponent(grid, values),
+        ratio=ratio,
+        onset_snr=float(grid[reached - 1]) if reached else math.nan,
+    )
+
+
+def noise_sensitivity(link: Activation) -> tuple[float, float, bool]:
+    """Return beta, E[sigma^beta (z^2 - 1)] and whether both are certified; nan where beta is not decided."""
+    found = exponents(link)
+    if isinstance(found.noise_sensitivity, float):
+        return math.inf, math.nan, found.certificate.status == "certified"
+    constant = found.constant
+    if constant is None:
+        return math.nan, math.nan, False
+    return constant.power, constant.mid, constant.state == CERTIFIED_NONZERO
+
+
+def law_coefficient(beta: float, c: float) -> float:
+    """Return beta!/c^2; inf or nan where beta is."""
+    return math.factorial(int(beta)) / c**2 if math.isfinite(beta) else beta
+
+
+def weak_recovery_values(link: Activation, snrs: Array, *, rtol: float = 1e-9) -> tuple[Array, Array]:
+    """1/E_y[(E[z^2 - 1 | y])^2] at each snr and its relative change under the last refinement."""
+    coarse, fine = settled_onset(AdditiveChannel(link, snrs), rtol=rtol)
+    with np.errstate(divide="ignore"):
+        return np.asarray(1.0 / np.where(fine > SMALLEST_RATE, fine, 0.0)), relative_change(coarse, fine)
+
+
+def _infimum(function: OverlapFunction, end: float) -> tuple[float, float]:
+    def ratio(x: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(entropy_cost(x) / function.accumulated(x))
+
+    grid = np.linspace(5e-3, end, 400)
+    k = int(np.argmin(ratio(grid)))
+    x, value = zoom(ratio, grid[max(k - 1, 0)], grid[min(k + 1, grid.size - 1)])
+    at_zero = 1.0 / function.rate_at_zero if function.rate_at_zero > 0 else math.inf
+    return (at_zero, 0.0) if at_zero <= value * (1 + 1e-9) else (value, -math.expm1(-x))

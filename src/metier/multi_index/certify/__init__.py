@@ -1,0 +1,1 @@
+"""Certified coefficients: exact arithmetic, proofs of zero, ball arithmetic with proved tails."""

@@ -1,0 +1,190 @@
+"""Decide a coefficient: proofs of zero, exact arithmetic, else balls of growing precision."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from metier.multi_index.activations import Activation
+from metier.multi_index.expression.balls import flint, precision, rational
+from metier.multi_index.expression.evaluate import Polynomial, as_polynomial, polynomial_product
+from metier.multi_index.expression.nodes import Node, is_constant, multiply, power
+from metier.multi_index.expression.parse import hermite_coefficients, polynomial_node
+from metier.multi_index.expression.symmetry import parts_of
+
+from .coefficient import NUMERICAL, UNDECIDED, Coefficient, exact_zero, from_ball
+from .exponential import Terms, as_exponential, expectation, value_ball, vanishing_monomial
+from .growth import growth
+from .integral import NoBoundError, integral_ball
+from .piecewise import (
+    PolynomialPiece,
+    gaussian_mean,
+    is_exactly_zero,
+    level_values,
+    piecewise_expectation,
+    polynomial_pieces,
+    stepwise_ball,
+)
+
+PRECISIONS = (106, 212, 424)
+RELATIVE_ERROR = 1e-9
+"""Of E|sigma^k He_j|: what the float rule is trusted to."""
+
+
+def numerical_coefficient(activation: Activation, k: int, j: int, *, why: str) -> Coefficient:
+    """Return c_{k,j} from the float rule, with an error estimate."""
+    parity = activation.parity
+    if (parity == "even" and j % 2) or (parity == "odd" and (k + j) % 2):
+        word = "declared" if activation.node is None else "proved"
+        return Coefficient(k, j, 0.0, 0.0, NUMERICAL, f"{word} {parity}")
+    rule = activation.rule
+    terms = rule.values**k * np.polynomial.hermite_e.HermiteE.basis(j)(rule.nodes)
+    size = float(rule.weights @ np.abs(terms))
+    return Coefficient(k, j, float(rule.weights @ terms), RELATIVE_ERROR * size, NUMERICAL, why)
+
+
+@lru_cache(maxsize=8192)
+def certified_coefficient(activation: Activation, k: int, j: int, bits: int = PRECISIONS[0]) -> Coefficient:
+    """Return c_{k,j}, certified where the activation is an expression.
+
+    Args:
+        activation: made by `as_activation`.
+        k: power, at least 1.
+        j: degree, at least 0.
+        bits: the first working precision of balls; it doubles twice before "undecided" is said.
+    """
+    node = activation.node
+    if node is None:
+        return numerical_coefficient(activation, k, j, why="a Python callable cannot be certified")
+    if j and (reason := _zero_reason(node, k, j)):
+        return exact_zero(k, j, reason)
+    if activation.levels is not None and j == 2:
+        found: Coefficient = activation.levels.coefficient(k, bits)
+        return found
+    exact = _rational(node, k, j)
+    if exact is not None:
+        return _from_rational(k, j, exact)
+    terms = as_exponential(multiply((power(node, Fraction(k)), polynomial_node(hermite(j)))))
+    if terms is not None:
+        return _from_terms(terms, k, j, bits)
+    pieces = polynomial_pieces(node)
+    if pieces is not None:
+        return _from_pieces(pieces, k, j, bits)
+    return _from_integral(activation, node, k, j, bits)
+
+
+def _zero_reason(node: Node, k: int, j: int) -> str | None:
+    """Why c_{k,j} with j >= 1 is 0 without any computation, if it is."""
+    if is_constant(node):
+        return "a constant activation"
+    parts = parts_of(node)
+    if parts.parity == "even" and j % 2:
+        return "an even activation and an odd degree"
+    if parts.parity == "odd" and (k + j) % 2:
+        return "an odd integrand"
+    if k == 1:
+        part = parts.odd if j % 2 else parts.even
+        if part is not None and as_polynomial(node) is None and len(part) <= j:
+            side, other = ("odd", "even") if j % 2 else ("even", "odd")
+            shape = "0" if not part else f"a polynomial of degree {len(part) - 1}"
+            return f"the {side} part is {shape}, orthogonal to He{j}; the rest is {other}"
+    if j == 2:
+        terms = as_exponential(node)
+        if terms is not None and vanishing_monomial(terms):
+            return "z^(2a) exp(-a z^2): each power tilts the Gaussian so that E[z^2 - 1] stays 0"
+    return None
+
+
+def hermite(j: int) -> Polynomial:
+    """Return He_j as fractions."""
+    return tuple(Fraction(a) for a in hermite_coefficients(j))
+
+
+@lru_cache(maxsize=512)
+def _powers(polynomial: Polynomial, k: int) -> Polynomial:
+    return polynomial if k == 1 else polynomial_product(_powers(polynomial, k - 1), polynomial)
+
+
+def _rational(node: Node, k: int, j: int) -> Fraction | None:
+    polynomial = as_polynomial(node)
+    if polynomial is None:
+        return None
+    return gaussian_mean(polynomial_product(_powers(polynomial, k), hermite(j)))
+
+
+def _from_rational(k: int, j: int, value: Fraction) -> Coefficient:
+    if not value:
+        return exact_zero(k, j, "rational arithmetic")
+    with precision(64):
+        found = from_ball(k, j, flint().arb(rational(value)), reason="rational arithmetic", bits=0)
+    exact = value.denominator == 1 and abs(value) < 2**53
+    return Coefficient(k, j, float(value), 0.0 if exact else found.rad, found.state, found.reason, 0)
+
+
+def _from_terms(terms: Terms, k: int, j: int, bits: int) -> Coefficient:
+    parts = expectation(terms, k)
+    if not parts:
+        return exact_zero(k, j, "its exponentials cancel exactly (Lindemann-Weierstrass)")
+    return _by_balls(k, j, bits, lambda b: value_ball(parts, b), "sums of exponentials in closed form")
+
+
+def _from_pieces(pieces: tuple[PolynomialPiece, ...], k: int, j: int, bits: int) -> Coefficient:
+    raised = tuple(
+        PolynomialPiece(p.low, p.high, polynomial_product(_powers(p.polynomial, k), hermite(j)))
+        for p in pieces
+    )
+    value = piecewise_expectation(raised)
+    if is_exactly_zero(value):
+        return exact_zero(k, j, "its pieces cancel exactly in closed form")
+    return _by_balls(k, j, bits, lambda b: stepwise_ball(value, b), "piecewise polynomial in closed form")
+
+
+def _from_integral(activation: Activation, node: Node, k: int, j: int, bits: int) -> Coefficient:
+    try:
+        return _by_balls(k, j, bits, lambda b: integral_ball(node, k, j, b), "ball quadrature")
+    except NoBoundError as error:
+        return numerical_coefficient(activation, k, j, why=str(error))
+
+
+def _by_balls(k: int, j: int, bits: int, ball_at: Any, reason: str) -> Coefficient:
+    for factor in (1, 2, 4):
+        found = from_ball(k, j, ball_at(factor * bits), reason=reason, bits=factor * bits)
+        if found.state != UNDECIDED:
+            return found
+    low = f"|c| < {abs(found.mid) + found.rad:.1e}, not proved to be 0"
+    return Coefficient(k, j, found.mid, found.rad, UNDECIDED, low, found.bits)
+
+
+def never_reason(activation: Activation, j: int) -> str | None:
+    """Return a proof that c_{k,j} = 0 for every power k >= 1, if there is one."""
+    node = activation.node
+    if node is None:
+        return None
+    if is_constant(node):
+        return "a constant activation"
+    parts = parts_of(node)
+    if parts.parity == "even" and j % 2:
+        return "an even activation has no odd degree in any power"
+    if j == 2:
+        terms = as_exponential(node)
+        if terms is not None and vanishing_monomial(terms):
+            return "z^(2a) exp(-a z^2) has E[sigma^k (z^2 - 1)] = 0 for every power"
+    pieces = polynomial_pieces(node)
+    values = None if pieces is None else level_values(pieces)
+    if values is None:
+        return None
+    count = sum(1 for value in values if value)
+    if all(certified_coefficient(activation, k, j).zero for k in range(1, count + 1)):
+        return f"{len(values)} values: the first {count} powers decide all"
+    return None
+
+
+def law_known_by_powers(activation: Activation) -> bool:
+    """Whether sigma(z) provably has exponential moments; then its powers decide E[He_j | sigma] = 0."""
+    if activation.node is None:
+        return False
+    bound = growth(activation.node)
+    return bound is not None and bound.determinate

@@ -1,0 +1,201 @@
+"""Exact expectations of sums of z^n exp(a z^2 + b z): polynomials, sines, Gaussians and their products."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from metier.core.errors import InputError
+from metier.multi_index.expression.balls import flint, precision, rational
+from metier.multi_index.expression.evaluate import Polynomial, as_polynomial
+from metier.multi_index.expression.nodes import Add, Call, Mul, Node, Num, Pow, Var
+
+MAX_TERMS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """A complex number with rational parts."""
+
+    re: Fraction
+    im: Fraction = Fraction(0)
+
+    def __add__(self, other: Gaussian) -> Gaussian:
+        return Gaussian(self.re + other.re, self.im + other.im)
+
+    def __mul__(self, other: Gaussian) -> Gaussian:
+        return Gaussian(self.re * other.re - self.im * other.im, self.re * other.im + self.im * other.re)
+
+    def __bool__(self) -> bool:
+        return bool(self.re or self.im)
+
+
+Key = tuple[int, Fraction, Fraction, Fraction, Fraction]
+"""n, a, the real and the imaginary part of b, and r, of z^n exp(a z^2 + b z + r)."""
+
+Terms = tuple[tuple[Key, Gaussian], ...]
+
+_FLAT = (Fraction(0), Fraction(0), Fraction(0), Fraction(0))
+_I_HALF = Gaussian(Fraction(0), Fraction(-1, 2))  # 1/(2i)
+_HALF = Gaussian(Fraction(1, 2))
+
+
+@lru_cache(maxsize=2048)
+def as_exponential(node: Node) -> Terms | None:
+    """Return the terms of an expression that is such a sum with rational numbers, else None.
+
+    Example:
+        >>> from metier.multi_index.expression.parse import parse
+        >>> len(as_exponential(parse("x**2*exp(-x**2) + cos(x)")))
+        3
+        >>> as_exponential(parse("tanh(x)")) is None
+        True
+    """
+    match node:
+        case Num(value):
+            return _packed({(0, *_FLAT): Gaussian(value)})
+        case Var():
+            return _packed({(1, *_FLAT): Gaussian(Fraction(1))})
+        case Add(parts):
+            found = [as_exponential(part) for part in parts]
+            return None if None in found else _sum([f for f in found if f is not None])
+        case Mul(parts):
+            found = [as_exponential(part) for part in parts]
+            return None if None in found else _product([f for f in found if f is not None])
+        case Pow(base, exponent) if exponent.denominator == 1 and 0 < exponent <= 32:
+            inner = as_exponential(base)
+            return None if inner is None else _product([inner] * exponent.numerator)
+        case Call(name, argument) if name in ("exp", "sin", "cos", "sinh", "cosh"):
+            return _function(name, as_polynomial(argument))
+    return None
+
+
+def _packed(terms: dict[Key, Gaussian]) -> Terms:
+    return tuple((key, value) for key, value in terms.items() if value)
+
+
+def _sum(parts: list[Terms]) -> Terms:
+    total: dict[Key, Gaussian] = {}
+    for part in parts:
+        for key, value in part:
+            total[key] = total[key] + value if key in total else value
+    return _packed(total)
+
+
+def _product(parts: list[Terms]) -> Terms | None:
+    total = parts[0]
+    for part in parts[1:]:
+        if len(total) * len(part) > MAX_TERMS**2:
+            return None
+        out: dict[Key, Gaussian] = {}
+        for (n, a, b, c, r), left in total:
+            for (m, d, e, f, s), right in part:
+                key = (n + m, a + d, b + e, c + f, r + s)
+                value = left * right
+                out[key] = out[key] + value if key in out else value
+        total = _packed(out)
+        if len(total) > MAX_TERMS:
+            return None
+    return total
+
+
+def _function(name: str, u: Polynomial | None) -> Terms | None:
+    if u is None or len(u) > 3:
+        return None
+    level = u[0] if u else Fraction(0)
+    linear = u[1] if len(u) > 1 else Fraction(0)
+    square = u[2] if len(u) > 2 else Fraction(0)
+    if name == "exp":
+        return _packed({(0, square, linear, Fraction(0), level): Gaussian(Fraction(1))})
+    if square or level:
+        return None
+    zero = Fraction(0)
+    sign = Gaussian(Fraction(-1 if name in ("sin", "sinh") else 1))
+    outer = _I_HALF if name == "sin" else _HALF
+    if name in ("sin", "cos"):
+        up, down = (0, zero, zero, linear, zero), (0, zero, zero, -linear, zero)
+        return _sum([((up, outer),), ((down, outer * sign),)])
+    up, down = (0, zero, linear, zero, zero), (0, zero, -linear, zero, zero)
+    return _sum([((up, outer),), ((down, outer * sign),)])
+
+
+def expectation(terms: Terms, power: int) -> dict[tuple[int, Fraction, Fraction], Gaussian]:
+    """Return E under N(0, 1) as sum of g sqrt(m) exp(r), by (m square-free, Re r, Im r) -> g.
+
+    Algebraic multiples of distinct exponentials of algebraic numbers are linearly independent
+    (Lindemann-Weierstrass), and square roots of distinct square-free integers are over the rationals, so
+    that the sum is 0 exactly where the result is empty.
+
+    Raises:
+        InputError: a term grows too fast to have an expectation.
+    """
+    total: dict[tuple[int, Fraction, Fraction], Gaussian] = defaultdict(lambda: Gaussian(Fraction(0)))
+    for (n, a, b_re, b_im, level), value in terms:
+        if a >= Fraction(1, 2):
+            raise InputError(
+                "a power of the activation is integrable under the Gaussian",
+                expected="growth below exp(z^2/2)",
+                got=f"a term exp({a} z^2) in its power {power}",
+                next_step="Ask for lower powers, or scale the argument down.",
+            )
+        s = 1 / (1 - 2 * a)
+        b = Gaussian(b_re, b_im)
+        square = b * b
+        outside, root = _square_free(s)
+        moment = _moment(n, b * Gaussian(s), s)
+        key = (root, level + square.re * s / 2, square.im * s / 2)
+        total[key] = total[key] + value * moment * Gaussian(outside)
+    return {key: value for key, value in total.items() if value}
+
+
+def _moment(n: int, mean: Gaussian, s: Fraction) -> Gaussian:
+    """E[(mean + sqrt(s) g)^n] by the three-term recursion."""
+    before, current = Gaussian(Fraction(0)), Gaussian(Fraction(1))
+    for i in range(n):
+        before, current = current, mean * current + Gaussian(s * i) * before
+    return current
+
+
+@lru_cache(maxsize=4096)
+def _square_free(s: Fraction) -> tuple[Fraction, int]:
+    """sqrt(s) as outside * sqrt(root) with square-free root where small primes suffice."""
+    inside, outside = s.numerator * s.denominator, Fraction(1, s.denominator)
+    whole = math.isqrt(inside)
+    if whole * whole == inside:
+        return outside * whole, 1
+    prime = 2
+    while prime * prime <= inside and prime < 2000:
+        while inside % (prime * prime) == 0:
+            inside //= prime * prime
+            outside *= prime
+        prime += 1
+    return outside, inside
+
+
+def value_ball(parts: dict[tuple[int, Fraction, Fraction], Gaussian], bits: int) -> Any:
+    """Return the real ball of such a sum; imaginary parts cancel for a real activation."""
+    f = flint()
+    with precision(bits):
+        total = f.arb(0)
+        for (root, r_re, r_im), g in parts.items():
+            size = f.arb(root).sqrt() * f.arb(rational(r_re)).exp()
+            angle = f.arb(rational(r_im))
+            total += size * (f.arb(rational(g.re)) * angle.cos() - f.arb(rational(g.im)) * angle.sin())
+        return total
+
+
+def vanishing_monomial(terms: Terms) -> bool:
+    """Whether the activation is a constant plus c z^{2a} exp(-a z^2).
+
+    Then sigma^k tilts the Gaussian to variance s = 1/(1 + 2ak), and
+    E[sigma^k (z^2 - 1)] is proportional to (2ak + 1) s - 1 = 0 for every power k.
+    """
+    moving = [key for key, _ in terms if any(key[:4])]
+    if len(moving) != 1:
+        return False
+    n, a, b_re, b_im, _ = moving[0]
+    return a < 0 and not b_re and not b_im and n == -2 * a

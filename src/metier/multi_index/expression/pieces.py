@@ -1,0 +1,356 @@
+"""Cut an expression where an absolute value or a step changes branch: smooth pieces, certified cuts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from metier.core.errors import InputError
+
+from .balls import flint, precision, rational, real_ball
+from .evaluate import Polynomial, array_function, as_polynomial, derivative
+from .nodes import Call, Node, Pow, children, is_constant, number, substitute
+from .nodes import multiply as multiply_nodes
+
+REACH = Fraction(14)
+"""Roots are looked for in [-REACH, REACH]; beyond it the Gaussian has a mass of 2e-44."""
+
+SEARCH_BITS = 64
+MAX_CUTS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A point where the expression changes branch: a rational number, or a root in an isolating bracket.
+
+    `value` is its float; `exact` the rational number if it is one; otherwise `equation` changes sign in
+    `bracket` exactly once, at the cut.
+    """
+
+    value: float
+    exact: Fraction | None = None
+    equation: Node | None = None
+    bracket: tuple[Fraction, Fraction] | None = None
+
+    def enclose(self, bits: int) -> Any:
+        """Return a real ball of about `bits` bits that holds the cut."""
+        return _enclose(self, bits)
+
+    def midpoint(self, bits: int) -> tuple[Fraction, Fraction]:
+        """Return a rational number near the cut and a bound of the distance."""
+        if self.exact is not None:
+            return self.exact, Fraction(0)
+        low, high = _narrowed(self, bits)
+        return (low + high) / 2, (high - low) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch between two cuts (None is infinity) and the smooth expression that holds on it."""
+
+    low: Cut | None
+    high: Cut | None
+    node: Node
+
+
+@lru_cache(maxsize=4096)
+def _narrowed(cut: Cut, bits: int) -> tuple[Fraction, Fraction]:
+    """Bisect the bracket until it is narrower than 2^-bits, with proved signs."""
+    assert cut.equation is not None
+    assert cut.bracket is not None
+    low, high = cut.bracket
+    width = Fraction(1, 2**bits)
+    with precision(bits + 64):
+        left = _sign_at(cut.equation, low, bits + 64)
+        while high - low > width:
+            guess = _newton_guess(cut.equation, low, high, bits)
+            for point in (*guess, (low + high) / 2):
+                if not low < point < high:
+                    continue
+                sign = _sign_at(cut.equation, point, bits + 64)
+                if sign is None:
+                    continue
+                if sign == left:
+                    low = point
+                else:
+                    high = point
+    return low, high
+
+
+def _newton_guess(equation: Node, low: Fraction, high: Fraction, bits: int) -> tuple[Fraction, ...]:
+    """Two points close around where Newton's step from the middle lands."""
+    arb = flint().arb
+    middle = arb(rational((low + high) / 2))
+    value = real_ball(equation, middle, middle, bits + 64)
+    slope = real_ball(derivative(equation), middle, middle, bits + 64)
+    if not slope.is_finite() or slope.contains(0):
+        return ()
+    landing = middle - value / slope
+    if not landing.is_finite():
+        return ()
+    mantissa, exponent = landing.mid().man_exp()
+    at = Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+    step = max((high - low) ** 2, Fraction(1, 2 ** (bits + 2)))
+    return at - step, at + step
+
+
+def _sign_at(equation: Node, point: Fraction, bits: int) -> int | None:
+    ball = real_ball(equation, *(2 * (flint().arb(rational(point)),)), bits)
+    if ball > 0:
+        return 1
+    return -1 if ball < 0 else None
+
+
+def _enclose(cut: Cut, bits: int) -> Any:
+    arb = flint().arb
+    if cut.exact is not None:
+        return arb(rational(cut.exact))
+    low, high = _narrowed(cut, bits)
+    return arb(rational(low)).union(arb(rational(high)))
+
+
+@lru_cache(maxsize=1024)
+def pieces_of(node: Node) -> tuple[Piece, ...]:
+    """Return the smooth pieces of an expression, from left to right.
+
+    Raises:
+        InputError: a branch point cannot be located, or the expression is not defined somewhere.
+
+    Example:
+        >>> from metier.multi_index.expression.parse import parse
+        >>> [(p.low and p.low.value, p.high and p.high.value) for p in pieces_of(parse("abs(x**2 - 4)"))]
+        [(None, -2.0), (-2.0, 2.0), (2.0, None)]
+    """
+    done: list[Piece] = []
+    waiting = [Piece(None, None, node)]
+    while waiting:
+        piece = waiting.pop(0)
+        inner = _innermost(piece.node)
+        if inner is None:
+            done.append(piece)
+            continue
+        waiting = [*_split(piece, inner), *waiting]
+        if len(waiting) + len(done) > MAX_CUTS:
+            raise _unlocated(inner, f"more than {MAX_CUTS} of them")
+    return _merged(done)
+
+
+def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
+    """Join neighbors that hold the same expression: there is no branch point between them."""
+    out: list[Piece] = []
+    for piece in pieces:
+        if out and out[-1].node == piece.node:
+            out[-1] = Piece(out[-1].low, piece.high, piece.node)
+        else:
+            out.append(piece)
+    return tuple(out)
+
+
+def _innermost(node: Node) -> Call | None:
+    """A branching call whose argument has no branch of its own."""
+    for part in children(node):
+        found = _innermost(part)
+        if found is not None:
+            return found
+    if isinstance(node, Call) and node.name in ("abs", "sign"):
+        return node
+    return None
+
+
+def _split(piece: Piece, call: Call) -> list[Piece]:
+    u = call.argument
+    cuts = [c for c in roots(u) if _inside(c, piece)]
+    ends = [piece.low, *cuts, piece.high]
+    out = []
+    for low, high in pairwise(ends):
+        sign = _sign_between(u, low, high)
+        new = number(sign) if call.name == "sign" else multiply_nodes((number(sign), u))
+        out.append(Piece(low, high, substitute(piece.node, call, new)))
+    return out
+
+
+def _inside(cut: Cut, piece: Piece) -> bool:
+    after = piece.low is None or cut.value > piece.low.value
+    return after and (piece.high is None or cut.value < piece.high.value)
+
+
+def _sign_between(u: Node, low: Cut | None, high: Cut | None) -> int:
+    """The proved sign of u at one point between two cuts, where it has no root."""
+    a = Fraction(low.value) if low is not None else None
+    b = Fraction(high.value) if high is not None else None
+    if a is None and b is None:
+        tries = [Fraction(0), Fraction(1, 3), Fraction(-2, 7)]
+    elif a is None:
+        assert b is not None
+        tries = [b - 1, b - Fraction(1, 3), b - 5]
+    elif b is None:
+        tries = [a + 1, a + Fraction(1, 3), a + 5]
+    else:
+        tries = [a + (b - a) * t for t in (Fraction(1, 2), Fraction(1, 3), Fraction(4, 5))]
+    if as_polynomial(u) == ():
+        return 0
+    for point in tries:
+        with precision(256):
+            sign = _sign_at(u, point, 256)
+        if sign is not None:
+            return sign
+    raise _unlocated(Call("abs", u), "the sign between them cannot be proved")
+
+
+def _unlocated(call: Node, got: str) -> InputError:
+    return InputError(
+        "the branch points of an expression can be located",
+        expected="an argument of abs, sign, relu, max, min or a comparison with finitely many simple roots",
+        got=f"{got}, in {to_text(call)}",
+        next_step="Simplify that part, or pass a Python callable with its kinks.",
+    )
+
+
+@lru_cache(maxsize=1024)
+def roots(u: Node) -> tuple[Cut, ...]:
+    """Return the real roots of a smooth expression where it changes sign or touches 0, from left to right."""
+    if is_constant(u):
+        return ()
+    coefficients = as_polynomial(u)
+    if coefficients is not None:
+        return _polynomial_roots(coefficients, u)
+    found: list[Cut] = []
+    with precision(SEARCH_BITS):
+        # An odd starting point keeps simple roots off the bisection's own points.
+        _search(u, derivative(u), -REACH - Fraction(1, 97), REACH + Fraction(1, 89), 0, found)
+    return tuple(found)
+
+
+def _polynomial_roots(coefficients: Polynomial, u: Node) -> tuple[Cut, ...]:
+    """All real roots of a rational polynomial, certified and isolated."""
+    f = flint()
+    polynomial = f.fmpq_poly([rational(a) for a in coefficients])
+    square_free = (
+        polynomial // polynomial.gcd(polynomial.derivative()) if len(coefficients) > 2 else polynomial
+    )
+    exact = _rational_roots(square_free)
+    for root in exact:
+        square_free = square_free // f.fmpq_poly([-rational(root), 1])
+    cuts = [Cut(float(root), exact=root) for root in exact]
+    rest: Polynomial = tuple(Fraction(int(a.p), int(a.q)) for a in square_free.coeffs())
+    if len(rest) > 1:
+        from .parse import polynomial_node
+
+        cuts += _isolated(square_free, polynomial_node(rest))
+    return tuple(sorted(cuts, key=lambda cut: cut.value))
+
+
+def _rational_roots(polynomial: Any) -> list[Fraction]:
+    """Roots of the linear factors."""
+    _, factors = flint().fmpz_poly(_integer_coefficients(polynomial)).factor()
+    return [Fraction(-int(p[0]), int(p[1])) for p, _ in factors if p.degree() == 1]
+
+
+def _integer_coefficients(polynomial: Any) -> list[int]:
+    fractions = [Fraction(int(a.p), int(a.q)) for a in polynomial.coeffs()]
+    scale = math.lcm(*(a.denominator for a in fractions))
+    return [int(a * scale) for a in fractions]
+
+
+def _isolated(square_free: Any, equation: Node) -> list[Cut]:
+    with precision(128):
+        found = flint().fmpz_poly(_integer_coefficients(square_free)).complex_roots()
+        real = sorted(float(root.real.mid()) for root, _ in found if root.imag.contains(0))
+    gap = min((b - a for a, b in pairwise(real)), default=1.0) / 4
+    margin = Fraction(min(gap, 2.0**-20))
+    return [Cut(x, equation=equation, bracket=(Fraction(x) - margin, Fraction(x) + margin)) for x in real]
+
+
+def _search(u: Node, slope: Node, low: Fraction, high: Fraction, depth: int, found: list[Cut]) -> None:
+    """Bisect until every part has no root, or is monotone; then a change of sign is one simple root."""
+    arb = flint().arb
+    a, b = arb(rational(low)), arb(rational(high))
+    ball = real_ball(u, a, b, SEARCH_BITS)
+    if ball.is_finite() and not ball.contains(0):
+        return
+    tangent = real_ball(slope, a, b, SEARCH_BITS)
+    if tangent.is_finite() and not tangent.contains(0):
+        left, right = _sign_at(u, low, SEARCH_BITS), _sign_at(u, high, SEARCH_BITS)
+        if left is not None and right is not None:
+            if left != right:
+                found.append(_named(u, low, high))
+            return
+    if depth > 40 or len(found) > MAX_CUTS:
+        raise _unlocated(Call("abs", u), f"no simple root near {float(low):.6g}")
+    middle = (low + high) / 2
+    _search(u, slope, low, middle, depth + 1, found)
+    _search(u, slope, middle, high, depth + 1, found)
+
+
+def _named(u: Node, low: Fraction, high: Fraction) -> Cut:
+    """The root in the bracket; exact where u is proved to vanish at a simple rational number."""
+    cut = Cut(0.0, equation=u, bracket=(low, high))
+    a, b = _narrowed(cut, 60)
+    near = ((a + b) / 2).limit_denominator(1000)
+    if a <= near <= b and _exactly_zero(u, near):
+        return Cut(float(near), exact=near)
+    return Cut(float((a + b) / 2), equation=u, bracket=(a, b))
+
+
+def _exactly_zero(u: Node, point: Fraction) -> bool:
+    """Whether u vanishes at 0 because it is odd; other coincidences stay balls."""
+    from .symmetry import parts_of
+
+    return point == 0 and parts_of(u).even == ()
+
+
+def to_text(node: Node) -> str:
+    """Return an expression as text that `parse` reads.
+
+    Example:
+        >>> from metier.multi_index.expression.parse import parse
+        >>> to_text(parse("abs(x)**2/3"))
+        '1/3*abs(x)^2'
+    """
+    from .nodes import Add, Constant, Mul, Num, Var
+
+    match node:
+        case Num(value):
+            return str(value)
+        case Constant(name):
+            return name
+        case Var():
+            return "x"
+        case Add(terms):
+            return " + ".join(to_text(term) for term in terms)
+        case Mul(factors):
+            return "*".join(_bracketed(factor) for factor in factors)
+        case Pow(base, exponent):
+            shown = str(exponent) if exponent.denominator == 1 and exponent > 0 else f"({exponent})"
+            return f"{_bracketed(base, in_power=True)}^{shown}"
+        case Call(name, argument):
+            return f"{name}({to_text(argument)})"
+    raise TypeError(f"no text of {node!r}")
+
+
+def _bracketed(node: Node, *, in_power: bool = False) -> str:
+    from .nodes import Add, Mul, Num
+
+    loose = Add | Mul | Pow if in_power else Add
+    negative = isinstance(node, Num) and (node.value < 0 or (in_power and node.value.denominator > 1))
+    return f"({to_text(node)})" if isinstance(node, loose) or negative else to_text(node)
+
+
+ArrayPieces = tuple[tuple[float, float, Callable[[Any], Any]], ...]
+
+
+def array_pieces(node: Node) -> ArrayPieces:
+    """Return (low, high, function of arrays) for each smooth piece."""
+    return tuple(
+        (
+            -math.inf if piece.low is None else piece.low.value,
+            math.inf if piece.high is None else piece.high.value,
+            array_function(piece.node),
+        )
+        for piece in pieces_of(node)
+    )

@@ -1,0 +1,217 @@
+"""F(q) as a piecewise Chebyshev series in x = -ln(1 - q), refined until two resolutions agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
+
+from .channels import Channel
+from .kernels import SMALLEST_RATE, series_many
+from .posterior import NARROW, Array
+
+DEGREE = 8
+"""Degree of the series on each panel."""
+
+LEVELS = 3
+ONSET_LEVELS = 8
+SPLITS = 4
+_REGULAR = (0.0, 0.01, 0.05, 0.2, 0.45, 0.8, 1.3, 2.0, 2.8, 3.6, 4.5, 5.5, 7.0, 9.0, 11.5)
+_SMALL = tuple(10.0**power for power in range(-9, -2))
+_ZERO_FIELD = 1e-26
+"""F(0) below this share of the largest F is rounding: its root is an expectation that vanishes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class OverlapFunction:
+    """F(q) = q^power rate(q), power 1 where F(0) = 0, with the same from half the resolution.
+
+    Attributes:
+        edges: Panel edges in x = -ln(1 - q).
+        rate: Chebyshev coefficients of rate per panel, (n_panels, degree + 1).
+        integral: Chebyshev coefficients of I(q) = int_0^q F per panel.
+        power: 0 or 1.
+        rate_at_zero: F(0) or F'(0); exactly 0 where it is rounding.
+        error: Largest relative change of F under refinement, over the nodes.
+        coarse: The function at the lower resolution, None in the coarse one itself.
+    """
+
+    edges: Array
+    rate: Array
+    integral: Array
+    power: int
+    rate_at_zero: float
+    error: float
+    coarse: OverlapFunction | None = None
+
+    def __call__(self, overlaps: Array) -> Array:
+        """F at overlaps in [0, 1), one-dimensional."""
+        q = np.asarray(overlaps, dtype=float)
+        rate = series_many(self.edges, self.rate, -np.log1p(-q))
+        return np.asarray(rate * q if self.power else rate)
+
+    def accumulated(self, x: Array) -> Array:
+        """I(q) = int_0^q F at x = -ln(1 - q)."""
+        return np.asarray(series_many(self.edges, self.integral, np.asarray(x, dtype=float)))
+
+
+def panel_edges(power: int) -> Array:
+    """Panels in x; where F(0) > 0 may be tiny, decades down to 1e-9 resolve where F leaves F(0)."""
+    return np.array(_REGULAR if power else (0.0, *_SMALL, *_REGULAR[1:]))
+
+
+def node_overlaps(edges: Array) -> Array:
+    """All nodes as overlaps, panels sharing their ends; strictly increasing, the first is 0."""
+    return np.asarray(-np.expm1(-_nodes(edges)))
+
+
+def field_power(channel: Channel) -> int:
+    """Return 1 where F(0) = 0, that is where no observation tells the sign of its field; else 0."""
+    if channel.link.parity == "even":
+        return 1
+    probe = tabulate(channel, np.array([0.0, 0.5]), 1)
+    return int(bool((probe[:, 0] <= _ZERO_FIELD * probe[:, 1]).all()))
+
+
+def tabulate(channel: Channel, overlaps: Array, level: int) -> Array:
+    """F at increasing overlaps, (n_strengths, n_overlaps)."""
+    narrow = int(np.searchsorted(overlaps, NARROW, side="right"))
+    parts = [part for part in (overlaps[:narrow], overlaps[narrow:]) if part.size]
+    return np.concatenate([channel.overlap(part, level) for part in parts], axis=1)
+
+
+def rates(channel: Channel, overlaps: Array, power: int, level: int, *, onset: Array | None = None) -> Array:
+    """F / q^power at increasing overlaps that start at 0."""
+    if power == 0:
+        return tabulate(channel, overlaps, level)
+    first = channel.onset(level) if onset is None else onset
+    rest = tabulate(channel, overlaps[1:], level) / overlaps[1:]
+    return np.concatenate([first[:, None], rest], axis=1)
+
+
+def refined(channel: Channel, *, rtol: float, power: int | None = None) -> OverlapFunction:
+    """F of a channel at one strength, refined in its nodes and in its panels.
+
+    Each value is recomputed with all nodes doubled until that moves it by at most rtol; each panel whose
+    last coefficients still exceed rtol is halved. What never settles keeps its finest value, and `error`
+    says by how much it still moved.
+    """
+    power = field_power(channel) if power is None else power
+    edges = panel_edges(power)
+    known: dict[float, tuple[float, float]] = {}
+    if power:
+        onsets = settled_onset(channel, rtol=rtol)
+        known[0.0] = (float(onsets[0][0]), float(onsets[1][0]))
+    for _ in range(SPLITS):
+        _learn(channel, _nodes(edges), known, power, rtol)
+        coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
+        wide = _unresolved(_coefficients(fine), rtol)
+        if not wide.any():
+            break
+        edges = np.sort(np.r_[edges, 0.5 * (edges[:-1] + edges[1:])[wide]])
+    else:
+        _learn(channel, _nodes(edges), known, power, rtol)
+        coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
+    return assemble(edges, fine, coarse, power)
+
+
+def _learn(
+    channel: Channel, nodes: Array, known: dict[float, tuple[float, float]], power: int, rtol: float
+) -> None:
+    """Add F/q^power at nodes not seen yet, at the last two resolutions."""
+    x = np.array([node for node in nodes.tolist() if node not in known])
+    if x.size == 0:
+        return
+    q = -np.expm1(-x)
+    scale = q if power else np.ones_like(q)
+    coarse, fine = (tabulate(channel, q, level)[0] / scale for level in (0, 1))
+    for level in range(2, LEVELS + 1):
+        missed = np.flatnonzero(relative_change(coarse, fine) > rtol)
+        if missed.size == 0:
+            break
+        coarse[missed] = fine[missed]
+        fine[missed] = tabulate(channel, q[missed], level)[0] / scale[missed]
+    known |= dict(zip(x.tolist(), zip(coarse.tolist(), fine.tolist(), strict=True), strict=True))
+
+
+def _unresolved(coefficients: Array, rtol: float) -> NDArray[np.bool_]:
+    """Which panels have last coefficients above rtol of their mean."""
+    tail = np.abs(coefficients[:, -2:]).sum(axis=1)
+    return np.asarray(tail > np.maximum(rtol * np.abs(coefficients[:, 0]), SMALLEST_RATE))
+
+
+def settled_onset(channel: Channel, *, rtol: float) -> tuple[Array, Array]:
+    """F'(0) where F(0) = 0, per strength, at the last two resolutions of a doubling that has settled."""
+    coarse, fine = channel.onset(1), channel.onset(2)
+    for level in range(3, ONSET_LEVELS + 1):
+        if not (relative_change(coarse, fine) > rtol).any():
+            break
+        coarse, fine = fine, channel.onset(level)
+    return coarse, fine
+
+
+def assemble(edges: Array, fine: Array, coarse: Array, power: int) -> OverlapFunction:
+    """Fit the series; the coarse one also drops its highest degree, so that it shows both errors."""
+    change = relative_change(coarse, fine)
+    lower = _fit(edges, coarse, power, error=float("nan"), keep=DEGREE - 1)
+    return _fit(edges, fine, power, error=float(change.max()), keep=DEGREE, coarse=lower)
+
+
+def relative_change(coarse: Array, fine: Array) -> Array:
+    """|fine / coarse - 1| with vanishing entries counted as settled."""
+    scale = np.maximum(np.abs(fine), SMALLEST_RATE)
+    return np.asarray(np.abs(fine - coarse) / scale)
+
+
+def _fit(
+    edges: Array, values: Array, power: int, *, error: float, keep: int, coarse: OverlapFunction | None = None
+) -> OverlapFunction:
+    at_zero = float(values[0])
+    if power and at_zero < SMALLEST_RATE:
+        values = np.r_[0.0, values[1:]]
+        at_zero = 0.0
+    rate = np.ascontiguousarray(_coefficients(values)[:, : keep + 1])
+    return OverlapFunction(
+        edges=edges,
+        rate=rate,
+        integral=_integrate(edges, rate, power),
+        power=power,
+        rate_at_zero=at_zero,
+        error=error,
+        coarse=coarse,
+    )
+
+
+def _coefficients(values: Array) -> Array:
+    """Chebyshev coefficients per panel from values at all nodes."""
+    panels = (values.size - 1) // DEGREE
+    index = np.arange(panels)[:, None] * DEGREE + np.arange(DEGREE + 1)
+    return np.asarray(values[index] @ _TO_COEFFICIENTS.T)
+
+
+def _integrate(edges: Array, rate: Array, power: int) -> Array:
+    # dI/dx = F(q) dq/dx with q = 1 - exp(-x): a series of twice the degree holds the product to rounding.
+    points = chebyshev.chebpts1(2 * DEGREE + 6)
+    half = 0.5 * np.diff(edges)
+    x = 0.5 * (edges[1:] + edges[:-1])[:, None] + half[:, None] * points
+    F = chebyshev.chebval(points, rate.T) * (-np.expm1(-x)) ** power
+    fitted = chebyshev.chebfit(points, (F * np.exp(-x)).T, points.size - 1)
+    pieces = chebyshev.chebint(fitted, lbnd=-1, axis=0).T * half[:, None]
+    start = np.r_[0.0, np.cumsum(pieces.sum(axis=1))[:-1]]
+    pieces[:, 0] += start
+    return np.ascontiguousarray(pieces)
+
+
+def _nodes(edges: Array) -> Array:
+    unit = 0.5 * (1.0 - np.cos(np.pi * np.arange(1, DEGREE + 1) / DEGREE))
+    return np.concatenate([edges[:1], (edges[:-1, None] + np.diff(edges)[:, None] * unit).ravel()])
+
+
+def _coefficient_matrix() -> Array:
+    points = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)
+    return np.asarray(np.linalg.inv(chebyshev.chebvander(points, DEGREE)))
+
+
+_TO_COEFFICIENTS = _coefficient_matrix()

@@ -1,0 +1,151 @@
+"""Who learned what: overlaps of student and teacher units, matched one to one, as an assignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metier.core.assignment import Assignment
+from metier.core.checks import finite_array, positive_int
+from metier.core.errors import InputError
+from metier.core.rng import as_generator
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Specialization:
+    """How student units (rows) share teacher directions (columns).
+
+    Args:
+        overlaps: M_jk = |cos(student_j, teacher_k)|, shape (n_student, n_teacher).
+        matched: the (student, teacher) pairs that maximize the summed overlap (Hungarian method).
+        index: mean of M over matched pairs minus its mean over all others: 1 for a perfect student, about 0
+            for one that learned nothing or only the common subspace.
+        subspace_error: mean sin^2 of the principal angles between the two spans, over the smaller span.
+        assignment: units x directions, weights M_jk^2 / sum_k M_jk^2.
+    """
+
+    overlaps: Floats
+    matched: tuple[tuple[int, int], ...]
+    index: float
+    subspace_error: float
+    assignment: Assignment
+
+    def summary(self) -> str:
+        """Return the two numbers in one line."""
+        return f"specialization index {self.index:.3f}, subspace error {self.subspace_error:.3f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain values."""
+        return {
+            "overlaps": self.overlaps.tolist(),
+            "matched": [list(pair) for pair in self.matched],
+            "index": self.index,
+            "subspace_error": self.subspace_error,
+            "load": self.assignment.load.tolist(),
+        }
+
+
+def specialization(student: ArrayLike, teacher: ArrayLike) -> Specialization:
+    """Match student units to teacher directions and say how specialized they are.
+
+    Signs and orders of units do not matter. Usable on any pair of weight matrices, experts' included.
+
+    Args:
+        student: (n_student, dimension) weight rows.
+        teacher: (n_teacher, dimension) weight rows.
+
+    Returns:
+        The overlaps, the matching, the specialization index, the subspace error and the assignment.
+
+    Raises:
+        InputError: shapes that do not fit, a row that is all 0, or a single unit on both sides.
+
+    Example:
+        >>> teacher = np.eye(3, 10)
+        >>> found = specialization(-2 * teacher[[1, 2, 0]], teacher)
+        >>> round(found.index, 6), found.matched, abs(round(found.subspace_error, 6))
+        (1.0, ((0, 1), (1, 2), (2, 0)), 0.0)
+
+    Source: ours.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    a, b = _rows("student", student), _rows("teacher", teacher)
+    if a.shape[1] != b.shape[1]:
+        raise InputError(
+            "student and teacher see the same inputs",
+            expected=f"{b.shape[1]} columns, as the teacher has",
+            got=f"{a.shape[1]} columns in the student",
+            next_step="Transpose one of them.",
+        )
+    overlaps = np.abs(a @ b.T)
+    rows, columns = linear_sum_assignment(-overlaps)
+    mask = np.zeros(overlaps.shape, dtype=bool)
+    mask[rows, columns] = True
+    rest = float(overlaps[~mask].mean()) if not mask.all() else 0.0
+    squares = overlaps**2 + 1e-300
+    return Specialization(
+        overlaps=overlaps,
+        matched=tuple((int(i), int(k)) for i, k in zip(rows, columns, strict=True)),
+        index=float(overlaps[mask].mean()) - rest,
+        subspace_error=_subspace_error(a, b),
+        assignment=Assignment.from_weights(squares / squares.sum(axis=1, keepdims=True)),
+    )
+
+
+def _rows(name: str, value: ArrayLike) -> Floats:
+    rows = finite_array(name, value, ndim=2)
+    norms = np.linalg.norm(rows, axis=1)
+    if not rows.size or not (norms > 0).all():
+        which = int(np.flatnonzero(norms == 0)[0]) if rows.size else 0
+        raise InputError(
+            f"each {name} unit has a direction",
+            expected="rows that are not all 0",
+            got=f"row {which} of norm 0" if rows.size else "no rows",
+            next_step="Drop that unit.",
+        )
+    return np.asarray(rows / norms[:, None])
+
+
+def _subspace_error(a: Floats, b: Floats) -> float:
+    basis_a, basis_b = np.linalg.qr(a.T)[0], np.linalg.qr(b.T)[0]
+    cosines = np.linalg.svd(basis_a.T @ basis_b, compute_uv=False)
+    return float(np.mean(1.0 - np.clip(cosines, 0.0, 1.0) ** 2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The index of students that know nothing: its mean and its standard deviation over draws."""
+
+    mean: float
+    sd: float
+    draws: int
+
+
+def random_baseline(
+    n_student: int, n_teacher: int, *, dimension: int, draws: int = 200, rng: int | np.random.Generator = 0
+) -> Baseline:
+    """Return the specialization index of independent random units: matching alone makes it positive.
+
+    Example:
+        >>> found = random_baseline(4, 4, dimension=200, draws=50)
+        >>> 0.0 < found.mean < 0.1
+        True
+
+    Source: ours.
+    """
+    generator = as_generator(rng)
+    count = positive_int("draws", draws, minimum=2)
+    values = [
+        specialization(
+            generator.standard_normal((n_student, dimension)),
+            generator.standard_normal((n_teacher, dimension)),
+        ).index
+        for _ in range(count)
+    ]
+    return Baseline(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)), draws=count)
