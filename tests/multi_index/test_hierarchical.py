@@ -28,7 +28,7 @@ def test_effective_snrs_should_count_all_weaker_units():
 
 
 def test_rungs_should_be_single_index_thresholds():
-    h = hierarchical("He4", decay=1.0, noise=0.5, n_units=3, normalize=True)
+    h = hierarchical("He4", decay=1.0, noise=80.0, n_units=3, normalize=True)
     for k in (1, 2):
         t = thresholds("He4", snr=float(h.snrs[k]), normalize=True)
         assert h.weak_recovery[k] == pytest.approx(t.weak_recovery, rel=1e-6)

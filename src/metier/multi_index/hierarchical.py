@@ -135,8 +135,8 @@ def hierarchical(
     """Compute when each unit of a hierarchy is learnt, and what that does to the loss.
 
     Unit k meets the signal-to-noise ratio lam_k = k^(-2 gamma)/(noise + v sum_{l > k} l^(-2 gamma)), since
-    the stronger units are known by then and the weaker ones act as noise; its thresholds are those of one unit
-    at lam_k. With noise they grow as k^(2 gamma beta), without as k^beta.
+    the stronger units are known by then and the weaker ones act as noise; its thresholds are those of one
+    unit at lam_k. With noise they grow as k^(2 gamma beta), without as k^beta.
 
     Args:
         activation: Name, expression, callable, or an `Activation`.
