@@ -67,6 +67,11 @@ REGISTRY: dict[str, Entry] = {
         "Weights of data sources: how much should each count, and does it pay?",
         in_tour=False,
     ),
+    "moe-balancing": Entry(
+        "metier.studies.moe_balancing.study:STUDY",
+        "moe",
+        "Mixtures of experts: does the balancer matter?",
+    ),
 }
 
 
