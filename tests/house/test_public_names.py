@@ -133,6 +133,7 @@ SIGNATURES = {
     ),
     "moe.entmax15": (("x", REQUIRED), ("dim", -1)),
     "moe.decay_groups": (("model", REQUIRED),),
+    "moe.replace": (("model", REQUIRED), ("pattern", REQUIRED), "*", ("n_experts", REQUIRED)),
     "multi_index.exponents": (("activation", REQUIRED), "*", ("certify", True)),
     "multi_index.nse_table": (),
     "multi_index.step_activation": (("noise_sensitivity", 3),),

@@ -44,6 +44,11 @@ REGISTRY: dict[str, Entry] = {
         "forecast",
         "Forecasting many panels: what the choice costs against hindsight",
     ),
+    "moe-balancing": Entry(
+        "metier.studies.moe_balancing.study:STUDY",
+        "moe",
+        "Mixtures of experts: does the balancer matter?",
+    ),
 }
 
 
