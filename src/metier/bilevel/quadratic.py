@@ -16,6 +16,7 @@ from .problem import BilevelProblem
 from .sample import Sample
 from .scores import quadratic_scores
 from .settings import External
+from .sieve import SieveRidge
 from .targets import AffineTarget, as_target
 
 
@@ -51,7 +52,7 @@ class QuadraticRepeat:
         self.exact_slope = self.affine is not None and self.affine.residual is not None
 
     def regress(self, requests: dict[str, tuple[str, Floats]]) -> dict[str, Floats]:
-        """Cross-fit {answer: (nuisance, targets (n, m))}, all targets of one learner in one go."""
+        """Cross-fit {answer: (nuisance, targets (n, m))}, targets of one linear learner in one go."""
         if not requests:
             return {}
         if self.codes is None:
@@ -61,21 +62,27 @@ class QuadraticRepeat:
                 got=f"none for {', '.join(requests)}",
                 next_step="Pass the true nuisances: jacobian, and residual or h and outcome.",
             )
-        by_learner: dict[int, list[str]] = {}
-        for answer, (nuisance, _) in requests.items():
-            by_learner.setdefault(id(self.learners[nuisance]), []).append(answer)
         out: dict[str, Floats] = {}
-        for key, answers in by_learner.items():
+        for answers in self._batches(requests):
             learner = self.learners[requests[answers[0]][0]]
-            if key not in self.fitters:
-                self.fitters[key] = cross_fitter(
+            if id(learner) not in self.fitters:
+                self.fitters[id(learner)] = cross_fitter(
                     learner, self.sample.X, self.codes, self.sample.weights, backend=self.backend
                 )
             targets = [requests[answer][1] for answer in answers]
-            fitted = self.fitters[key].predict(np.concatenate(targets, axis=1))
+            fitted = self.fitters[id(learner)].predict(np.concatenate(targets, axis=1))
             cuts = np.cumsum([t.shape[1] for t in targets])[:-1]
             out.update(zip(answers, np.split(fitted, cuts, axis=1), strict=True))
         return out
+
+    def _batches(self, requests: dict[str, tuple[str, Floats]]) -> list[list[str]]:
+        """Return which requests share a fit: a forest of several outputs would tie nuisances together."""
+        batches: dict[object, list[str]] = {}
+        for answer, (nuisance, _) in requests.items():
+            learner = self.learners[nuisance]
+            alone = not (isinstance(learner, SieveRidge) or is_linear_smoother(learner))
+            batches.setdefault(answer if alone else id(learner), []).append(answer)
+        return list(batches.values())
 
     def half_fits(self) -> list[tuple[Floats, Floats, Floats]] | None:
         """Return (j, r0, j_r) at the first fold's rows, fitted on either half of the other rows; once."""
