@@ -24,8 +24,8 @@ PRODUCT_NOISE = 1.5
 HALVES_BIAS = 1.0
 """The same threshold for the halves, which overstate what cross-fitting on more rows leaves.
 
-Chosen on quadratic first stages (168 cells x 20 replicates); on sine ones, 122 cells, warnings reached 73 % of
-the cells that cover below 0.90. Small linear misfits stay below their own noise.
+Chosen on quadratic first stages (168 cells x 20 replicates); on sine ones, 122 cells, warnings reached 73 %
+of the cells that cover below 0.90. Small linear misfits stay below their own noise.
 """
 CALIBRATION = 0.3
 CALIBRATION_Z = 2.0
