@@ -17,6 +17,7 @@ ROOMS = (
     "metier.core",
     "metier.forecast",
     "metier.forecast.metrics",
+    "metier.moe",
     "metier.data",
     "metier.multi_index",
     "metier.runs",
