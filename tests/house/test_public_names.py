@@ -133,6 +133,7 @@ SIGNATURES = {
     ),
     "moe.entmax15": (("x", REQUIRED), ("dim", -1)),
     "moe.decay_groups": (("model", REQUIRED),),
+    "moe.replace": (("model", REQUIRED), ("pattern", REQUIRED), "*", ("n_experts", REQUIRED)),
     "partners.cross_play": (
         ("policies", REQUIRED),
         ("game", REQUIRED),

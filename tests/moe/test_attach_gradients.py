@@ -171,3 +171,33 @@ def test_other_precisions_should_train(dtype):
     handle.step()
     assert all(torch.isfinite(g).all() for g in gradients(model).values())
     assert torch.isfinite(handle.loss)
+
+
+@pytest.mark.parametrize("mode", ["reentrant", "non-reentrant"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_recomputation_should_leave_the_state_bit_equal(name, mode):
+    """What must be true, 8: three steps with checkpointing end in the state of three steps without."""
+    states = []
+    for use_reentrant in (None, MODES[mode]):
+        model = build(name)
+        handle = moe.attach(model, Balancer("shannon", weight_new=0.5, sink="both", bias_rule="sign"))
+        if use_reentrant is not None:
+            model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+            if use_reentrant:
+                model.enable_input_require_grads()
+        for i in range(3):
+            model(input_ids=tokens(seed=i)).logits.sum().backward()
+            handle.step()
+        states.append(handle.state_dict()["balancer"])
+    for part in ("ema", "price", "bias"):
+        assert all(torch.equal(states[0][part][n], states[1][part][n]) for n in states[0][part])
+    assert states[0]["tokens"] == states[1]["tokens"] == [60, 60]
+
+
+def test_a_router_whose_class_was_replaced_should_be_found():
+    """Sharding replaces a module's class by a subclass with another name."""
+    model = build("mixtral")
+    for layer in model.model.layers:
+        cls = type(layer.mlp.gate)
+        layer.mlp.gate.__class__ = type(f"FSDP{cls.__name__}", (cls,), {})
+    assert moe.attach(model, balancer()).routers == ("model.layers.0.mlp.gate", "model.layers.1.mlp.gate")

@@ -121,6 +121,18 @@ def test_a_built_in_loss_should_be_refused_in_training(tmp_path):
         trainer.train()
 
 
+def test_a_loss_of_the_trainers_own_should_be_refused(tmp_path):
+    """TRL's configurations have router_aux_loss_coef, which is not 0 unless it is set."""
+    trainer = trainer_for(tmp_path, callback())
+    trainer.args.router_aux_loss_coef = 0.001
+    with pytest.raises(
+        InputError, match=r"TrainingArguments\.router_aux_loss_coef=0\.001, which the trainer"
+    ):
+        trainer.train()
+    trainer.args.router_aux_loss_coef = 0.0
+    trainer.train()
+
+
 def test_a_bias_should_stay_in_force_after_training(tmp_path):
     balancer = Balancer(sink="bias", bias_rule="sign", bias_strength=0.05)
     trainer = trainer_for(tmp_path, moe.BalancingCallback(balancer), model=build("deepseek_v3"))

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import inspect as inspect
     from .attachment.builtin_losses import BuiltinLoss as BuiltinLoss
     from .attachment.builtin_losses import builtin_losses as builtin_losses
     from .attachment.callback import BalancingCallback as BalancingCallback
@@ -60,13 +61,25 @@ if TYPE_CHECKING:
     from .multilinear.blocks import MultilinearGLU as MultilinearGLU
     from .multilinear.blocks import MultilinearMLP as MultilinearMLP
     from .multilinear.decay import decay_groups as decay_groups
+    from .multilinear.editing import EditVerdict as EditVerdict
+    from .multilinear.editing import absorbed as absorbed
+    from .multilinear.editing import expert_profile as expert_profile
+    from .multilinear.editing import keep_if_harmless as keep_if_harmless
+    from .multilinear.editing import threshold_ as threshold_
+    from .multilinear.editing import thresholded as thresholded
     from .multilinear.entmax import alpha_entmax as alpha_entmax
     from .multilinear.entmax import entmax15 as entmax15
     from .multilinear.entmax import sparsemax as sparsemax
+    from .multilinear.fairness import GroupFairness as GroupFairness
+    from .multilinear.fairness import group_fairness as group_fairness
     from .multilinear.forms import FORMS as FORMS
     from .multilinear.gates import Gate as Gate
     from .multilinear.layer import MultilinearMoE as MultilinearMoE
     from .multilinear.ranks import rank_for_budget as rank_for_budget
+    from .multilinear.replacing import ReplacedLayer as ReplacedLayer
+    from .multilinear.replacing import Replacement as Replacement
+    from .multilinear.replacing import rebuild as rebuild
+    from .multilinear.replacing import replace as replace
     from .multilinear.warm_start import warm_start as warm_start
     from .sparse.experts import Experts as Experts
     from .sparse.layer import SparseMoE as SparseMoE
@@ -109,6 +122,15 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "multilinear.accounting": ("Cost", "activation_bytes", "cost_of"),
     "multilinear.blocks": ("MultilinearGLU", "MultilinearMLP"),
     "multilinear.decay": ("decay_groups",),
+    "multilinear.editing": (
+        "EditVerdict",
+        "absorbed",
+        "expert_profile",
+        "keep_if_harmless",
+        "threshold_",
+        "thresholded",
+    ),
+    "multilinear.fairness": ("GroupFairness", "group_fairness"),
     "multilinear.entmax": ("alpha_entmax", "entmax15", "sparsemax"),
     "multilinear.forms": ("FORMS",),
     "multilinear.activations": (
@@ -123,6 +145,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "multilinear.gates": ("Gate",),
     "multilinear.layer": ("MultilinearMoE",),
     "multilinear.ranks": ("rank_for_budget",),
+    "multilinear.replacing": ("ReplacedLayer", "Replacement", "rebuild", "replace"),
     "multilinear.warm_start": ("warm_start",),
     "balancing.information": ("RoutingInformation", "composition", "routing_information"),
     "balancing.metrics_log": ("MetricsLog", "read_metrics_log"),
@@ -130,23 +153,25 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOME)
+_ROOMS = ("inspect",)
+
+__all__ = sorted([*_HOME, *_ROOMS])
 
 
 def __getattr__(name: str) -> Any:
     """Load a name's module on first use: `import metier.moe` must not load torch (PEP 562)."""
-    if name in _HOME:
+    if name in __all__:
         try:
-            module = importlib.import_module(f"metier.moe.{_HOME[name]}")
+            module = importlib.import_module(f"metier.moe.{_HOME.get(name, name)}")
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
             from metier.core.errors import MissingExtraError
 
             raise MissingExtraError("torch", "moe") from error
-        return getattr(module, name)
+        return module if name in _ROOMS else getattr(module, name)
     raise AttributeError(f"module 'metier.moe' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})

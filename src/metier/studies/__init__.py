@@ -49,6 +49,11 @@ REGISTRY: dict[str, Entry] = {
         "multi_index",
         "Exponents: how many samples does a direction, a committee, a hierarchy need?",
     ),
+    "moe-balancing": Entry(
+        "metier.studies.moe_balancing.study:STUDY",
+        "moe",
+        "Mixtures of experts: does the balancer matter?",
+    ),
 }
 
 

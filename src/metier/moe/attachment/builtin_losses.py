@@ -114,6 +114,6 @@ def _twice(loss: BuiltinLoss, cause: str) -> InputError:
         "a model is balanced once",
         expected="no balancing loss beside the balancer",
         got=f"{loss.where} adds its own: {loss.coefficient}={loss.value:g} with {cause}",
-        next_step="Set model.config.output_router_logits=False (in TRL: leave router_aux_loss_coef at 0), "
+        next_step="Set model.config.output_router_logits=False (in TRL: router_aux_loss_coef=0.0), "
         f"or set the module's {loss.coefficient}=0 if you need the logits.",
     )

@@ -88,6 +88,15 @@ class BalancingCallback:
                 got="fp16=True, whose scaler changes the scale as it goes",
                 next_step="Train with bf16=True, or in a loop of your own that sets balancer.loss_scale.",
             )
+        trainer_loss = getattr(args, "router_aux_loss_coef", 0.0)
+        if trainer_loss:
+            # TRL's trainers ask MoE models for the built-in loss unless this is 0, and add it themselves.
+            raise InputError(
+                "a model is balanced once",
+                expected="no balancing loss beside the balancer",
+                got=f"{type(args).__name__}.router_aux_loss_coef={trainer_loss:g}, which the trainer adds",
+                next_step="Set router_aux_loss_coef=0.0 in the trainer's arguments.",
+            )
         if self.tokens_per_step is None and self.balancer.tokens_per_step is None:
             self.balancer.loss_scale = 1.0 / args.gradient_accumulation_steps
         elif args.world_size > 1:

@@ -72,11 +72,11 @@ def rank_for_budget(
         return total
 
     if cost(1) > budget:
-        most = _largest(lambda n: cost(1, (n,)) <= budget)
+        most = largest(lambda n: cost(1, (n,)) <= budget)
         raise _too_small(name, budget, least=cost(1), gate=in_features * sum(modes), modes=modes, most=most)
     if form == "mxd":
         return out_features
-    rank = _largest(lambda r: cost(r) <= budget)
+    rank = largest(lambda r: cost(r) <= budget)
     return rank if rounding == "floor" or cost(rank) == budget else rank + 1
 
 
@@ -102,7 +102,7 @@ def _shapes(i: int, o: int, hidden: int | None, modes: tuple[int, ...], bias: bo
     return Shape(i, hidden, modes, bias), Shape(hidden, o, modes, bias)
 
 
-def _largest(fits: Callable[[int], bool]) -> int:
+def largest(fits: Callable[[int], bool]) -> int:
     """Return the largest number >= 0 that fits, where everything below a number that fits, fits."""
     low, high = 0, 1
     while fits(high):

@@ -1,0 +1,1 @@
+"""The study of balancers on a small sparse language model of real text."""

@@ -1,0 +1,387 @@
+"""What the trainings show: headline, claims, tables and figures of the study `moe-balancing`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metier.runs import (
+    BarGroup,
+    Bars,
+    Column,
+    DataUsed,
+    Divided,
+    Figure,
+    Headline,
+    Heatmap,
+    IntervalRow,
+    Intervals,
+    Losses,
+    Panel,
+    Panels,
+    Result,
+    Run,
+    Section,
+    Series,
+    Specialized,
+    Table,
+    paid,
+)
+from metier.studies.moe_balancing.arms import ARMS
+from metier.studies.moe_balancing.claims import (
+    Rows,
+    claims,
+    decide,
+    detectable,
+    excess,
+    half_width,
+    mean_of,
+    of,
+    paired,
+)
+
+if TYPE_CHECKING:
+    from metier.studies.moe_balancing.study import BalancingConfig
+
+ESTIMATORS = {
+    "minibatch": "phi, price of the batch itself",
+    "paper": "phi, the batch folded in first",
+    "lagged": "phi, lagged price",
+    "switch": "Switch's loads of the batch",
+}
+
+
+def findings(
+    config: BalancingConfig,
+    run: Run,
+    *,
+    facts: Mapping[str, Any],
+    tuned: Mapping[str, Any],
+    mixed: Mapping[str, Rows],
+    pure: Mapping[str, Rows],
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+) -> Result:
+    """State everything; no number here is new."""
+    from metier.studies.moe_balancing.study import STUDY
+
+    ngram = float(facts["ngram"]["val"])
+    sizes = config.bias_sizes
+    return Result(
+        study=run.study,
+        family="moe",
+        size=run.size,
+        seed=run.seed,
+        title=STUDY.title,
+        question=STUDY.question,
+        command=run.command,
+        headline=headline(config, facts, mixed),
+        claims=claims(
+            mixed,
+            pure,
+            ngram=ngram,
+            curves=curves,
+            sizes=sizes,
+            margin=config.margin,
+            command=run.command,
+        ),
+        sections=(
+            Section(
+                title="Every balancer on the same seeds",
+                text=_setting(config, facts, ngram),
+                figures=(loss_figure(mixed), evenness_figure(mixed)),
+                tables=(arms_table("arms", "Batches of all domains", mixed, tuned, ngram),),
+            ),
+            Section(
+                title="What the experts know about the domain",
+                text="The share of each expert in the choices of each domain's held-out bytes, and "
+                "the information "
+                "that experts carry about the domain beyond the byte itself, above its null of "
+                "permuted documents.",
+                figures=(composition_figure(config, mixed),),
+            ),
+            Section(
+                title="Batches of a single domain",
+                text="Every batch comes from one domain, as with documents that fill a batch. A loss on the "
+                "micro-batch then asks each domain to use all experts evenly; a memory over batches "
+                "does not.",
+                tables=(arms_table("pure", "Batches of a single domain", pure, tuned, ngram),)
+                if pure
+                else (),
+                figures=(bias_figure(curves, sizes),),
+            ),
+            *_tuning(tuned),
+        ),
+        losses=tuple(
+            Losses(
+                id=arm,
+                description=f"validation loss, nats per byte, {ARMS[arm].words}",
+                unit="seed",
+                keys=[f"seed-{r}" for r in range(len(rows))],
+                values=of(rows, "loss"),
+            )
+            for arm, rows in mixed.items()
+        ),
+        data=tuple(
+            DataUsed(name=name, sha256=digest, description=text)
+            for name, digest, text in zip(facts["domains"], facts["sha256"], facts["provenance"], strict=True)
+        ),
+        notes=_notes(config, tuned),
+    )
+
+
+def headline(config: BalancingConfig, facts: Mapping[str, Any], mixed: Mapping[str, Rows]) -> Headline:
+    """Who does the work, what that tells, and whether balancing paid."""
+    phi = mixed["phi"]
+    counts = np.asarray(phi[0]["counts"], dtype=float)[config.layers // 2]
+    told = float(np.mean(excess(phi)))
+    rival = "none" if "none" in mixed else next((arm for arm in mixed if arm != "phi"), "phi")
+    decision = decide(of(phi, "loss"), of(mixed[rival], "loss"), margin=config.margin)
+    gain = mean_of(np.subtract(*reversed(paired(of(phi, "loss"), of(mixed[rival], "loss")))))
+    answer = paid(
+        decision,
+        text=f"Under phi-balancing the validation loss is {float(of(phi, 'loss').mean()):.3f} nats per byte, "
+        f"{gain.value:+.4f} lower than with {ARMS[rival].words} (n-gram {facts['ngram']['val']:.3f}).",
+    )
+    return Headline(
+        divided=Divided(
+            text=f"{config.layers} layers of {config.n_experts} experts, {config.top_k} per byte; MaxVio "
+            f"{float(of(phi, 'max_vio').mean()):.2f} over all held-out text",
+            load=counts / counts.sum(),
+            names=[f"expert {e}" for e in range(config.n_experts)],
+        ),
+        specialized=Specialized(
+            text=f"experts tell {told:.3f} nats about the domain beyond the byte and its null",
+            information=float(of(phi, "information").mean()),
+            null_mean=float(of(phi, "null").mean()),
+            p_value=float(of(phi, "null_p").max()),
+            ceiling=math.log(len(config.domains)),
+        ),
+        paid=answer.model_copy(
+            update={"gain": gain, "needed_unit": "" if answer.needed is None else "seeds"}
+        ),
+    )
+
+
+def _setting(config: BalancingConfig, facts: Mapping[str, Any], ngram: float) -> str:
+    return (
+        f"Byte-level transformers of {config.layers} layers with {config.n_experts} experts each, "
+        "trained for "
+        f"{config.steps} steps of {config.rows * config.length:,} bytes of "
+        f"{', '.join(facts['domains'])}. Measured on "
+        f"{facts['val_windows']} windows of {facts['val_documents']} held-out documents. A tuned n-gram "
+        f"(order {facts['ngram']['order']}, discount {facts['ngram']['discount']}) has {ngram:.3f} "
+        "nats per byte "
+        "there. All arms of a seed start from the same weights and see the same batches."
+    )
+
+
+def loss_figure(mixed: Mapping[str, Rows]) -> Figure:
+    """Each balancer's loss above phi's, paired by seed."""
+    rows = []
+    for arm, found in mixed.items():
+        a, b = paired(of(mixed["phi"], "loss"), of(found, "loss"))
+        half = half_width(b - a)
+        middle, reach = float((b - a).mean()), 0.0 if math.isnan(half) else half
+        if arm != "phi":
+            rows.append(
+                IntervalRow(
+                    label=ARMS[arm].words,
+                    value=middle,
+                    low=middle - reach,
+                    high=middle + reach,
+                    emphasis=arm in ("switch", "quantile"),
+                )
+            )
+    return Figure(
+        id="balancers-loss",
+        title="Validation loss beside phi-balancing",
+        caption="Loss above that of phi with the lagged price, nats per byte, 95 % intervals over "
+        "paired seeds. "
+        "Right of zero: worse than phi.",
+        alt="Differences of validation loss between each balancer and phi, with intervals.",
+        data=Intervals(x_label="nats per byte above phi", rows=tuple(rows)),
+    )
+
+
+def evenness_figure(mixed: Mapping[str, Rows]) -> Figure:
+    """MaxVio of every balancer, over all held-out text and per batch."""
+    names = list(mixed)
+    return Figure(
+        id="balancers-evenness",
+        title="How even the experts are",
+        caption="MaxVio: how much fuller the fullest expert is than the mean, averaged over layers "
+        "and seeds; over "
+        "all held-out text, and over the last training batches.",
+        alt="Bars of MaxVio by balancer, over all held-out text and per training batch.",
+        data=Bars(
+            categories=[ARMS[arm].words for arm in names],
+            groups=(
+                BarGroup(
+                    name="all held-out text", values=[float(of(mixed[a], "max_vio").mean()) for a in names]
+                ),
+                BarGroup(
+                    name="per batch", values=[float(of(mixed[a], "batch_max_vio").mean()) for a in names]
+                ),
+            ),
+            value_label="MaxVio",
+            horizontal=True,
+        ),
+    )
+
+
+def composition_figure(config: BalancingConfig, mixed: Mapping[str, Rows]) -> Figure:
+    """Shares of experts in each domain, the middle layer of phi's first seed."""
+    shares = np.asarray(mixed["phi"][0]["by_domain"], dtype=float)
+    return Figure(
+        id="balancers-composition",
+        title="Which experts serve which domain",
+        caption=f"Layer {config.layers // 2} of {config.layers}, phi-balancing, first seed. Rows sum "
+        "to 100 %; even "
+        f"use would be {100 / config.n_experts:.1f} % everywhere.",
+        alt="A table in color of each expert's share of each domain's choices, in percent.",
+        data=Heatmap(
+            row_labels=config.domains,
+            column_labels=[str(e) for e in range(config.n_experts)],
+            values=tuple(tuple(100 * row) for row in shares),
+            value_label="% of the domain's choices",
+            x_label="expert",
+        ),
+    )
+
+
+def bias_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], sizes: Sequence[int]) -> Figure:
+    """Relative gradient bias against batch size, for both kinds of batches."""
+    titles = {"mixed": "tokens of all domains", "pure": "tokens of one domain"}
+    panels = tuple(
+        Panel(
+            title=titles[stream],
+            series=tuple(
+                Series(
+                    name=ESTIMATORS[kind],
+                    x=[math.log2(size) for size in sizes],
+                    y=[math.log10(max(value, 1e-6)) for value in values],
+                    style="line+points",
+                )
+                for kind, values in kinds.items()
+            ),
+        )
+        for stream, kinds in curves.items()
+    )
+    return Figure(
+        id="balancers-bias",
+        title="Gradient bias against batch size",
+        caption="How far the expected balancing gradient of a batch is from that of all tokens, "
+        "relative to it, at "
+        "fixed weights; both axes are logarithms (base 2 of tokens, base 10 of the bias). With "
+        "single-domain batches "
+        "more tokens do not help; a memory over batches does.",
+        alt="Relative gradient bias against batch size for four estimators, mixed and single-domain batches.",
+        data=Panels(
+            x_label="log2 of tokens per batch", y_label="log10 of relative bias", panels=panels, share_y=True
+        ),
+    )
+
+
+def arms_table(
+    table_id: str, title: str, found: Mapping[str, Rows], tuned: Mapping[str, Any], ngram: float
+) -> Table:
+    """One row per balancer."""
+    rows = []
+    for arm, seeds in found.items():
+        versus = detectable(of(found["phi"], "loss"), of(seeds, "loss")) if arm != "phi" else math.nan
+        rows.append(
+            (
+                ARMS[arm].words,
+                tuned[arm]["strength"],
+                len(seeds),
+                mean_of(of(seeds, "loss")),
+                float(ngram - of(seeds, "loss").mean()),
+                versus,
+                float(of(seeds, "max_vio").mean()),
+                float(of(seeds, "batch_max_vio").mean()),
+                float(of(seeds, "dead").mean()),
+                float(excess(seeds).mean()),
+                float(of(seeds, "null_p").max()),
+            )
+        )
+    return Table(
+        id=table_id,
+        title=title,
+        columns=(
+            Column(name="balancer"),
+            Column(name="strength", kind="number", digits=4),
+            Column(name="seeds", kind="integer"),
+            Column(name="validation loss", unit="nats per byte", kind="estimate"),
+            Column(name="below the n-gram", unit="nats", kind="number", digits=3),
+            Column(name="least detectable difference to phi", unit="nats", kind="number", digits=4),
+            Column(name="MaxVio, all text", kind="number", digits=2),
+            Column(name="MaxVio, batch", kind="number", digits=2),
+            Column(name="dead experts", kind="number", digits=1),
+            Column(
+                name="domain information beyond the byte", unit="nats above null", kind="number", digits=4
+            ),
+            Column(name="largest p of a seed", kind="p_value"),
+        ),
+        rows=tuple(rows),
+        caption="Dead: experts with under min(1 %, 10 % / E) of the choices, all layers together. The least "
+        "detectable difference has 80 % power at two-sided 5 %.",
+    )
+
+
+def _tuning(tuned: Mapping[str, Any]) -> tuple[Section, ...]:
+    rows = [
+        (
+            ARMS[arm].words,
+            strength,
+            loss,
+            max_vio,
+            "chosen, at the edge"
+            if strength == found["strength"] and at_edge(found)
+            else "chosen"
+            if strength == found["strength"]
+            else "",
+        )
+        for arm, found in tuned.items()
+        for strength, loss, max_vio in found["trials"]
+    ]
+    if not rows:
+        return ()
+    table = Table(
+        id="tuning",
+        title="Strengths that were tried",
+        columns=(
+            Column(name="balancer"),
+            Column(name="strength", kind="number", digits=5),
+            Column(name="tuning loss", unit="nats per byte", kind="number", digits=4),
+            Column(name="MaxVio", kind="number", digits=2),
+            Column(name=""),
+        ),
+        rows=tuple(rows),
+    )
+    text = (
+        "Among the strengths whose loss on the tuning documents is within the slack of the best, the most "
+        "even is chosen."
+    )
+    return (Section(title="Equal tuning", text=text, tables=(table,)),)
+
+
+def at_edge(found: Mapping[str, Any]) -> bool:
+    """Whether the chosen strength is the first or last that was tried."""
+    strengths = [trial[0] for trial in found["trials"]]
+    return bool(strengths) and found["strength"] in (min(strengths), max(strengths))
+
+
+def _notes(config: BalancingConfig, tuned: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = [
+        "Expert choice is no arm: it lets a token see later ones, which a causal language model must not.",
+        "Two domains are read from the installed Python and differ between its versions.",
+    ]
+    edge = [ARMS[arm].words for arm, found in tuned.items() if at_edge(found)]
+    if edge:
+        notes.append(f"Chosen at an edge of the grid even after it grew: {', '.join(edge)}.")
+    if config.grid == 1:
+        notes.append("Strengths are the defaults, not tuned, at this size.")
+    return tuple(notes)
