@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from metier import forecast as forecast
     from metier import moe as moe
     from metier import multi_index as multi_index
+    from metier import partners as partners
     from metier.core import Assignment as Assignment
     from metier.core import Comparison as Comparison
     from metier.core import Decision as Decision
@@ -30,7 +31,7 @@ _CORE = (
     "information",
     "specialize_or_fall_back",
 )
-_PACKAGES = ("bilevel", "data", "forecast", "moe", "multi_index")
+_PACKAGES = ("bilevel", "data", "forecast", "moe", "multi_index", "partners")
 
 __all__ = [*_CORE, *_PACKAGES]
 

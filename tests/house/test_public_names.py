@@ -143,8 +143,54 @@ SIGNATURES = {
     "moe.entmax15": (("x", REQUIRED), ("dim", -1)),
     "moe.decay_groups": (("model", REQUIRED),),
     "moe.replace": (("model", REQUIRED), ("pattern", REQUIRED), "*", ("n_experts", REQUIRED)),
+    "partners.cross_play": (
+        ("policies", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("episodes", REQUIRED),
+        ("rng", 0),
+    ),
+    "partners.evaluate": (
+        ("generalist", REQUIRED),
+        ("policies", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("episodes", REQUIRED),
+        ("rng", 0),
+    ),
+    "partners.behaviour_information": (
+        ("probabilities", None),
+        "*",
+        ("counts", None),
+        ("weights", None),
+        ("undefined", "drop"),
+        ("correction", "miller_madow"),
+    ),
+    "partners.trajectory_information": (("log_probs", REQUIRED), "*", ("weights", None)),
+    "partners.overfitness": (
+        ("successes", REQUIRED),
+        ("episodes", REQUIRED),
+        "*",
+        ("smoothing", 0.5),
+    ),
     "multi_index.exponents": (("activation", REQUIRED), "*", ("certify", True)),
     "multi_index.nse_table": (),
+    "multi_index.thresholds": (("activation", REQUIRED), "*", ("snr", REQUIRED), ("normalize", False)),
+    "multi_index.asymptotics": (("activation", REQUIRED), "*", ("normalize", False)),
+    "multi_index.phase_diagram": (
+        ("activation", REQUIRED),
+        "*",
+        ("sample_ratios", REQUIRED),
+        ("snrs", REQUIRED),
+    ),
+    "multi_index.committee": (("activation", REQUIRED), "*", ("n_units", REQUIRED), ("noise", REQUIRED)),
+    "multi_index.hierarchical": (
+        ("activation", REQUIRED),
+        "*",
+        ("decay", REQUIRED),
+        ("noise", REQUIRED),
+        ("n_units", REQUIRED),
+    ),
     "multi_index.step_activation": (("noise_sensitivity", 3),),
     "multi_index.Exponents.coefficient": (("power", REQUIRED), ("degree", REQUIRED)),
 }
@@ -254,6 +300,18 @@ def test_every_promised_choice_should_be_accepted(name, value):
 
     forecaster = ClusterForecaster(**{name: value})
     assert pipeline_of(forecaster, n_series=40, report=lambda stage, done, total: None) is not None
+
+
+def test_thresholds_and_constants_should_have_their_attributes():
+    t = metier.multi_index.thresholds("abs", snr=0.1)
+    names = ("weak_recovery", "strong_recovery", "spinodal", "it_detection", "it_strong", "gap", "strong_gap")
+    assert all(isinstance(getattr(t, name), float) for name in names)
+    assert t.gap == 1.0
+    assert t.reasons["spinodal"]
+    a = metier.multi_index.asymptotics("abs")
+    assert a.weak_recovery == pytest.approx(np.pi / 2)
+    assert a.it_detection == pytest.approx(np.pi / 2)
+    assert a.spinodal == pytest.approx(np.pi / 2)
 
 
 def test_forecaster_should_have_its_attributes():

@@ -10,6 +10,8 @@ from .asymptotics import RecoveryCurve as RecoveryCurve
 from .asymptotics import asymptotics as asymptotics
 from .asymptotics import recovery_curve as recovery_curve
 from .certify.coefficient import Coefficient as Coefficient
+from .committee import Committee as Committee
+from .committee import committee as committee
 from .exponents import AtLeast as AtLeast
 from .exponents import Certificate as Certificate
 from .exponents import Exponents as Exponents
@@ -17,9 +19,13 @@ from .exponents import TableRow as TableRow
 from .exponents import exponents as exponents
 from .exponents import nse_table as nse_table
 from .fixed_points import FixedPointCurve as FixedPointCurve
+from .hierarchical import Hierarchical as Hierarchical
+from .hierarchical import hierarchical as hierarchical
 from .local_exponent import LocalExponent as LocalExponent
 from .local_exponent import local_exponent as local_exponent
 from .overlap import OverlapFunction as OverlapFunction
+from .phase_diagram import PhaseDiagram as PhaseDiagram
+from .phase_diagram import phase_diagram as phase_diagram
 from .registry import activation_names as activation_names
 from .step_activation import step_activation as step_activation
 from .thresholds import Thresholds as Thresholds
@@ -31,19 +37,25 @@ __all__ = [
     "AtLeast",
     "Certificate",
     "Coefficient",
+    "Committee",
     "Exponents",
     "FixedPointCurve",
+    "Hierarchical",
     "LocalExponent",
     "OverlapFunction",
+    "PhaseDiagram",
     "RecoveryCurve",
     "TableRow",
     "Thresholds",
     "activation_names",
     "as_activation",
     "asymptotics",
+    "committee",
     "exponents",
+    "hierarchical",
     "local_exponent",
     "nse_table",
+    "phase_diagram",
     "recovery_curve",
     "simulate",
     "step_activation",

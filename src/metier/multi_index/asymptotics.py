@@ -18,13 +18,14 @@ from .fixed_points import entropy_cost, fixed_points, zoom
 from .kernels import SMALLEST_RATE
 from .local_exponent import LocalExponent, local_exponent
 from .overlap import OverlapFunction, relative_change, settled_onset
-from .posterior import Array
+from .posterior import Array, prior
 from .signal import signal_function
 from .thresholds import positive_array
 
 AGREEMENT = 0.1
 """The law counts as reached where |weak_recovery / asymptote - 1| stays below this for all smaller snr."""
 
+_ZERO_SHARE = 1e-10
 LINEAR_PART = "E[sigma(z) z] is not 0, so the overlap is above 0 at every sample ratio"
 
 
@@ -265,6 +266,21 @@ def noise_sensitivity(link: Activation) -> tuple[float, float, bool]:
     if constant is None:
         return math.nan, math.nan, False
     return constant.power, constant.mid, constant.state == CERTIFIED_NONZERO
+
+
+def sensitivity_in_floats(link: Activation, *, max_power: int = 8) -> tuple[float, float]:
+    """Return beta and its coefficient in floats; inf and nan where every moment up to max_power is rounding.
+
+    For links with rounded constants, such as sigma less its linear part: a certificate would tell rounding
+    from 0 and be right about the wrong function.
+    """
+    values, mass, curvature = prior(link, 4)
+    centered = values - float(mass @ values)
+    for power in range(1, max_power + 1):
+        c = float(curvature @ centered**power)
+        if abs(c) > _ZERO_SHARE * float(np.abs(curvature) @ np.abs(centered) ** power):
+            return power, c
+    return math.inf, math.nan
 
 
 def law_coefficient(beta: float, c: float) -> float:

@@ -24,8 +24,8 @@ NARROW = 0.5
 _INNER_EDGES = (-5.0, -2.4, 0.0, 2.4, 5.0)
 _OUTER_EDGES = (-4.0, -1.5, 1.5, 4.0)
 _KINK_EDGES = (-6.0, -2.0, 0.0, 2.0, 6.0)
-_INNER_POINTS = 12
-_OUTER_POINTS = 10
+_INNER_POINTS = 8
+_OUTER_POINTS = 7
 
 
 class Link(Protocol):

@@ -1,0 +1,205 @@
+"""Overlaps and transition lines over sample ratio and signal strength."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metier.core import one_of
+
+from .activations import Activation, as_activation
+from .channels import AdditiveChannel, Channel, SignChannel
+from .fixed_points import FixedPointCurve, fixed_points
+from .lines import NAMES, find_lines
+from .overlap import assemble, field_power, node_overlaps, rates, settled_onset
+from .posterior import Array
+from .rate_table import rate_table, table_edges
+from .thresholds import READINGS, positive, positive_array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOISY: Mapping[str, Callable[[Activation, Array], Channel]] = {
+    "additive": AdditiveChannel,
+    "sign": SignChannel,
+}
+PHASES = ("impossible", "hard", "partly hard", "easy")
+"""impossible: the Bayes overlap is 0; hard: only AMP's is 0; partly hard: AMP's is smaller; easy: equal."""
+
+TOLERANCE = 1e-7
+"""Turns of alpha(q) and differences of overlaps below this count as none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PhaseDiagram:
+    """Overlaps and lines of one activation.
+
+    Attributes:
+        activation: Name of sigma.
+        channel: `"additive"` or `"sign"`.
+        sample_ratios: n/d, increasing, (n_ratios,).
+        snrs: Increasing, (n_snrs,).
+        lines: Sample ratio of each transition by name, (n_snrs,); as in `thresholds`.
+        overlaps: `"uninformed"`, `"bayes"` and `"informed"` overlap q, (n_snrs, n_ratios).
+        errors: Largest relative error of each line on the checked snrs: its change from twice the nodes.
+        reasons: Why entries of a line are nan, by name.
+        status: `"derived"`.
+
+    Example:
+        >>> d = phase_diagram("abs", sample_ratios=[0.5, 2.0, 8.0], snrs=[0.5, 1.0, 2.0])
+        >>> d.lines["weak_recovery"].round(3)
+        array([3.23 , 1.762, 1.083])
+        >>> d.phases.tolist()
+        [[0, 0, 3], [0, 3, 3], [0, 3, 3]]
+    """
+
+    activation: str
+    channel: str
+    sample_ratios: Array
+    snrs: Array
+    lines: Mapping[str, Array]
+    overlaps: Mapping[str, Array]
+    errors: Mapping[str, float]
+    reasons: Mapping[str, str]
+    status: str = "derived"
+
+    @property
+    def phases(self) -> NDArray[np.int64]:
+        """Index into `PHASES` of every cell, (n_snrs, n_ratios)."""
+        amp, bayes = self.overlaps["uninformed"], self.overlaps["bayes"]
+        partly = np.where(amp < bayes - TOLERANCE, 2, 3)
+        return np.asarray(np.where(bayes <= 0, 0, np.where(amp <= 0, 1, partly)), dtype=np.int64)
+
+    @property
+    def gap(self) -> Array:
+        """weak_recovery / it_detection over snr."""
+        return np.asarray(self.lines["weak_recovery"] / self.lines["it_detection"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All arrays as lists."""
+        return {
+            "activation": self.activation,
+            "channel": self.channel,
+            "sample_ratios": self.sample_ratios.tolist(),
+            "snrs": self.snrs.tolist(),
+            "lines": {name: line.tolist() for name, line in self.lines.items()},
+            "overlaps": {name: q.tolist() for name, q in self.overlaps.items()},
+            "phases": self.phases.tolist(),
+            "errors": dict(self.errors),
+            "reasons": dict(self.reasons),
+            "status": self.status,
+        }
+
+    def summary(self) -> str:
+        """Size, share of each phase, and the ends of each line."""
+        shares = np.bincount(self.phases.ravel(), minlength=len(PHASES)) / self.phases.size
+        rows = [
+            f"{self.activation}, {self.channel} channel: "
+            f"{self.snrs.size} snr x {self.sample_ratios.size} ratios",
+            ", ".join(f"{name} {share:.0%}" for name, share in zip(PHASES, shares, strict=True)),
+        ]
+        for name in NAMES:
+            line = self.lines[name]
+            kept = np.isfinite(line)
+            if not kept.any():
+                rows.append(f"{name:<16} none: {self.reasons.get(name, 'infinite')}")
+                continue
+            low, high = self.snrs[kept][0], self.snrs[kept][-1]
+            ends = f"{line[kept][0]:.4g} at snr {low:.3g} to {line[kept][-1]:.4g} at snr {high:.3g}"
+            rows.append(f"{name:<16} {ends}, error {self.errors[name]:.0e}")
+        return "\n".join(rows)
+
+    def figure(self, *, start: str = "uninformed") -> Figure:
+        """Draw the overlap of one start with all lines labelled; needs matplotlib, which loads only here."""
+        from .picture import phase_figure
+
+        return phase_figure(self, start=one_of("start", start, READINGS))
+
+
+def phase_diagram(
+    activation: str | Callable[[Any], Any] | Activation,
+    *,
+    sample_ratios: ArrayLike,
+    snrs: ArrayLike,
+    normalize: bool = False,
+    channel: str = "additive",
+    rtol: float = 1e-6,
+) -> PhaseDiagram:
+    """Compute the overlaps and all transition lines over sample ratio n/d and snr.
+
+    One table of F over (snr, q) gives every fixed point, alpha(q) = q/((1 - q) F(q)), so that no state
+    evolution is iterated; the table is interpolated in ln snr where many snrs are asked for.
+
+    Args:
+        activation: Name, expression, callable, or an `Activation`.
+        sample_ratios: n/d, positive.
+        snrs: Power signal-to-noise ratios, positive and finite.
+        normalize: Divide sigma by its standard deviation first.
+        channel: `"additive"` or `"sign"`.
+        rtol: F is refined where a doubling of all nodes moves it by more than this.
+
+    Returns:
+        The diagram on the sorted grids.
+
+    Raises:
+        InputError: A ratio or snr is not positive and finite, or the activation is refused.
+
+    Example:
+        >>> d = phase_diagram("He4", sample_ratios=[1e3, 4e3, 2e4], snrs=[1e-3], normalize=True)
+        >>> [PHASES[k] for k in d.phases[0]]
+        ['impossible', 'hard', 'easy']
+
+    Source:
+        State evolution and the replica free entropy; the method is ours.
+    """
+    sigma = as_activation(activation, normalize=normalize)
+    ratios = np.unique(positive_array("sample_ratios", sample_ratios))
+    strengths = np.unique(positive_array("snrs", snrs))
+    tolerance = positive("rtol", rtol)
+    make = partial(NOISY[one_of("channel", channel, NOISY)], sigma)
+    power = field_power(make(strengths[-1:]))
+    edges = table_edges(power)
+    q = node_overlaps(edges)
+    table = rate_table(make, strengths, q, power, rtol=tolerance)
+    curves = [_curve(edges, row, power) for row in table]
+    found = [find_lines(curve) for curve in curves]
+    lines = {name: np.array([one.ratios[name] for one in found]) for name in NAMES}
+    overlaps = {name: np.stack([read(curve, ratios) for curve in curves]) for name, read in READINGS.items()}
+    checked = sorted({strengths.size // 5, (4 * strengths.size) // 5})
+    finer = [_finer(make(strengths[k : k + 1]), edges, q, power) for k in checked]
+    return PhaseDiagram(
+        activation=sigma.name,
+        channel=channel,
+        sample_ratios=ratios,
+        snrs=strengths,
+        lines=lines,
+        overlaps=overlaps,
+        errors=_errors(lines, checked, finer),
+        reasons={name: text for one in found for name, text in one.reasons.items()},
+    )
+
+
+def _curve(edges: Array, row: Array, power: int) -> FixedPointCurve:
+    return fixed_points(assemble(edges, row, row, power), tolerance=TOLERANCE)
+
+
+def _finer(channel: Channel, edges: Array, q: Array, power: int) -> Mapping[str, float]:
+    onset = settled_onset(channel, rtol=1e-9)[1] if power else None
+    return find_lines(_curve(edges, rates(channel, q, power, 1, onset=onset)[0], power)).ratios
+
+
+def _errors(
+    lines: Mapping[str, Array], checked: list[int], finer: list[Mapping[str, float]]
+) -> dict[str, float]:
+    errors = {}
+    for name in NAMES:
+        pairs = [(float(lines[name][k]), fine[name]) for k, fine in zip(checked, finer, strict=True)]
+        off = [abs(a / b - 1) for a, b in pairs if math.isfinite(a) and math.isfinite(b) and b > 0]
+        errors[name] = max(off, default=0.0)
+    return errors

@@ -1,0 +1,72 @@
+"""Specialist partners for cooperative agents: train, measure and distil populations."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import games as games
+    from .animation import animate as animate
+    from .animation import record_episode as record_episode
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import HandshakeSplit as HandshakeSplit
+    from .evaluation import evaluate as evaluate
+    from .evaluation import handshake_split as handshake_split
+    from .evaluation import sabotage_gap as sabotage_gap
+    from .measures.behaviour import BehaviourInformation as BehaviourInformation
+    from .measures.behaviour import behaviour_information as behaviour_information
+    from .measures.capacity import capacity_weights as capacity_weights
+    from .measures.cooperation import Overfitness as Overfitness
+    from .measures.cooperation import SuccessRates as SuccessRates
+    from .measures.cooperation import overfitness as overfitness
+    from .measures.cooperation import success_rates as success_rates
+    from .measures.logs import BehaviourCounts as BehaviourCounts
+    from .measures.logs import behaviour_counts as behaviour_counts
+    from .measures.trajectories import latent_log_prob as latent_log_prob
+    from .measures.trajectories import trajectory_information as trajectory_information
+    from .pairing import CrossPlay as CrossPlay
+    from .pairing import cross_play as cross_play
+    from .policies import ConstantPolicy as ConstantPolicy
+    from .policies import Policy as Policy
+    from .policies import PurePolicy as PurePolicy
+    from .policies import UniformPolicy as UniformPolicy
+
+_MODULES = {
+    "animation": ("animate", "record_episode"),
+    "pairing": ("CrossPlay", "cross_play"),
+    "evaluation": ("Evaluation", "HandshakeSplit", "evaluate", "handshake_split", "sabotage_gap"),
+    "measures.behaviour": ("BehaviourInformation", "behaviour_information"),
+    "measures.capacity": ("capacity_weights",),
+    "measures.cooperation": ("Overfitness", "SuccessRates", "overfitness", "success_rates"),
+    "measures.logs": ("BehaviourCounts", "behaviour_counts"),
+    "measures.trajectories": ("latent_log_prob", "trajectory_information"),
+    "policies": ("ConstantPolicy", "Policy", "PurePolicy", "UniformPolicy"),
+}
+_NEED_JAX = {"animation", "pairing", "evaluation", "policies"}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_PACKAGES = ("games",)
+
+__all__ = sorted([*_HOME, *_PACKAGES])
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name on first use: the measures must not need JAX."""
+    if name in _HOME:
+        if _HOME[name] in _NEED_JAX:
+            _require_jax()
+        return getattr(importlib.import_module(f"metier.partners.{_HOME[name]}"), name)
+    if name in _PACKAGES:
+        _require_jax()
+        return importlib.import_module(f"metier.partners.{name}")
+    raise AttributeError(f"module 'metier.partners' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def _require_jax() -> None:
+    from metier.core import require
+
+    require("jax", "partners")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

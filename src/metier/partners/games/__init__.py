@@ -1,0 +1,29 @@
+"""Games for two players as pure functions: see `Game` for the contract."""
+
+from __future__ import annotations
+
+from .cooking import Cooking as Cooking
+from .game import Game as Game
+from .game import Step as Step
+from .game import input_size as input_size
+from .game import reset_pool as reset_pool
+from .game import seated as seated
+from .lever import LeverGame as LeverGame
+from .matrix import MatrixGame as MatrixGame
+from .planners import Planner as Planner
+from .planners import specialists as specialists
+from .rendezvous import Rendezvous as Rendezvous
+
+__all__ = [
+    "Cooking",
+    "Game",
+    "LeverGame",
+    "MatrixGame",
+    "Planner",
+    "Rendezvous",
+    "Step",
+    "input_size",
+    "reset_pool",
+    "seated",
+    "specialists",
+]

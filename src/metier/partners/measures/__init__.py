@@ -1,0 +1,1 @@
+"""Measures of populations: from probabilities, counts, logs, or log-probabilities; NumPy only."""

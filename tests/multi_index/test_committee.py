@@ -1,0 +1,109 @@
+"""Committees: exact width beside the single unit, the large-width law, sampling, and what is told apart."""
+
+import math
+
+import numpy as np
+import pytest
+
+from metier.core import InputError
+from metier.multi_index import as_activation, asymptotics, committee, recovery_curve
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+@pytest.mark.parametrize("name", ["abs", "square", "cos", "door", "He4"])
+def test_one_unit_should_be_the_single_index_model(name, noise):
+    """Must 14: p = 1 equals weak_recovery at snr 1/noise to 1e-6."""
+    c = committee(name, n_units=1, noise=noise, normalize=True)
+    single = recovery_curve(name, snrs=[0.5 / noise, 1 / noise, 2 / noise], normalize=True)
+    assert c.subspace_recovery == pytest.approx(single.weak_recovery[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "normalize"), [("abs", False), ("square", True)])
+def test_wide_committees_should_obey_the_law(name, normalize):
+    """Must 14: p = 512, noise 0.1 within 0.1 % of the formula."""
+    c = committee(name, n_units=512, noise=0.1, normalize=normalize)
+    assert c.subspace_recovery == pytest.approx(c.law, rel=1e-3)
+    assert c.error < 1e-8
+
+
+def test_absolute_value_should_have_its_ratios():
+    """Section 9: exact over formula 0.83 (p = 1) and 0.987 (p = 16)."""
+    for width, ratio in ((1, 0.83), (16, 0.987)):
+        c = committee("abs", n_units=width, noise=0.1)
+        assert c.subspace_recovery / c.law == pytest.approx(ratio, abs=6e-3)
+
+
+def test_committee_information_should_tend_to_the_single_unit_value():
+    """Must 15: He3's G at noise 100: it_detection/(p (v + noise)) within 0.5 % of the single-index one."""
+    c = committee("He3", n_units=64, noise=100.0, normalize=True)
+    a = asymptotics("He3", normalize=True)
+    assert c.it_detection / 64 / 101 == pytest.approx(a.it_detection, rel=5e-3)
+
+
+@pytest.mark.timeout(120)
+def test_finite_width_should_match_sampling():
+    """E[c(y)^2], c(y) = E[z_1^2 - 1 | y], by seeded sampling and bins of y; two-sided, 4 standard errors."""
+    width, noise, n, bins = 3, 0.5, 2_000_000, 400
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((n, width))
+    y = np.abs(z).sum(axis=1) / math.sqrt(width) + math.sqrt(noise) * rng.standard_normal(n)
+    order = np.argsort(y)
+    w = (z[order] ** 2 - 1).mean(axis=1)  # any unit's moment, averaged: same mean, less noise
+    means = w.reshape(bins, -1).mean(axis=1)
+    within = w.reshape(bins, -1).var(axis=1, ddof=1) / (n // bins)
+    value = np.mean(means**2 - within)
+    stderr = 2 * np.sqrt(np.mean(means**2 * within) / bins)
+    exact = 1 / committee("abs", n_units=width, noise=noise).subspace_recovery
+    assert abs(value - exact) < 4 * stderr + 1e-3 * exact
+
+
+def test_squares_should_never_specialize():
+    c = committee("square", n_units=4, noise=0.1)
+    assert c.specialization == math.inf
+    assert math.isfinite(c.subspace_recovery)
+    assert "rotation" in c.reasons["specialization"]
+
+
+def test_a_second_hermite_part_should_leave_specialization_open():
+    c = committee("abs", n_units=4, noise=0.1)
+    assert math.isnan(c.specialization)
+    assert "subspace" in c.reasons["specialization"]
+    assert c.status == "derived"
+
+
+def test_fourth_hermite_should_specialize_at_width_squared():
+    c = committee("He4", n_units=512, noise=0.1, normalize=True)
+    assert c.exponent == 2
+    assert c.specialization == c.subspace_recovery
+    assert c.law == pytest.approx(2 * (1.1 * 512) ** 2 / 64, rel=1e-9)
+    assert c.gap > 10
+
+
+def test_a_linear_part_should_be_learnt_first():
+    c = committee("tanh", n_units=16, noise=0.1)
+    assert c.mean_direction == 0.0
+    assert c.status == "heuristic"
+    assert c.exponent == 2
+    sigma = as_activation("tanh").without_linear_part()
+    assert sigma.moment(2, 2) == pytest.approx(0.0703, abs=1e-4)
+    assert committee("sign", n_units=16, noise=0.1).exponent > 2  # its second moment vanishes exactly
+
+
+def test_results_should_be_plain_and_repeatable():
+    a, b = (committee("cos", n_units=4, noise=0.2) for _ in range(2))
+    assert a == b
+    assert a.to_dict()["gap"] == a.gap
+    assert "specialization" in a.summary()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"n_units": 0}, "n_units"),
+        ({"noise": 0.0}, "noise is positive"),
+        ({"noise": -1.0}, "noise is positive"),
+    ],
+)
+def test_bad_committees_should_be_refused(change, text):
+    with pytest.raises(InputError, match=text):
+        committee("abs", **{"n_units": 4, "noise": 0.1, **change})
