@@ -122,7 +122,7 @@ def nested_quadrature(name: str, size: int, ours: float) -> dict[str, Any]:
 
 
 def use_lists_of_networkx() -> None:
-    """tramp was written for networkx 1, whose graph methods return lists where later ones return iterators."""
+    """Let graph methods return lists, as in networkx 1, for which tramp was written."""
     import networkx as nx
 
     def listed(function: Any) -> Any:
