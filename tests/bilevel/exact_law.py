@@ -22,7 +22,12 @@ from metier.bilevel import (
     SoftmaxCE,
     Squared,
 )
-from metier.bilevel.scores import Nuisances, adjoint_jacobian_terms, orthogonal_scores
+from metier.bilevel.scores import (
+    Nuisances,
+    inner_adjoint_terms,
+    orthogonal_scores,
+    outer_adjoint_terms,
+)
 
 N_X, N_OUTCOMES, D = 6, 5, 3
 
@@ -96,7 +101,7 @@ def truth(law, problem, w, outer_law=None):
     inverse = np.linalg.inv(law.conditional(inner.d2_v))
     a = -np.einsum("nqp,np->nq", inverse, law.conditional(outer.d_v))
     J = -np.einsum("ndq,nqp->ndp", law.conditional(or_zero(inner.d2_wv, h)), inverse)
-    within, outside = adjoint_jacobian_terms(inner, outer, a, J)
+    within, outside = inner_adjoint_terms(inner, a, J), outer_adjoint_terms(outer, J)
     M = law.conditional(outside if within is None else within + outside)
     return Nuisances(h, a, J, -np.einsum("ndq,nqp->ndp", M, inverse))
 

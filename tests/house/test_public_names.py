@@ -41,6 +41,14 @@ SIGNATURES = {
         ("alpha", 0.05),
         ("margin", 0.0),
     ),
+    "bilevel.FittedBellman": (
+        "*",
+        ("discount", REQUIRED),
+        ("estimator", "obigrad"),
+        ("folds", 5),
+        ("rng", 0),
+    ),
+    "bilevel.SourceReweighting": ("*", ("loss", "squared"), ("learner", None), ("folds", 5), ("rng", 0)),
     "bilevel.IVBilevel": (
         "*",
         ("features", "linear"),
@@ -105,6 +113,20 @@ SIGNATURES = {
         ("balancer", None),
         ("dispatch", "auto"),
     ),
+    "bilevel.BilevelProblem": (("inner_loss", REQUIRED), ("outer_loss", REQUIRED)),
+    "bilevel.OBiGrad": (
+        ("problem", REQUIRED),
+        "*",
+        ("learner", None),
+        ("estimator", "obigrad"),
+        ("folds", 5),
+        ("repeats", 1),
+        ("rng", 0),
+    ),
+    "bilevel.OBiGrad.hypergradient": (("w", REQUIRED),),
+    "bilevel.OBiGrad.objective": (("w", REQUIRED),),
+    "bilevel.OBiGrad.solve": (("w0", None), "*", ("method", "newton")),
+    "bilevel.HypergradientEstimate.interval": (("level", 0.95),),
     "moe.attach": (("model", REQUIRED), ("balancer", REQUIRED), "*", ("tokens_per_step", None)),
     "moe.audit": (("model", REQUIRED), ("batches", REQUIRED), "*", ("labels", None)),
     "moe.Attachment.step": (("group", None),),
@@ -204,6 +226,8 @@ CHOICES = {
     "assign_on": ("val", "train", "both"),
     "backend": ("serial", "joblib", "dask", "ray"),
 }
+
+BILEVEL_ESTIMATORS = ("obigrad", "plugin", "adjoint_instrument", "kbo", "oracle")
 
 
 def find(dotted):
@@ -321,3 +345,16 @@ def test_forecaster_should_have_its_attributes():
     assert set(ClusterForecaster().get_params()) >= {
         entry[0] for entry in SIGNATURES["forecast.ClusterForecaster"] if entry != "*"
     }
+
+
+@pytest.mark.parametrize("estimator", BILEVEL_ESTIMATORS)
+def test_every_promised_estimator_should_be_accepted(estimator):
+    bilevel = metier.bilevel
+    problem = bilevel.BilevelProblem(bilevel.Squared(bilevel.AffineTarget(None, "T")), bilevel.Squared("Y"))
+    assert bilevel.OBiGrad(problem, estimator=estimator).estimator == estimator
+
+
+def test_hypergradients_should_have_their_attributes():
+    promised = {"value", "stderr", "covariance", "plugin", "correction", "scores", "diagnostics", "warnings"}
+    assert promised | {"interval", "summary", "to_dict"} <= set(dir(metier.bilevel.HypergradientEstimate))
+    assert {"w", "covariance", "interval", "trace", "warnings"} <= set(dir(metier.bilevel.Solution))

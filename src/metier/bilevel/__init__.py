@@ -1,11 +1,14 @@
 """Bilevel gradients with a standard error: cross-fitted, orthogonal hypergradients and their roots."""
 
+from metier.bilevel.doors.bellman import FittedBellman as FittedBellman
+from metier.bilevel.doors.box_root import BoxRoot as BoxRoot
 from metier.bilevel.doors.effects import Effect as Effect
 from metier.bilevel.doors.first_stage import FirstStage as FirstStage
 from metier.bilevel.doors.first_stage import FirstStageRow as FirstStageRow
 from metier.bilevel.doors.iv import IVBilevel as IVBilevel
 from metier.bilevel.doors.moments import LinearFit as LinearFit
 from metier.bilevel.doors.moments import TestResult as TestResult
+from metier.bilevel.doors.sources import SourceReweighting as SourceReweighting
 from metier.bilevel.doors.summary_table import CoefficientTable as CoefficientTable
 from metier.bilevel.doors.weak_instruments import ConfidenceSet as ConfidenceSet
 from metier.bilevel.estimate import Diagnostics as Diagnostics
@@ -39,6 +42,7 @@ from metier.bilevel.torch_loss import TorchLoss as TorchLoss
 __all__ = [
     "AffineTarget",
     "BilevelProblem",
+    "BoxRoot",
     "CoefficientTable",
     "ColumnTarget",
     "ColumnWeight",
@@ -50,6 +54,7 @@ __all__ = [
     "ExponentialWeight",
     "FirstStage",
     "FirstStageRow",
+    "FittedBellman",
     "FunctionTarget",
     "FunctionWeight",
     "GaussianRidge",
@@ -66,6 +71,7 @@ __all__ = [
     "SmoothPinball",
     "SoftmaxCE",
     "Solution",
+    "SourceReweighting",
     "Squared",
     "Step",
     "SumLoss",

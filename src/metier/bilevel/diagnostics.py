@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .arrays import Floats
-from .crossfit import Mean
+from .crossfit import Mean, cluster_sums, mean_of_scores
 from .estimate import Diagnostics
 from .evaluation import Evaluation
+from .products import dictionary, error_product, halves_product
+from .quadratic import QuadraticRepeat
 
 if TYPE_CHECKING:
     from .obigrad import OBiGrad
+
+PRODUCT_BIAS = 0.5
+"""Standard errors of product bias from which an interval under-covers visibly: at 0.5, 92 % for 95 %."""
+PRODUCT_NOISE = 2.0
+"""Standard deviations of its own noise that a product bias must clear."""
+FIRST_STAGE = 10.0
+REPEAT_SPREAD = 1.0
+CONDITION = 1e8
+FLOORED = 0.05
+"""Share of rows at the curvature's floor."""
 
 
 def diagnose(
@@ -18,5 +33,165 @@ def diagnose(
 ) -> tuple[Diagnostics, tuple[str, ...]]:
     """Return the diagnostics of an estimate and its warnings."""
     evaluation = evaluations[kept]
-    r2 = {name: fit.r2() for name, fit in evaluation.fitted.items()}
-    return Diagnostics(r2=r2), model.problem.caveats
+    stderr: Floats = np.sqrt(np.maximum(np.diag(mean.covariance), 1e-300))
+    nowhere = np.full(len(w), np.nan)
+    pairs = zip(evaluation.orthogonal, evaluation.plugin, strict=True)
+    correction = evaluation.mean([a - b for a, b in pairs])
+    plugin = evaluation.mean(evaluation.plugin).value
+    values = np.array([e.mean(model._scores(e)).value for e in evaluations])
+    product, noise = _product(model, evaluation, kept, len(w))
+    halves, bound = _halves(model, w, kept, len(w))
+    calibration, calibration_z = _calibration(evaluation, len(w))
+    condition, least, first_stage = _slope_numbers(evaluation)
+    diagnostics = Diagnostics(
+        r2={name: fit.r2() for name, fit in evaluation.fitted.items()},
+        correction_ratio=float(np.linalg.norm(correction.value)) / max(float(np.linalg.norm(plugin)), 1e-300),
+        correction_z=_z(correction),
+        product_bias=np.abs(product) / stderr,
+        product_noise=noise / stderr,
+        halves_bias=np.abs(halves) / stderr,
+        product_bound=bound / stderr,
+        orthogonality=_orthogonality(evaluation, len(w)),
+        calibration=calibration,
+        calibration_z=calibration_z,
+        fold_spread=_fold_spread(model, evaluation, kept, stderr),
+        repeat_spread=values.std(axis=0, ddof=1) / stderr if len(values) > 1 else nowhere,
+        min_curvature=evaluation.min_curvature,
+        floored=evaluation.floored,
+        condition=condition,
+        least_eigenvalue=least,
+        first_stage=first_stage,
+        instrument_contrast=_contrast(evaluation, len(w)),
+    )
+    return diagnostics, (*model.problem.caveats, *_warnings(diagnostics, evaluation.samples[0].n))
+
+
+def _z(mean: Mean) -> Floats:
+    sd = np.sqrt(np.diag(mean.covariance))
+    return np.divide(mean.value, sd, out=np.zeros_like(sd), where=sd > 0)
+
+
+def _product(model: OBiGrad, evaluation: Evaluation, kept: int, d: int) -> tuple[Floats, Floats]:
+    """Return the summed products of nuisance errors that orthogonality leaves, and their noise."""
+    codes = model.repeats_[kept].codes
+    if codes is None or not evaluation.errors or not model.diagnose:
+        return np.full(d, np.nan), np.full(d, np.nan)
+    value, variance = np.zeros(d), np.zeros(d)
+    sample = evaluation.samples[0]
+    for left, right, curvature, fitted in evaluation.errors:
+        om = np.ones(sample.n) if sample.weights is None else sample.weights / sample.weights.mean()
+        features = dictionary(sample.rows["X"], fitted, codes)
+        part = error_product(left * om[:, None], right * om, features, codes, curvature * om)
+        value, variance = value + part.value, variance + part.noise**2
+    return value, np.sqrt(variance)
+
+
+def _halves(model: OBiGrad, w: Floats, kept: int, d: int) -> tuple[Floats, Floats]:
+    """Fit the two nuisances of squared losses on halves of one fold's training rows."""
+    repeat = model.repeats_[kept]
+    if not model.diagnose or not isinstance(repeat, QuadraticRepeat) or repeat.external:
+        return np.full(d, np.nan), np.full(d, np.nan)
+    fits = repeat.half_fits()
+    if fits is None:
+        return np.full(d, np.nan), np.full(d, np.nan)
+    (j1, r1), (j2, r2) = ((j, r0 + j_r @ w) for j, r0, j_r in fits)
+    return halves_product((j1, r1), (j2, r2))
+
+
+def _slope_numbers(evaluation: Evaluation) -> tuple[float, float, float]:
+    """Return condition and least eigenvalue of S, and the first-stage F of its weakest direction."""
+    S = evaluation.slope
+    if S is None or not np.isfinite(S).all():
+        return float("nan"), float("nan"), float("nan")
+    values, vectors = np.linalg.eigh((S + S.T) / 2.0)
+    size = np.abs(values)
+    condition = float(size.max() / max(size.min(), 1e-300))
+    least = float(values[0] / max(size.max(), 1e-300))
+    fit = evaluation.fitted.get("jacobian")
+    if fit is None:
+        return condition, least, float("nan")
+    sample, strengths = evaluation.samples[0], []
+    for v in vectors.T:
+        a, b = fit.prediction @ v, fit.response @ v
+        mean = mean_of_scores((2.0 * a * b - a * a)[:, None], sample.weights, sample.clusters)
+        signed = float(mean.value[0] / max(np.sqrt(mean.covariance[0, 0]), 1e-300))
+        strengths.append(signed * abs(signed))
+    return condition, least, float(min(strengths))
+
+
+def _orthogonality(evaluation: Evaluation, d: int) -> Floats:
+    """Return the largest z of the slopes along the fitted nuisances."""
+    if not evaluation.slopes:
+        return np.full(d, np.nan)
+    sample = evaluation.samples[0]
+    means = [mean_of_scores(rows, sample.weights, sample.clusters) for rows in evaluation.slopes.values()]
+    zs = np.array([_z(mean) for mean in means])
+    return np.asarray(zs[np.argmax(np.abs(zs), axis=0), np.arange(d)])
+
+
+def _calibration(evaluation: Evaluation, d: int) -> tuple[Floats, Floats]:
+    """Return the slope of each output of the jacobian's response on its fit, and its z against 1."""
+    fit, sample = evaluation.fitted.get("jacobian"), evaluation.samples[0]
+    if fit is None:
+        return np.full(d, np.nan), np.full(d, np.nan)
+    p, om = fit.prediction, np.ones(len(fit.prediction)) if fit.weight is None else fit.weight
+    center = om @ p / om.sum()
+    power = om @ (p - center) ** 2
+    power = np.where(power > 0, power, np.nan)
+    slope = om @ ((p - center) * fit.response) / power
+    error = fit.response - fit.response.mean(axis=0) - slope * (p - center)
+    rows = (p - center) * error if fit.weight is None else (p - center) * error * om[:, None]
+    sums = rows if sample.clusters is None else cluster_sums(rows, sample.clusters)
+    return slope, (slope - 1.0) * power / np.sqrt((sums**2).sum(axis=0))
+
+
+def _contrast(evaluation: Evaluation, d: int) -> Floats:
+    if evaluation.instrument is None:
+        return np.full(d, np.nan)
+    rows = [a - b for a, b in zip(evaluation.orthogonal, evaluation.instrument, strict=True)]
+    return _z(evaluation.mean(rows))
+
+
+def _fold_spread(model: OBiGrad, evaluation: Evaluation, kept: int, stderr: Floats) -> Floats:
+    """Return the spread of per-fold estimates over what sampling alone would give; 1 is usual."""
+    codes = model.repeats_[kept].codes
+    if codes is None or len(evaluation.samples) > 1:
+        return np.full(len(stderr), np.nan)
+    scores = model._scores(evaluation)[0]
+    folds = [scores[codes == k].mean(axis=0) for k in range(int(codes.max()) + 1)]
+    return np.asarray(np.std(folds, axis=0, ddof=1) / (stderr * np.sqrt(len(folds))))
+
+
+def _warnings(found: Diagnostics, n: int) -> Iterator[str]:
+    clear = found.product_bias > np.maximum(PRODUCT_BIAS, PRODUCT_NOISE * found.product_noise)
+    spread = found.halves_bias > PRODUCT_BIAS
+    if clear.any() or spread.any():
+        worst = np.nanmax(np.where(clear, found.product_bias, np.where(spread, found.halves_bias, 0.0)))
+        yield (
+            f"nuisance errors multiply to a bias of about {worst:.2g} standard errors: intervals cover too "
+            "little; use learners that fit better, or more rows"
+        )
+    if (found.repeat_spread > REPEAT_SPREAD).any():
+        yield (
+            f"estimates move by {np.nanmax(found.repeat_spread):.2g} standard errors between draws of folds: "
+            "raise repeats, or use steadier learners"
+        )
+    if found.floored > FLOORED * n:
+        yield (
+            f"the fitted curvature hit its floor in {found.floored} rows: use a steadier learner for it, "
+            "or an inner loss with more curvature"
+        )
+
+
+def root_warnings(found: Diagnostics) -> Iterator[str]:
+    """Yield what concerns a root alone: a gradient needs no instruments that identify one."""
+    if found.first_stage < FIRST_STAGE:
+        yield (
+            f"the instruments are weak (effective first-stage F {max(found.first_stage, 0):.3g}, below "
+            f"{FIRST_STAGE:g}): the root's interval is not to be trusted; use a weak-instrument set"
+        )
+    if found.condition > CONDITION:
+        yield (
+            f"the Jacobian of the hypergradient is nearly singular (condition {found.condition:.2g}): "
+            "drop collinear treatments"
+        )

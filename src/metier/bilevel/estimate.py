@@ -27,12 +27,19 @@ class Diagnostics:
         r2: Out-of-fold R^2 per nuisance: 1 - squared errors / squares about the mean, the worst output.
         correction_ratio: |correction| / |plug-in| in Euclidean norm.
         correction_z: (d,) correction over the standard error of its own mean.
-        product_bias: (d,) split-half estimate of the nuisance-product bias, over the standard error: half the
-            mean product of the differences between two fits on disjoint halves of the training rows. It sees
-            the variance of the fits, not a bias that both halves share.
-        product_bound: (d,) the same with root mean squares in place of the mean product, an upper bound.
+        product_bias: (d,) bias that products of nuisance errors leave, in standard errors, estimated from
+            pairs of rows on a dictionary of features (x, squares, products, the fits); sees what these
+            span.
+        product_noise: (d,) the standard deviation of that estimate, in standard errors.
+        halves_bias: (d,) a quarter of the mean product of the differences between two fits on disjoint
+            halves of the training rows, in standard errors; sees the variance of the fits, not a bias that
+            both share.
+        product_bound: (d,) the same with root mean squares in place of the mean product: an upper bound.
         orthogonality: (d,) z of the slope of the estimate along the fitted nuisances; near 0 for an
             orthogonal score.
+        calibration: (d,) slope of d g_w / d w on its out-of-fold fit: 1 where the fit is right, above
+            where it is shrunk, below where it follows noise.
+        calibration_z: (d,) its distance from 1 in standard errors.
         fold_spread: (d,) standard deviation of the per-fold estimates over that expected from sampling alone.
         repeat_spread: (d,) standard deviation over repeats, over the standard error.
         min_curvature: Least estimated curvature E[K | x] over its mean.
@@ -51,8 +58,12 @@ class Diagnostics:
     correction_ratio: float = float("nan")
     correction_z: Floats = field(default_factory=lambda: np.full(1, np.nan))
     product_bias: Floats = field(default_factory=lambda: np.full(1, np.nan))
+    product_noise: Floats = field(default_factory=lambda: np.full(1, np.nan))
+    halves_bias: Floats = field(default_factory=lambda: np.full(1, np.nan))
     product_bound: Floats = field(default_factory=lambda: np.full(1, np.nan))
     orthogonality: Floats = field(default_factory=lambda: np.full(1, np.nan))
+    calibration: Floats = field(default_factory=lambda: np.full(1, np.nan))
+    calibration_z: Floats = field(default_factory=lambda: np.full(1, np.nan))
     fold_spread: Floats = field(default_factory=lambda: np.full(1, np.nan))
     repeat_spread: Floats = field(default_factory=lambda: np.full(1, np.nan))
     min_curvature: float = float("nan")

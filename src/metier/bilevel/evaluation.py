@@ -44,6 +44,9 @@ class Evaluation:
         slope: (d, d) Jacobian of the estimate in w, where it is known in closed form.
         fitted: Nuisances by name.
         slopes: Per nuisance (n, d) rows whose mean is the derivative of the estimate along a fitted nuisance.
+        errors: Products that bias the estimate, each as (left (n, d), right (n,), curvature (n,), fits (n,
+            m)): risk gradients of two nuisances, whose conditional means are the curvature times their
+            errors.
         min_curvature: Least fitted curvature over its mean.
         floored: Rows at the curvature's floor.
     """
@@ -56,6 +59,7 @@ class Evaluation:
     slope: Floats | None = None
     fitted: dict[str, Fitted] = field(default_factory=dict)
     slopes: dict[str, Floats] = field(default_factory=dict)
+    errors: tuple[tuple[Floats, Floats, Floats, Floats], ...] = ()
     min_curvature: float = float("nan")
     floored: int = 0
 

@@ -21,9 +21,10 @@ from .risks import CurvatureSurface, Parts, RegressorSurface, quadratic_risk
 from .sample import Sample
 from .scores import (
     Nuisances,
-    adjoint_jacobian_terms,
+    inner_adjoint_terms,
     inner_scores,
     objective_scores,
+    outer_adjoint_terms,
     outer_scores,
 )
 from .sieve import SieveRidge
@@ -102,6 +103,7 @@ class GeneralRepeat:
         inner = _Predicted(self.sample.n, d, q)
         outer = None if self.outer is None else _Predicted(self.outer.n, d, q)
         given = self._given(w, d)
+        self._check(w)
         extras = _Extras()
         for split in self.splits:
             fold = _Fold(self, split, w, given)
@@ -128,19 +130,20 @@ class GeneralRepeat:
             )
         return given
 
-    def check(self, w: Floats, v: Floats, outer_v: Floats) -> None:
-        """Compare a user's derivatives with finite differences, once, on the first rows."""
+    def _check(self, w: Floats) -> None:
+        """Compare a user's derivatives with finite differences, once, on the first rows, near the start."""
         if self.checked:
             return
-        few = slice(0, N_ROWS)
-        rows = {name: x[few] for name, x in self.sample.rows.items()}
-        outer_rows = rows if self.outer is None else {n: x[few] for n, x in self.outer.rows.items()}
-        for name, loss, values, data in (
-            ("inner loss", self.problem.inner_loss, v, rows),
-            ("outer loss", self.problem.outer_loss, outer_v, outer_rows),
+        outer = self.sample if self.outer is None else self.outer
+        for name, loss, sample in (
+            ("inner loss", self.problem.inner_loss, self.sample),
+            ("outer loss", self.problem.outer_loss, outer),
         ):
             if _is_users(loss):
-                check_loss(loss, w, values[few], data, name=name)
+                rows = {column: x[:N_ROWS] for column, x in sample.rows.items()}
+                few = len(rows["X"])
+                v = 0.1 * np.cos(np.arange(1.0, few * self.q + 1)).reshape(few, self.q)
+                check_loss(loss, w, v, rows, name=name)
         self.checked = True
 
     def _evaluation(
@@ -149,7 +152,6 @@ class GeneralRepeat:
         n_in = inner.nuisances()
         d_in = self.problem.inner_loss.derivatives(w, inner.h, self.sample.rows)
         if outer is None or self.outer is None:
-            self.check(w, inner.h, inner.h)
             d_out = self.problem.outer_loss.derivatives(w, inner.h, self.sample.rows)
             plugin = outer_scores(d_out, n_in)
             phi_in = inner_scores(d_in, n_in) + extras.constant
@@ -160,10 +162,10 @@ class GeneralRepeat:
                 objective=(objective_scores(d_in, d_out, inner.adjoint) + extras.objective_constant,),
                 fitted=_fitted(self.sample, d_in, d_out, n_in),
                 slopes=_slopes(d_in, d_out, n_in),
+                errors=_errors(d_in, d_out, n_in),
                 min_curvature=extras.least,
                 floored=extras.floored,
             )
-        self.check(w, inner.h, outer.h)
         n_out = outer.nuisances()
         d_out = self.problem.outer_loss.derivatives(w, outer.h, self.outer.rows)
         plugin = outer_scores(d_out, n_out)
@@ -276,8 +278,7 @@ class _Fold:
         if "adjoint_jacobian" in missing:
             a, J = self._at("adjoint", out, "train")[:, 0], self._at("jacobian", out, "train")
             J_out = self._at("jacobian", out, "outer_train") if two else J
-            within, _ = adjoint_jacobian_terms(at, outer, a, J)
-            _, outside = adjoint_jacobian_terms(_empty(outer), outer, np.zeros_like(h_out), J_out)
+            within, outside = inner_adjoint_terms(at, a, J), outer_adjoint_terms(outer, J_out)
             if two:
                 out["adjoint_jacobian"] = solve("adjoint_jacobian", within, outside)
             else:
@@ -325,11 +326,6 @@ class _Fold:
         extras.objective_constant = pull * float((a[:, :, 0] * theta).sum())
 
 
-def _empty(like: Derivatives) -> Derivatives:
-    """Return derivatives of a loss that is zero."""
-    return Derivatives(np.zeros_like(like.value), np.zeros_like(like.d_v), np.zeros_like(like.d2_v))
-
-
 def _is_users(loss: Loss) -> bool:
     terms = getattr(loss, "terms", (loss,))
     return any(
@@ -360,6 +356,25 @@ def _slopes(inner: Derivatives, outer: Derivatives, at: Nuisances) -> dict[str, 
         "adjoint": np.einsum("ndq,nq->nd", push, at.adjoint),
         "adjoint_jacobian": np.einsum("ndq,nq->nd", at.adjoint_jacobian, inner.d_v),
     }
+
+
+def _errors(
+    inner: Derivatives, outer: Derivatives, at: Nuisances
+) -> tuple[tuple[Floats, Floats, Floats, Floats], ...]:
+    """Return the products (J, a) and (A2, h) that the remainder holds, where values are scalar."""
+    if inner.d_v.shape[1] != 1:
+        return ()
+    k = inner.d2_v[:, 0, 0]
+    J, A2, a = at.jacobian[:, :, 0], at.adjoint_jacobian[:, :, 0], at.adjoint[:, 0]
+    J_error = k[:, None] * J if inner.d2_wv is None else k[:, None] * J + inner.d2_wv[:, :, 0]
+    within = inner_adjoint_terms(inner, at.adjoint, at.jacobian)
+    M = outer_adjoint_terms(outer, at.jacobian)
+    M = M if within is None else M + within
+    fits = np.column_stack([at.h, a, J])
+    return (
+        (J_error, k * a + outer.d_v[:, 0], k, fits),
+        (k[:, None] * A2 + M[:, :, 0], inner.d_v[:, 0], k, fits),
+    )
 
 
 def general_repeats(model: OBiGrad, rng: np.random.Generator) -> list[Any]:

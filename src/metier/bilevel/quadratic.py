@@ -11,11 +11,12 @@ from metier.core.errors import InputError
 from .arrays import Floats
 from .crossfit import Codes
 from .evaluation import Evaluation, Fitted
-from .learners import cross_fitter, is_linear_smoother
+from .learners import cross_fitter, fit_regressor, is_linear_smoother, rows_of
 from .problem import BilevelProblem
 from .sample import Sample
 from .scores import quadratic_scores
 from .settings import External
+from .sieve import SieveRidge
 from .targets import AffineTarget, as_target
 
 
@@ -44,13 +45,14 @@ class QuadraticRepeat:
         outer = as_target(problem.outer_loss.target)  # type: ignore[attr-defined]
         self.y: Floats = outer.evaluate(np.zeros(0), sample.rows)[0][:, 0]
         self.fitters: dict[int, Any] = {}
+        self._halves: list[tuple[Floats, Floats, Floats]] | None = None
         self.affine: _AffineFits | None = None
         if isinstance(self.target, AffineTarget):
             self.affine = _AffineFits(self, *self.target.parts(sample.rows))
         self.exact_slope = self.affine is not None and self.affine.residual is not None
 
     def regress(self, requests: dict[str, tuple[str, Floats]]) -> dict[str, Floats]:
-        """Cross-fit {answer: (nuisance, targets (n, m))}, all targets of one learner in one go."""
+        """Cross-fit {answer: (nuisance, targets (n, m))}, targets of one linear learner in one go."""
         if not requests:
             return {}
         if self.codes is None:
@@ -60,21 +62,35 @@ class QuadraticRepeat:
                 got=f"none for {', '.join(requests)}",
                 next_step="Pass the true nuisances: jacobian, and residual or h and outcome.",
             )
-        by_learner: dict[int, list[str]] = {}
-        for answer, (nuisance, _) in requests.items():
-            by_learner.setdefault(id(self.learners[nuisance]), []).append(answer)
         out: dict[str, Floats] = {}
-        for key, answers in by_learner.items():
+        for answers in self._batches(requests):
             learner = self.learners[requests[answers[0]][0]]
-            if key not in self.fitters:
-                self.fitters[key] = cross_fitter(
+            if id(learner) not in self.fitters:
+                self.fitters[id(learner)] = cross_fitter(
                     learner, self.sample.X, self.codes, self.sample.weights, backend=self.backend
                 )
             targets = [requests[answer][1] for answer in answers]
-            fitted = self.fitters[key].predict(np.concatenate(targets, axis=1))
+            fitted = self.fitters[id(learner)].predict(np.concatenate(targets, axis=1))
             cuts = np.cumsum([t.shape[1] for t in targets])[:-1]
             out.update(zip(answers, np.split(fitted, cuts, axis=1), strict=True))
         return out
+
+    def _batches(self, requests: dict[str, tuple[str, Floats]]) -> list[list[str]]:
+        """Return which requests share a fit: a forest of several outputs would tie nuisances together."""
+        batches: dict[object, list[str]] = {}
+        for answer, (nuisance, _) in requests.items():
+            learner = self.learners[nuisance]
+            alone = not (isinstance(learner, SieveRidge) or is_linear_smoother(learner))
+            batches.setdefault(answer if alone else id(learner), []).append(answer)
+        return list(batches.values())
+
+    def half_fits(self) -> list[tuple[Floats, Floats, Floats]] | None:
+        """Return (j, r0, j_r) at the first fold's rows, fitted on either half of the other rows; once."""
+        if not isinstance(self.target, AffineTarget) or self.codes is None:
+            return None
+        if self._halves is None:
+            self._halves = _half_fits(self, *self.target.parts(self.sample.rows))
+        return self._halves
 
     def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
         """Return the scores at w."""
@@ -151,6 +167,7 @@ class QuadraticRepeat:
                 "h": Fitted(g[:, None], h[:, None], om),
                 "residual": Fitted((g - y)[:, None], r[:, None], om),
             },
+            errors=((dg - j, g - y - r, np.ones(len(y)), np.column_stack([j, r])),),
             slopes={
                 "jacobian": (g - y - r)[:, None] * j,
                 "residual": (dg - j) * r[:, None],
@@ -191,3 +208,25 @@ class _AffineFits:
             self.outcome = found["m"][:, 0] if "m" in found else given.at("outcome", nowhere, (len(y),))
             if "h" not in given:
                 self.residual = self.h0 - self.outcome, self.j
+
+
+def _half_fits(repeat: QuadraticRepeat, g0: Floats, dg: Floats) -> list[tuple[Floats, Floats, Floats]]:
+    """Fit g0 - y and dg apart, which gives r at any w up to what a tuned penalty would change."""
+    assert repeat.codes is not None
+    sample, codes = repeat.sample, repeat.codes
+    test, train = np.flatnonzero(codes == 0), np.flatnonzero(codes != 0)
+    unit = np.arange(sample.n) if sample.clusters is None else sample.clusters
+    order = np.unique(unit[train], return_inverse=True)[1]
+    targets = np.column_stack([dg[:, :, 0], g0[:, 0] - repeat.y])
+    d = dg.shape[1]
+    out = []
+    for half in (0, 1):
+        rows = train[order % 2 == half]
+        om = None if sample.weights is None else sample.weights[rows]
+        X, X_test = rows_of(sample.X, rows), rows_of(sample.X, test)
+        j = fit_regressor(repeat.learners["jacobian"], X, targets[rows, :d], om)(X_test)
+        same = repeat.learners["jacobian"] is repeat.learners["residual"]
+        wanted = targets[rows, d:] if same else targets[rows]
+        r = fit_regressor(repeat.learners["residual"], X, wanted, om)(X_test)
+        out.append((j, r[:, -1], j if same else r[:, :d]))
+    return out

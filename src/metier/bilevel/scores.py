@@ -69,19 +69,22 @@ def orthogonal_scores(inner: Derivatives, outer: Derivatives, nuisances: Nuisanc
     return outer_scores(outer, nuisances) + inner_scores(inner, nuisances)
 
 
-def adjoint_jacobian_terms(
-    inner: Derivatives, outer: Derivatives, adjoint: Floats, jacobian: Floats
-) -> tuple[Floats | None, Floats]:
-    """Return the integrands (M_in, M_out), (n, d, q) each, whose sum's regression gives A2 = -M H^-1.
+def inner_adjoint_terms(inner: Derivatives, adjoint: Floats, jacobian: Floats) -> Floats | None:
+    """Return d_v(d2_wv l_in a) + J d3_v l_in[a], (n, d, q), or None where it is zero.
 
-    M_in = d_v(d2_wv l_in a) + J d3_v l_in[a] and M_out = d2_wv l_out + J d2_v l_out.
+    With `outer_adjoint_terms` this is M, whose regression gives A2 = -M H^-1.
     """
     within = None if inner.d3_wvv is None else np.einsum("ndqp,np->ndq", inner.d3_wvv, adjoint)
     if inner.d3_v is not None:
         bent = np.einsum("nqpr,nr->nqp", inner.d3_v, adjoint)
         within = added(within, np.einsum("ndp,npq->ndq", jacobian, bent))
-    outside = np.einsum("ndp,npq->ndq", jacobian, outer.d2_v)
-    return within, outside if outer.d2_wv is None else outside + outer.d2_wv
+    return within
+
+
+def outer_adjoint_terms(outer: Derivatives, jacobian: Floats) -> Floats:
+    """Return d2_wv l_out + J d2_v l_out, (n, d, q)."""
+    bent: Floats = np.einsum("ndp,npq->ndq", jacobian, outer.d2_v)
+    return bent if outer.d2_wv is None else bent + outer.d2_wv
 
 
 def objective_scores(inner: Derivatives, outer: Derivatives, adjoint: Floats) -> Floats:

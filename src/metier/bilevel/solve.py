@@ -14,6 +14,7 @@ from metier.core.errors import InputError
 
 from .arrays import Floats
 from .crossfit import Mean, median_of_repeats
+from .diagnostics import root_warnings
 from .estimate import Solution, Step
 from .targets import AffineTarget
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SMALL_STEP = 0.1
 """A Newton step below this share of a standard error is the last one."""
 DIFFERENCE = 1e-3
+HALVINGS = 8
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -162,20 +164,34 @@ def _met(stop: str | float, mean: Mean) -> bool:
 
 def _newton(model: OBiGrad, w: Floats, stop: str | float, max_steps: int) -> Solution:
     trace: list[Step] = []
+    mean = model._estimate(w)
     for _ in range(max_steps):
-        mean, S = model._estimate(w), _slope(model, w)
+        S = _slope(model, w)
         step = -_solved(S, mean.value)
-        trace.append(_step(w, mean, size=float(np.linalg.norm(step))))
         spread = np.sqrt(np.maximum(np.diag(sandwich(S, mean.covariance)), 1e-300))
         small = bool((np.abs(step) <= SMALL_STEP * spread).all())
-        if (isinstance(stop, str) and small) or (not isinstance(stop, str) and _met(stop, mean)):
-            last = w + step if isinstance(stop, str) else w
-            reason = (
-                f"the last step is below {SMALL_STEP:g} standard errors" if small else "the gradient is small"
-            )
-            return _finished(model, last, S, trace, method="newton", reason=reason)
-        w = w + step
+        if isinstance(stop, str) and small:
+            trace.append(_step(w, mean, size=float(np.linalg.norm(step))))
+            reason = f"the last step is below {SMALL_STEP:g} standard errors"
+            return _finished(model, w + step, S, trace, method="newton", reason=reason)
+        if not isinstance(stop, str) and _met(stop, mean):
+            trace.append(_step(w, mean))
+            return _finished(model, w, S, trace, method="newton", reason="the gradient is small")
+        moved, after = _shortened(model, w, step, mean)
+        trace.append(_step(w, mean, size=float(np.linalg.norm(moved - w))))
+        w, mean = moved, after
     return _finished(model, w, None, trace, method="newton", reason=f"{max_steps} steps", converged=False)
+
+
+def _shortened(model: OBiGrad, w: Floats, step: Floats, before: Mean) -> tuple[Floats, Mean]:
+    """Return the Newton point, halved toward w while the gradient would grow."""
+    after = model._estimate(w + step)
+    for _ in range(HALVINGS):
+        if np.linalg.norm(after.value) <= np.linalg.norm(before.value):
+            break
+        step = step / 2.0
+        after = model._estimate(w + step)
+    return w + step, after
 
 
 def _gradient_descent(model: OBiGrad, w: Floats, stop: str | float, max_steps: int) -> Solution:
@@ -258,7 +274,7 @@ def _solution(
     reason: str,
 ) -> Solution:
     gradient = model.hypergradient(w)
-    warnings = list(gradient.warnings)
+    warnings = [*gradient.warnings, *root_warnings(gradient.diagnostics)]
     eigenvalues = np.linalg.eigvalsh((S + S.T) / 2.0)
     if eigenvalues[0] < 0:
         warnings.append(

@@ -44,6 +44,29 @@ REGISTRY: dict[str, Entry] = {
         "forecast",
         "Forecasting many panels: what the choice costs against hindsight",
     ),
+    "iv": Entry(
+        "metier.studies.bilevel_iv.study:STUDY",
+        "bilevel",
+        "Instrumental variables: a gradient with a standard error, on real data",
+    ),
+    "bilevel-paper": Entry(
+        "metier.studies.bilevel_paper.study:STUDY",
+        "bilevel",
+        "Bilevel gradients: the paper's experiments, its tables beside ours",
+        in_tour=False,
+    ),
+    "bilevel-lasso": Entry(
+        "metier.studies.bilevel_lasso.study:STUDY",
+        "bilevel",
+        "Bilevel gradients: many instruments and a first stage by the lasso",
+        in_tour=False,
+    ),
+    "bilevel-sources": Entry(
+        "metier.studies.bilevel_sources.study:STUDY",
+        "bilevel",
+        "Weights of data sources: how much should each count, and does it pay?",
+        in_tour=False,
+    ),
     "moe-balancing": Entry(
         "metier.studies.moe_balancing.study:STUDY",
         "moe",

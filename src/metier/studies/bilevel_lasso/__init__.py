@@ -1,0 +1,1 @@
+"""Study `bilevel-lasso`: many instruments and a first stage that shrinks."""

@@ -1,0 +1,1 @@
+"""Study `bilevel-sources`: weights of data sources, simulated and on the flights."""
