@@ -77,6 +77,12 @@ REGISTRY: dict[str, Entry] = {
         "moe",
         "Mixtures of experts: does the balancer matter?",
     ),
+    "moe-upcycling": Entry(
+        "metier.studies.moe_upcycling.study:STUDY",
+        "moe",
+        "Mixtures of experts: does upcycling a trained encoder pay?",
+        in_tour=False,
+    ),
 }
 
 
