@@ -44,6 +44,11 @@ REGISTRY: dict[str, Entry] = {
         "forecast",
         "Forecasting many panels: what the choice costs against hindsight",
     ),
+    "exponents": Entry(
+        "metier.studies.exponents.study:STUDY",
+        "multi_index",
+        "Exponents: how many samples does a direction, a committee, a hierarchy need?",
+    ),
     "iv": Entry(
         "metier.studies.bilevel_iv.study:STUDY",
         "bilevel",

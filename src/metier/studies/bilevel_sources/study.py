@@ -222,7 +222,7 @@ def _flight_table(flights: Mapping[str, Any]) -> Table:
         scale = 1.0 / cluster["equal_loss"]
         for j, source in enumerate(cluster["sources"]):
             low, high = cluster["interval"][j]
-            interval = "at the bound" if cluster["at_bound"][j] else f"{low:.2f} to {high:.2f}"
+            interval = "at the bound" if cluster["at_bound"][j] else f"{low:.2g} to {high:.2g}"
             first = j == 0
             rows.append(
                 (
