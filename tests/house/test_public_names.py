@@ -104,6 +104,23 @@ SIGNATURES = {
     "forecast.ClusterForecaster.assign": (("df", REQUIRED),),
     "forecast.ClusterForecaster.save": (("folder", REQUIRED),),
     "forecast.ClusterForecaster.load": (("folder", REQUIRED),),
+    "moe.balancer": (
+        ("name", REQUIRED),
+        "*",
+        ("strength", None),
+        ("half_life_tokens", None),
+        ("potential", "shannon"),
+    ),
+    "moe.routing_metrics": (("counts", REQUIRED),),
+    "moe.SparseMoE": (
+        ("dim", REQUIRED),
+        ("hidden_dim", REQUIRED),
+        "*",
+        ("n_experts", REQUIRED),
+        ("top_k", REQUIRED),
+        ("balancer", None),
+        ("dispatch", "auto"),
+    ),
     "bilevel.BilevelProblem": (("inner_loss", REQUIRED), ("outer_loss", REQUIRED)),
     "bilevel.OBiGrad": (
         ("problem", REQUIRED),

@@ -44,6 +44,11 @@ REGISTRY: dict[str, Entry] = {
         "forecast",
         "Forecasting many panels: what the choice costs against hindsight",
     ),
+    "exponents": Entry(
+        "metier.studies.exponents.study:STUDY",
+        "multi_index",
+        "Exponents: how many samples does a direction, a committee, a hierarchy need?",
+    ),
     "iv": Entry(
         "metier.studies.bilevel_iv.study:STUDY",
         "bilevel",
@@ -71,6 +76,12 @@ REGISTRY: dict[str, Entry] = {
         "metier.studies.moe_balancing.study:STUDY",
         "moe",
         "Mixtures of experts: does the balancer matter?",
+    ),
+    "moe-upcycling": Entry(
+        "metier.studies.moe_upcycling.study:STUDY",
+        "moe",
+        "Mixtures of experts: does upcycling a trained encoder pay?",
+        in_tour=False,
     ),
 }
 

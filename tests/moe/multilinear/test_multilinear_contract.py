@@ -16,7 +16,7 @@ FACTORS = {
     "form": tuple(moe.FORMS),
     "gate": tuple(moe.GATES),
     "norm": ("layer", "batch", "none"),
-    "modes": ((5,), (3, 4), (3, 3, 4)),
+    "modes": ((5,), (3, 4), (3, 3, 3)),
     "dtype": (torch.float64, torch.float32, torch.bfloat16, torch.float16),
 }
 

@@ -153,7 +153,7 @@ def counted(module, x):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("modes", [5, (3, 4), (3, 3, 4)], ids=str)
+@pytest.mark.parametrize("modes", [5, (4, 4), (3, 4), (3, 3, 4)], ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_costs_should_agree_with_torch_counters(form, modes):
     """Must 3: parameters, twice the multiplies, and the bytes that autograd keeps."""

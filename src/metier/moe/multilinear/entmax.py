@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import torch
@@ -13,8 +15,8 @@ from metier.core.errors import InputError
 CHUNK = 1 << 18
 """Elements that one thread works on at a time: 1 MiB of float32, so that all passes stay in cache."""
 
-UNCHECKED_STEPS = 4
-"""Newton steps before the first look at their size: nearly every input with N >= 256 needs them."""
+UNCHECKED_STEPS = 3
+"""Newton steps before the first look at their size."""
 
 TRACED_STEPS = 8
 """Newton steps where the number must be fixed; a further differentiable step follows."""
@@ -154,10 +156,10 @@ def _power(r: Tensor, power: float) -> Tensor:
 
 
 def _newton_step(r: Tensor, power: float) -> Tensor:
-    """Step of Newton's method on ||r||_power = 1; at least 0 where the norm is at least 1."""
+    """Return the step of Newton's method on ||r||_power = 1: at least 0 where the norm is at least 1."""
     total = _power(r, power).sum(-1, keepdim=True)
     slope = _power(r, power - 1).sum(-1, keepdim=True).clamp_min(1e-30)
-    return (total - total ** (1 - 1 / power)).clamp_min(0.0) / slope
+    return (total - total ** (1 - 1 / power)) / slope
 
 
 class _Entmax(torch.autograd.Function):
@@ -211,14 +213,19 @@ def _fill(x: Tensor, out: Tensor, alpha: float) -> None:
     power, n = 1 / (alpha - 1), x.shape[-1]
     top = x.amax(-1, keepdim=True)
     top.masked_fill_(top == -torch.inf, 0.0)
-    # Both bounds lie below the root; the mean keeps nearly equal logits free of rounding at 1.
-    shift = (x.mean(-1, keepdim=True) - top).mul_(alpha - 1).sub_(n ** (-1 / power)).clamp_min_(-1.0)
-    torch.add(shift.add_(top, alpha=alpha - 1).neg_(), x, alpha=alpha - 1, out=out).relu_()
+    # The root lies between top - 1 and top - N^(-1/power); standard normal logits have theirs near the guess.
+    least = top * (alpha - 1) - 1.0
+    t = least.clamp_min(normal_root(n) if power == 2 else -torch.inf).minimum(least + (1 - n ** (-1 / power)))
+    _residual(x, t, alpha, out)
+    # The norm is convex: wherever it starts, the first step ends below the root, or at it.
+    t = torch.maximum(t + _step(out, power), least)
+    _residual(x, t, alpha, out)
     # Reading a value stalls an accelerator, and costs little beside a pass on a CPU.
-    on_cpu, close = x.device.type == "cpu", 1e-5 if x.dtype == torch.float32 else 1e-9
-    for done in range(1, 101 if on_cpu else traced_steps(n, alpha) + 1):
-        step = _norm_step(out) if power == 2 else _newton_step(out, power)
-        # max(0, max(0, y - t) - step) = max(0, y - (t + step)), as steps are not negative.
+    on_cpu, close = x.device.type == "cpu", 1e-4 if x.dtype == torch.float32 else 1e-8
+    for done in range(2, 101 if on_cpu else traced_steps(n, alpha) + 2):
+        # Rounding may make a last step negative, which would lift exact zeros.
+        step = _step(out, power).clamp_min_(0.0)
+        # max(0, max(0, y - t) - step) = max(0, y - (t + step)).
         out.sub_(step).relu_()
         if on_cpu and done >= UNCHECKED_STEPS and float(step.max()) <= close:
             break
@@ -226,10 +233,34 @@ def _fill(x: Tensor, out: Tensor, alpha: float) -> None:
         out.mul_(out)
     else:
         out.pow_(power)
+    # A norm over thousands of entries is good to six digits; the sum makes up for what it missed.
+    out.div_(out.sum(-1, keepdim=True).clamp_min_(1e-30))
 
 
-def _norm_step(r: Tensor) -> Tensor:
+def _residual(x: Tensor, t: Tensor, alpha: float, out: Tensor) -> None:
+    torch.add(-t, x, alpha=alpha - 1, out=out).relu_()
+
+
+def _step(r: Tensor, power: float) -> Tensor:
+    if power != 2:
+        return _newton_step(r, power)
     norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
-    # Rounding may make a last step negative, which would lift exact zeros.
-    step: Tensor = (norm * (norm - 1)).clamp_min_(0.0).div_(r.sum(-1, keepdim=True).clamp_min_(1e-30))
+    step: Tensor = (norm * (norm - 1)).div_(r.sum(-1, keepdim=True).clamp_min_(1e-30))
     return step
+
+
+@functools.lru_cache(maxsize=64)
+def normal_root(n: int) -> float:
+    """Return tau with n E[max(0, z / 2 - tau)^2] = 1 for standard normal z: where to start on unit logits.
+
+    Example:
+        >>> round(normal_root(2048), 3)
+        1.176
+    """
+    low, high = -2.0, 6.0
+    for _ in range(40):
+        c = low + high  # twice the middle
+        tail, density = math.erfc(c / math.sqrt(2)) / 2, math.exp(-c * c / 2) / math.sqrt(2 * math.pi)
+        above = n * ((1 + c * c) * tail - c * density) / 4 > 1
+        low, high = (c / 2, high) if above else (low, c / 2)
+    return low

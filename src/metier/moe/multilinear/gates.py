@@ -85,14 +85,24 @@ class Gate(nn.Module):
 
     def logits(self, z: Tensor) -> tuple[Tensor, ...]:
         """Return the normalized logits of each mode, (..., N_e), in float32 or wider."""
+        raw = self._raw(z)
+        return tuple(self._normalize(mode) for mode in torch.split(raw, list(self.n_experts), dim=-1))
+
+    def _raw(self, z: Tensor) -> Tensor:
         raw = F.linear(z, self.weight, self.bias)
         raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
         if self.batch_norm is not None:
             raw = _batch_norm(self.batch_norm, raw)
-        modes = torch.split(raw, list(self.n_experts), dim=-1)
-        if self.norm == "layer":
-            return tuple(F.layer_norm(mode, mode.shape[-1:], eps=EPS) for mode in modes)
-        return tuple(modes)
+        return raw
+
+    def _equal_modes(self, z: Tensor) -> Tensor:
+        """Return the coefficients of modes of one size, (..., E, N_e), in one pass over all modes."""
+        raw = self._raw(z)
+        stacked = raw.reshape(*raw.shape[:-1], len(self.n_experts), self.n_experts[0])
+        return self.activation(self._normalize(stacked)).to(z.dtype)
+
+    def _normalize(self, mode: Tensor) -> Tensor:
+        return F.layer_norm(mode, mode.shape[-1:], eps=EPS) if self.norm == "layer" else mode
 
     def forward(self, z: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the coefficients of each mode, (..., N_e), in the dtype of `z`.
@@ -103,6 +113,8 @@ class Gate(nn.Module):
                 coefficients of the others are exactly 0 and the rest still sums to 1. Where no expert of a
                 mode may be used, all its coefficients are 0.
         """
+        if mask is None and len(self.n_experts) > 1 and len(set(self.n_experts)) == 1:
+            return tuple(self._equal_modes(z).unbind(-2))
         logits = self.logits(z)
         if mask is None:
             return tuple(self.activation(mode).to(z.dtype) for mode in logits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .committee_amp import CommitteeRun as CommitteeRun
+from .committee_amp import committee_amp as committee_amp
 from .gamp import GampRun as GampRun
 from .gamp import gamp as gamp
 from .gamp import unexplained as unexplained
@@ -23,6 +25,7 @@ from .teachers import plant as plant
 
 __all__ = [
     "Baseline",
+    "CommitteeRun",
     "GampRun",
     "SgdRun",
     "Specialization",
@@ -30,6 +33,7 @@ __all__ = [
     "Spread",
     "StudentRun",
     "Teacher",
+    "committee_amp",
     "gamp",
     "online_sgd",
     "plant",

@@ -1,0 +1,1 @@
+"""Study `exponents`: do certified exponents predict what is measured?"""

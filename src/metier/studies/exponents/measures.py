@@ -1,0 +1,159 @@
+"""What the study `exponents` computes, one plain dictionary per cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metier.core import derive_seed
+from metier.multi_index import (
+    Activation,
+    as_activation,
+    committee,
+    exponents,
+    hierarchical,
+    nse_table,
+    recovery_curve,
+    simulate,
+    step_activation,
+    thresholds,
+)
+
+if TYPE_CHECKING:
+    from metier.studies.exponents.study import ExponentsConfig
+
+FACTORS = (0.5, 1.5, 3.0)
+"""Sample ratios of the spectral simulation, as multiples of weak recovery."""
+
+BELOW_ONSET = 30.0
+DECAY = 1.0
+
+
+def table() -> dict[str, Any]:
+    """The exponents of every registered activation."""
+    return {"rows": [row.to_dict() for row in nse_table()]}
+
+
+def activation_of(name: str) -> Activation:
+    """A registered name, or "step3" for a step activation; at unit variance."""
+    if name.startswith("step"):
+        return step_activation(int(name.removeprefix("step"))).normalized()
+    return as_activation(name, normalize=True)
+
+
+def curve(name: str) -> dict[str, Any]:
+    """The exact weak-recovery curve over 5 decades with its local slopes, and the slope below the onset."""
+    found = exponents(activation_of(name))
+    beta = found.noise_sensitivity
+    assert isinstance(beta, int)
+    # Where c_{1,1} is not 0 weak recovery is trivial, but the curve of the second degree has its law still.
+    onset = found.onset_snr
+    start = min(onset / BELOW_ONSET, 1e-2)
+    snrs = np.logspace(np.log10(start) - 0.5, 0.5, 45)
+    exact = recovery_curve(found.activation, snrs=snrs)
+    return {
+        "beta": beta,
+        "onset_snr": onset,
+        "snrs": exact.snrs.tolist(),
+        "weak_recovery": exact.weak_recovery.tolist(),
+        "slope_snr": float(exact.local.x[0]),
+        "slope": -float(exact.local.slope[0]),
+        "error": float(exact.error.max()),
+        "slopes": {"x": exact.local.x.tolist(), "y": (-exact.local.slope).tolist()},
+    }
+
+
+def predicted(config: ExponentsConfig) -> dict[str, Any]:
+    """The sample ratios at which things must happen, fixed before anything is simulated."""
+    sigma = activation_of(f"step{config.spectral_order}")
+    found = committee("abs", n_units=config.committee_units, noise=config.committee_noise)
+    return {
+        "spectral": float(thresholds(sigma, snr=config.spectral_snr).weak_recovery),
+        "committee": float(found.subspace_recovery),
+        "committee_law": float(found.law),
+    }
+
+
+def spectral(config: ExponentsConfig, seed: int, replicate: int) -> dict[str, Any]:
+    """Overlaps of the optimal spectral estimator below and above weak recovery, and their limits."""
+    sigma = activation_of(f"step{config.spectral_order}")
+    at = float(thresholds(sigma, snr=config.spectral_snr).weak_recovery)
+    found = simulate.spectral(
+        sigma,
+        snr=config.spectral_snr,
+        sample_ratios=[factor * at for factor in FACTORS],
+        dimension=config.spectral_dimension,
+        n_seeds=1,
+        rng=derive_seed(seed, "exponents", "spectral", replicate),
+    )
+    return {"overlaps": found.overlaps[:, 0].tolist(), "limits": found.theory.tolist()}
+
+
+def committee_student(config: ExponentsConfig, ratio: float, seed: int, replicate: int) -> dict[str, Any]:
+    """Bayes-optimal AMP on a committee of |z| at the given sample ratio."""
+    found = simulate.committee_amp(
+        "abs",
+        n_units=config.committee_units,
+        noise=config.committee_noise,
+        sample_ratio=ratio,
+        dimension=config.committee_dimension,
+        n_seeds=1,
+        rng=derive_seed(seed, "exponents", "committee", replicate),
+    )
+    return {
+        "index": float(found.index[0]),
+        "baseline": found.baseline.mean,
+        "recovered": float(found.recovered[0]),
+        "load": found.specializations[0].assignment.load.tolist(),
+        "information": found.specializations[0].assignment.information,
+    }
+
+
+def network(config: ExponentsConfig, ratio: float, seed: int, replicate: int) -> dict[str, Any]:
+    """A two-layer network trained by Adam on the same kind of data."""
+    found = simulate.train_student(
+        "abs",
+        n_units=config.committee_units,
+        noise=config.committee_noise,
+        sample_ratio=ratio,
+        dimension=config.committee_dimension,
+        n_seeds=1,
+        steps=3000,
+        rng=derive_seed(seed, "exponents", "student", replicate),
+    )
+    return {
+        "index": float(found.index[0]),
+        "baseline": found.baseline.mean,
+        "recovered": float(1.0 - found.subspace_error[0]),
+        "risk": float(found.excess_risk[0]),
+        "null_risk": found.null_risk,
+    }
+
+
+def ladder(config: ExponentsConfig) -> dict[str, Any]:
+    """The ladder of x^2 units of strength 1/k, with noise and without, and the loss down it."""
+    noisy = hierarchical("square", decay=DECAY, noise=1.0, n_units=config.ladder_units)
+    clean = hierarchical("square", decay=DECAY, noise=0.0, n_units=config.ladder_units)
+    third = config.ladder_units // 3
+    ratios = np.logspace(np.log10(noisy.weak_recovery[third]), np.log10(noisy.weak_recovery[-1] / 2.0), 9)
+    loss = noisy.loss(ratios)
+    slope = np.polyfit(np.log(ratios), np.log(loss), 1)[0]
+    return {
+        "ranks": noisy.ranks.tolist(),
+        "noisy": noisy.weak_recovery.tolist(),
+        "clean": clean.weak_recovery.tolist(),
+        "noisy_slope": _end_slope(noisy.weak_recovery, third),
+        "clean_slope": _end_slope(clean.weak_recovery, third),
+        "noisy_exponent": noisy.ladder_exponent,
+        "clean_exponent": clean.ladder_exponent,
+        "ratios": ratios.tolist(),
+        "loss": loss.tolist(),
+        "loss_slope": -float(slope),
+        "loss_exponent": noisy.loss_exponent,
+    }
+
+
+def _end_slope(values: np.ndarray[Any, np.dtype[np.float64]], start: int) -> float:
+    """Slope between rank `start` and the last one, on logarithmic axes."""
+    return float(np.log(values[-1] / values[start - 1]) / np.log(values.size / start))

@@ -1,0 +1,142 @@
+"""Study `exponents`: slopes, a spectral transition, a committee's students, a hierarchy's scaling law."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from metier.runs import Result, Run
+from metier.studies.base import Progress, Study
+
+TITLE = "Exponents: how many samples does a direction, a committee, a hierarchy need?"
+QUESTION = (
+    "Do exponents that are certified in advance predict the measured slopes of weak recovery, the sample "
+    "ratio at which a planted committee's students specialize, and the ladder of a hierarchy?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExponentsConfig:
+    """What the study computes and simulates.
+
+    Args:
+        smooth: activations whose exact weak-recovery curve is followed, at unit variance.
+        steps: exponents of the step activations followed beside them.
+        spectral_order: exponent of the step activation whose spectral transition is simulated.
+        spectral_snr: its signal-to-noise ratio, at unit variance.
+        spectral_dimension, spectral_seeds: of the simulation.
+        committee_units: of the planted committee of |z|.
+        committee_noise: variance of its noise.
+        committee_factors: sample ratios of the students, as multiples of the predicted one.
+        committee_dimension, committee_seeds: of matrix AMP.
+        student_seeds: two-layer networks trained by gradient descent at each ratio; 0 trains none.
+        ladder_units: ranks of the hierarchy.
+    """
+
+    smooth: tuple[str, ...] = ("abs", "cos", "He4", "He3")
+    steps: tuple[int, ...] = (3, 4)
+    spectral_order: int = 3
+    spectral_snr: float = 2.0
+    spectral_dimension: int = 200
+    spectral_seeds: int = 8
+    committee_units: int = 2
+    committee_noise: float = 0.02
+    committee_factors: tuple[float, ...] = (0.6, 1.5, 3.0, 8.0)
+    committee_dimension: int = 300
+    committee_seeds: int = 8
+    student_seeds: int = 4
+    ladder_units: int = 1000
+
+
+def run_study(config: ExponentsConfig, run: Run, progress: Progress) -> Result:
+    """Certify, predict, then simulate; each part is a cell of its own."""
+    from metier.studies.exponents import measures
+    from metier.studies.exponents.findings import findings
+
+    progress.stage("certifying the exponents of 27 activations")
+    found: dict[str, Any] = {"table": run.cell("table", measures.table)}
+    names = [*config.smooth, *(f"step{order}" for order in config.steps)]
+    progress.stage("following the exact weak-recovery curves below the onset of their laws")
+    found["curves"] = {
+        name: run.cell(f"curve-{name}", partial(measures.curve, name))
+        for name in progress.track(names, "curves", total=len(names))
+    }
+    progress.stage("fixing the predicted sample ratios, before any simulation")
+    found["predicted"] = run.cell("predicted", partial(measures.predicted, config))
+    progress.stage("finding the direction of a step activation by its best spectral matrix")
+    seeds = range(config.spectral_seeds)
+    found["spectral"] = [
+        run.cell(f"spectral-{seed}", partial(measures.spectral, config, run.seed, seed))
+        for seed in progress.track(seeds, "spectral", total=config.spectral_seeds)
+    ]
+    progress.stage("running the ideal student of a committee around the predicted ratio")
+    at = found["predicted"]["committee"]
+    found["committee"] = _per_factor(config, at, run, progress, "committee", config.committee_seeds)
+    if config.student_seeds:
+        progress.stage("training two-layer networks on the same kind of data")
+        found["student"] = _per_factor(config, at, run, progress, "student", config.student_seeds)
+    progress.stage("climbing the ladder of a hierarchy")
+    found["ladder"] = run.cell("ladder", partial(measures.ladder, config))
+    return findings(config, found, run, title=TITLE, question=QUESTION)
+
+
+def _per_factor(
+    config: ExponentsConfig, at: float, run: Run, progress: Progress, kind: str, n_seeds: int
+) -> dict[str, list[dict[str, Any]]]:
+    from metier.studies.exponents import measures
+
+    work = {"committee": measures.committee_student, "student": measures.network}[kind]
+    out: dict[str, list[dict[str, Any]]] = {}
+    for factor in config.committee_factors:
+        out[f"{factor:g}"] = [
+            run.cell(f"{kind}-{factor:g}/seed-{seed}", partial(work, config, factor * at, run.seed, seed))
+            for seed in progress.track(range(n_seeds), f"{kind} at {factor:g}", total=n_seeds)
+        ]
+    return out
+
+
+STUDY = Study(
+    name="exponents",
+    family="multi_index",
+    title=TITLE,
+    question=QUESTION,
+    sizes={
+        "tour": ExponentsConfig(
+            spectral_dimension=160,
+            spectral_seeds=8,
+            committee_factors=(0.6, 8.0),
+            committee_dimension=120,
+            committee_seeds=4,
+            student_seeds=0,
+            ladder_units=400,
+        ),
+        "standard": ExponentsConfig(),
+        "full": ExponentsConfig(
+            spectral_dimension=400,
+            spectral_seeds=20,
+            committee_factors=(0.4, 0.6, 0.8, 1.2, 1.5, 2.0, 3.0, 4.0, 8.0),
+            committee_dimension=1200,
+            committee_seeds=20,
+            student_seeds=10,
+        ),
+    },
+    run=run_study,
+    claims=(
+        "all-certified",
+        "slope-abs",
+        "slope-cos",
+        "slope-he4",
+        "slope-he3",
+        "slope-step3",
+        "slope-step4",
+        "spectral-below",
+        "spectral-limit",
+        "committee-below",
+        "committee-above",
+        "ladder",
+        "ladder-noiseless",
+        "loss",
+    ),
+    paired_on=("committee_units", "committee_noise", "committee_factors", "spectral_order", "spectral_snr"),
+)

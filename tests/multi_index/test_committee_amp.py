@@ -1,0 +1,38 @@
+"""Matrix AMP on small committees: its posterior, its settings, subspace and specialization."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from metier.core import InputError
+from metier.multi_index import as_activation, simulate
+from metier.multi_index.simulate.committee_amp import posterior
+
+
+def test_posterior_should_equal_the_gaussian_closed_form():
+    C = np.array([[0.5, 0.1], [0.1, 0.3]])
+    field = np.array([[0.2, -0.4]])
+    mean, covariance = posterior(as_activation("linear"), np.array([0.7]), field, C, 0.5)
+    a = np.ones(2) / math.sqrt(2)
+    gain = C @ a / (a @ C @ a + 0.5)
+    np.testing.assert_allclose(covariance[0], C - np.outer(gain, a @ C), atol=2e-4)
+    np.testing.assert_allclose(mean[0], field[0] + gain * (0.7 - field[0] @ a), atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ideal_student_should_specialize_far_above_the_predicted_ratio_only():
+    settings = {"n_units": 2, "noise": 0.02, "dimension": 120, "n_seeds": 3, "rng": 5}
+    above = simulate.committee_amp("abs", sample_ratio=9.0, **settings)
+    below = simulate.committee_amp("abs", sample_ratio=0.6 * above.threshold, **settings)
+    assert above.spread.mean > 0.6
+    assert below.spread.mean - below.baseline.mean < 0.2
+    assert above.recovered.mean() > 0.8
+
+
+def test_too_many_units_should_be_refused():
+    with pytest.raises(InputError, match="at most 3 units"):
+        simulate.committee_amp("abs", n_units=4, noise=0.1, sample_ratio=1.0)

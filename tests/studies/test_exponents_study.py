@@ -1,0 +1,71 @@
+"""The study of exponents on miniatures: claims, predictions fixed first, resuming."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from metier.studies import REGISTRY, execute, load_study
+from metier.studies.exponents.findings import _verdict
+from metier.studies.exponents.measures import activation_of, curve, predicted
+
+SMALL = {
+    "smooth": "abs",
+    "steps": "3",
+    "spectral_dimension": "30",
+    "spectral_seeds": "2",
+    "committee_factors": "0.6,3",
+    "committee_dimension": "20",
+    "committee_seeds": "2",
+    "student_seeds": "0",
+    "ladder_units": "60",
+}
+
+
+@pytest.mark.timeout(200)
+def test_study_should_state_its_claims_and_repeat(tmp_path):
+    study = load_study("exponents")
+    first = execute(study, tmp_path / "a", seed=3, overrides=SMALL)
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    ids = [claim["id"] for claim in result["claims"]]
+    wanted = {
+        "all-certified",
+        "slope-abs",
+        "slope-step3",
+        "spectral-limit",
+        "committee-above",
+        "ladder",
+        "loss",
+    }
+    assert wanted <= set(ids) <= set(study.claims)
+    verdicts = {claim["id"]: claim["verdict"] for claim in result["claims"]}
+    assert verdicts["all-certified"] == verdicts["slope-abs"] == verdicts["slope-step3"] == "holds"
+    assert first.study == "exponents"
+    execute(study, tmp_path / "b", seed=3, overrides=SMALL)
+    assert (tmp_path / "a" / "result.json").read_bytes() == (tmp_path / "b" / "result.json").read_bytes()
+
+
+def test_study_should_be_in_the_tour():
+    assert REGISTRY["exponents"].in_tour
+    assert load_study("exponents").family == "multi_index"
+
+
+def test_predictions_should_be_fixed_without_data():
+    config = load_study("exponents").sizes["standard"]
+    assert predicted(config) == predicted(config)
+    assert predicted(config)["committee"] == pytest.approx(1.12, abs=0.01)
+
+
+@pytest.mark.timeout(60)
+def test_curve_should_reach_its_exponent():
+    found = curve("step3")
+    assert found["slope"] == pytest.approx(3, abs=0.02)
+    assert activation_of("step3").variance == pytest.approx(1, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(1, 2, "holds"), (-1, 2, "undecided"), (-3, -1, "does not hold")]
+)
+def test_verdict_should_read_the_interval(low, high, expected):
+    assert _verdict(low, high, (0, 5)) == expected
