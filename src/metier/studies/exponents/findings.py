@@ -50,9 +50,9 @@ def findings(config: ExponentsConfig, found: Found, run: Run, *, title: str, que
             "Slopes are those of exact curves below the onset of their law, not fits on a short window.",
             "The predicted ratio of a committee is where the subspace of its units can first be found; "
             "which unit is which is decided later, and is reported apart.",
-            "Limits, dimensions and the factors around the predicted ratio were set after pilot runs at seed 0; "
-            "the record beside the docs is of a seed that was not looked at before. Specialization comes well "
-            "above the predicted ratio, and this study does not locate it.",
+            "Limits, dimensions and the factors around the predicted ratio were set after pilot runs at "
+            "seed 0; the committed record is of a seed that was not looked at before. Specialization comes "
+            "well above the predicted ratio, and this study does not locate it.",
             "The conjecture that no polynomial-time method does better is the paper's and is not tested.",
         ),
     )
