@@ -109,3 +109,14 @@ def test_j_should_have_its_size():
     rejected = [over_identification(draw(seed=s, k=3, strength=0.6)).p_value < 0.1 for s in range(500)]
     # Exact 99.9 % binomial band around 0.10 for 500 draws: 0.058 to 0.148.
     assert 0.055 <= np.mean(rejected) <= 0.15
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-4, 1e6, 1e12])
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_set_should_not_depend_on_units(unit, k):
+    m = draw(seed=3, k=k, strength=0.5, n=500)
+    ((low, high),) = anderson_rubin_set(m).intervals
+    of_outcome = anderson_rubin_set(Moments(m.y * unit, m.t, m.z, m.weights))
+    of_treatment = anderson_rubin_set(Moments(m.y, m.t * unit, m.z / unit, m.weights))
+    np.testing.assert_allclose(np.array(of_outcome.intervals[0]) / unit, [low, high], rtol=1e-6)
+    np.testing.assert_allclose(np.array(of_treatment.intervals[0]) * unit, [low, high], rtol=1e-6)

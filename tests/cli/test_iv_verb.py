@@ -106,6 +106,7 @@ def test_missing_values_should_be_counted_or_dropped(folder, command):
         (("--set", "features=spline"), "Write --features spline."),
         (("--set", "learner=tree"), "--set learner must match"),
         (("--level", "0"), "a level is a coverage in percent"),
+        (("--level", "0.95"), "a level is a coverage in percent"),
         (("--features", "spine"), "Did you mean 'spline'?"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from metier.core.errors import InputError
 
 from .evaluation import Repeat
+from .general import NAMES as GENERAL_NAMES
 from .general import general_repeats
 from .kbo import KernelRepeat
 from .quadratic import QuadraticRepeat
@@ -20,21 +21,27 @@ def build_repeats(model: OBiGrad) -> list[Repeat]:
     """Return one evaluator per draw of folds, with everything fitted that is free of w."""
     from .obigrad import fold_codes, generator_of
 
-    if model.estimator == "adjoint_instrument" and not model.problem.is_quadratic:
+    q = model.problem.outputs(model.sample_.rows)
+    scalar = model.problem.is_quadratic and q == 1
+    quadratic = scalar and model.outer_ is None
+    if model.estimator == "adjoint_instrument" and not quadratic:
+        losses = f"{type(model.problem.inner_loss).__name__} and {type(model.problem.outer_loss).__name__}"
         raise InputError(
             'estimator="adjoint_instrument" is one of squared losses',
-            expected="Squared inner and outer losses",
-            got=f"{type(model.problem.inner_loss).__name__} and {type(model.problem.outer_loss).__name__}",
+            expected="Squared inner and outer losses of one sample, with one value per row",
+            got=f"{losses}, {q} value(s) per row" + ("" if model.outer_ is None else ", two samples"),
             next_step='Use estimator="obigrad".',
         )
-    if model.estimator == "kbo":
-        return [KernelRepeat(model)]
     rng = generator_of(model)
+    if model.estimator == "kbo":
+        _refuse_unread(model, ())
+        draws = model.repeats if model.outer_ is None else 1
+        return [KernelRepeat(model, rng, scalar=scalar) for _ in range(draws)]
     if model.inner_class == "restricted":
         _check_restricted(model)
         return general_repeats(model, rng)
-    quadratic = model.problem.is_quadratic and model.outer_ is None
     if quadratic and "adjoint" not in model.external_:
+        _refuse_unread(model, ("jacobian", "h", "residual", "outcome"))
         oracle = model.estimator == "oracle"
         return [
             QuadraticRepeat(
@@ -48,7 +55,20 @@ def build_repeats(model: OBiGrad) -> list[Repeat]:
             )
             for _ in range(1 if oracle else model.repeats)
         ]
+    _refuse_unread(model, GENERAL_NAMES)
     return general_repeats(model, rng)
+
+
+def _refuse_unread(model: OBiGrad, read: tuple[str, ...]) -> None:
+    """Refuse predictions that this problem would never look at."""
+    for name in model.external_.given:
+        if name not in read:
+            raise InputError(
+                f"external prediction of {name!r} is of use here",
+                expected=" | ".join(read) or f"none with estimator={model.estimator!r}",
+                got=repr(name),
+                next_step="Drop it: the score of this problem has no such nuisance.",
+            )
 
 
 def _check_restricted(model: OBiGrad) -> None:

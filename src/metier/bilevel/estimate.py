@@ -194,7 +194,7 @@ class Solution:
         gradient: The hypergradient estimate at w.
         trace: Steps of the solver.
         converged: Whether the stopping rule was met.
-        method: "closed form", "newton", "gd", "lbfgs" or "sgd".
+        method: "closed form", "newton", "gd" or "lbfgs".
         reason: Why it stopped, in one sentence.
         warnings: Those of the gradient, and those about S.
 

@@ -40,6 +40,7 @@ class Evaluation:
         orthogonal: (n_s, d) per sample, whose means add up to the OBiGrad estimate.
         plugin: The same for the plug-in.
         objective: (n_s,) per sample, whose means add up to the debiased objective.
+        plugin_objective: The same for the outer loss at the fitted inner solution.
         instrument: Scores of the adjoint-as-instrument estimate, where it exists.
         slope: (d, d) Jacobian of the estimate in w, where it is known in closed form.
         fitted: Nuisances by name.
@@ -55,6 +56,7 @@ class Evaluation:
     orthogonal: tuple[Floats, ...]
     plugin: tuple[Floats, ...]
     objective: tuple[Floats, ...] | None = None
+    plugin_objective: tuple[Floats, ...] | None = None
     instrument: tuple[Floats, ...] | None = None
     slope: Floats | None = None
     fitted: dict[str, Fitted] = field(default_factory=dict)

@@ -160,6 +160,7 @@ class GeneralRepeat:
                 orthogonal=(plugin + phi_in,),
                 plugin=(plugin,),
                 objective=(objective_scores(d_in, d_out, inner.adjoint) + extras.objective_constant,),
+                plugin_objective=(d_out.value,),
                 fitted=_fitted(self.sample, d_in, d_out, n_in),
                 slopes=_slopes(d_in, d_out, n_in),
                 errors=_errors(d_in, d_out, n_in),
@@ -175,6 +176,7 @@ class GeneralRepeat:
             orthogonal=(inner_scores(d_in, n_in) + extras.constant, plugin),
             plugin=(np.zeros((self.sample.n, len(w))), plugin),
             objective=(corrected, d_out.value),
+            plugin_objective=(np.zeros(self.sample.n), d_out.value),
             min_curvature=extras.least,
             floored=extras.floored,
         )
@@ -392,5 +394,12 @@ def general_repeats(model: OBiGrad, rng: np.random.Generator) -> list[Any]:
     for _ in range(model.repeats):
         codes = fold_codes(folds, model.sample_, rng)
         outer_codes = None if model.outer_ is None else fold_codes(outer_folds, model.outer_, rng)
+        if outer_codes is not None and outer_codes.max() != codes.max():
+            raise InputError(
+                "both samples are cut into the same folds",
+                expected=f"{int(codes.max()) + 1} folds of the outer sample too",
+                got=f"{int(outer_codes.max()) + 1}",
+                next_step="Name the same folds in both samples, or pass their number.",
+            )
         out.append(GeneralRepeat(model, codes, outer_codes))
     return out

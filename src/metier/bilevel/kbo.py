@@ -28,10 +28,10 @@ class KernelRepeat:
 
     exact_slope = True
 
-    def __init__(self, model: OBiGrad) -> None:
-        from .obigrad import fold_codes, generator_of
+    def __init__(self, model: OBiGrad, rng: np.random.Generator, *, scalar: bool) -> None:
+        from .obigrad import fold_codes
 
-        learner = _kernel_learner(model)
+        learner = _kernel_learner(model, scalar=scalar)
         target = as_target(model.problem.inner_loss.target)  # type: ignore[attr-defined]
         assert isinstance(target, AffineTarget)
         sample = model.sample_
@@ -41,7 +41,7 @@ class KernelRepeat:
         self.codes: Codes | None = None
         if model.outer_ is None:
             self.sample, d = sample, dg.shape[1]
-            self.codes = fold_codes(model.folds, sample, generator_of(model))
+            self.codes = fold_codes(model.folds, sample, rng)
             predicted = RegressorCrossFit(learner, sample.X, self.codes, None).predict(Y)
             self.fitted = {"jacobian": Fitted(dg[:, :, 0], predicted[:, :d])}
         else:
@@ -67,11 +67,11 @@ class KernelRepeat:
         )
 
 
-def _kernel_learner(model: OBiGrad) -> GaussianRidge:
-    if not model.problem.is_affine:
+def _kernel_learner(model: OBiGrad, *, scalar: bool) -> GaussianRidge:
+    if not (scalar and model.problem.is_affine):
         raise InputError(
             'estimator="kbo" is one of affine squared problems',
-            expected="Squared(AffineTarget(...)) inside and Squared outside",
+            expected="Squared(AffineTarget(...)) inside and Squared outside, with one value per row",
             got=f"{type(model.problem.inner_loss).__name__} inside",
             next_step='Use estimator="obigrad".',
         )

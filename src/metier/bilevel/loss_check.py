@@ -13,6 +13,8 @@ from .losses import Derivatives, Loss
 
 STEP = 1e-5
 TOLERANCE = 1e-4
+ROUNDING = 1e-7
+"""Rounding of a central difference at that step, as a share of what is differenced, with room to spare."""
 N_ROWS = 8
 
 
@@ -43,16 +45,17 @@ def check_loss(loss: Loss, w: Floats, v: Floats, rows: Rows, *, name: str = "los
                 got=f"{found.shape}",
                 next_step="Return one row per data row, w before v.",
             )
-    for derivative, difference in _differences(loss, w, v, rows):
+    for derivative, difference, size in _differences(loss, w, v, rows):
         found = getattr(at, derivative)
         claimed = np.zeros_like(difference) if found is None else found
-        scale = 1.0 + float(np.abs(difference).max())
+        # In units of the loss, so that a loss of tiny numbers is checked as closely as one of large ones.
+        allowed = TOLERANCE * float(np.abs(difference).max()) + ROUNDING * size
         gap = float(np.abs(claimed - difference).max())
         # NaN must not pass.
-        if not gap <= TOLERANCE * scale:
+        if not gap <= allowed:
             raise InputError(
                 f"the derivatives of the {name} agree with finite differences",
-                expected=f"{derivative} within {TOLERANCE * scale:.3g} of the central difference",
+                expected=f"{derivative} within {allowed:.3g} of the central difference",
                 got=f"a gap of {gap:.3g}",
                 next_step=f"Correct {derivative}, or pass a torch function and let autodiff do it.",
             )
@@ -71,8 +74,8 @@ def _shapes(w: Floats, v: Floats) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _differences(loss: Loss, w: Floats, v: Floats, rows: Rows) -> Iterator[tuple[str, Floats]]:
-    """Yield (derivative, its central difference) in the layout of `Derivatives`."""
+def _differences(loss: Loss, w: Floats, v: Floats, rows: Rows) -> Iterator[tuple[str, Floats, float]]:
+    """Yield (derivative, its central difference in its layout, size of what was differenced)."""
 
     def at(w_: Floats, v_: Floats) -> Derivatives:
         return loss.derivatives(w_, v_, rows)
@@ -81,21 +84,25 @@ def _differences(loss: Loss, w: Floats, v: Floats, rows: Rows) -> Iterator[tuple
         yield from STEP * np.eye(size)
 
     def along(
-        pick: Callable[[Derivatives], Floats | None], pairs: list[tuple[Derivatives, Derivatives]]
-    ) -> Floats:
-        columns = []
+        name: str,
+        pick: Callable[[Derivatives], Floats | None],
+        pairs: list[tuple[Derivatives, Derivatives]],
+    ) -> tuple[str, Floats, float]:
+        columns, size = [], 0.0
         for up, down in pairs:
             high, low = pick(up), pick(down)
             shape = next((x for x in (high, low) if x is not None), None)
             zero = np.zeros(1) if shape is None else np.zeros_like(shape)
-            columns.append(((zero if high is None else high) - (zero if low is None else low)) / (2 * STEP))
-        return np.stack(columns, axis=1)
+            up_to = zero if high is None else high
+            columns.append((up_to - (zero if low is None else low)) / (2 * STEP))
+            size = max(size, float(np.abs(up_to).max()))
+        return name, np.stack(columns, axis=1), size
 
     in_v = [(at(w, v + e), at(w, v - e)) for e in steps(v.shape[1])]
     in_w = [(at(w + e, v), at(w - e, v)) for e in steps(len(w))]
-    yield "d_v", along(lambda x: x.value, in_v)
-    yield "d2_v", along(lambda x: x.d_v, in_v)
-    yield "d3_v", along(lambda x: x.d2_v, in_v)
-    yield "d_w", along(lambda x: x.value, in_w)
-    yield "d2_wv", along(lambda x: x.d_v, in_w)
-    yield "d3_wvv", along(lambda x: x.d2_v, in_w)
+    yield along("d_v", lambda x: x.value, in_v)
+    yield along("d2_v", lambda x: x.d_v, in_v)
+    yield along("d3_v", lambda x: x.d2_v, in_v)
+    yield along("d_w", lambda x: x.value, in_w)
+    yield along("d2_wv", lambda x: x.d_v, in_w)
+    yield along("d3_wvv", lambda x: x.d2_v, in_w)

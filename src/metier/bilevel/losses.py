@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from metier.core.checks import positive_int
 from metier.core.errors import InputError
 
 from .arrays import Floats, Rows, added, diagonal2, diagonal3
@@ -139,6 +140,13 @@ class _TargetLoss(Loss):
     def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
         """Return value and derivatives by the chain rule through g_w and c_w."""
         t, dt = self.target_of(w, rows)
+        if t.shape[1] not in (1, v.shape[1]):
+            raise InputError(
+                f"the target of {type(self).__name__} is as wide as the inner solution",
+                expected=f"{v.shape[1]} column(s)",
+                got=f"{t.shape[1]}",
+                next_step="Name columns of that width, or say n_outputs in the BilevelProblem.",
+            )
         rho = self.kernel(v, np.broadcast_to(t, v.shape))
         if dt is not None:
             dt = np.broadcast_to(dt, (*dt.shape[:2], v.shape[1]))
@@ -208,6 +216,16 @@ class Squared(_ResidualLoss):
         return r * r / 2.0, r, np.ones_like(r), None
 
 
+def _positive_delta(name: str, delta: float) -> None:
+    if not 0.0 < delta < np.inf:
+        raise InputError(
+            f"delta of {name} is a scale",
+            expected="a positive number, in units of v",
+            got=repr(delta),
+            next_step="Pass delta=1.0, or the size of a usual residual.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Huber(_ResidualLoss):
     """r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2).
@@ -227,6 +245,9 @@ class Huber(_ResidualLoss):
 
     delta: float = field(default=1.345, kw_only=True)
     smooth = False
+
+    def __post_init__(self) -> None:
+        _positive_delta("Huber", self.delta)
 
     def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
         """Return the loss and its derivatives."""
@@ -250,6 +271,9 @@ class LogCosh(_ResidualLoss):
     """
 
     delta: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _positive_delta("LogCosh", self.delta)
 
     def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
         """Return the loss and its derivatives."""
@@ -317,6 +341,15 @@ class _CanonicalLoss(_TargetLoss):
         """Return b (n,), b' (n, q), b'' (n, q, q), b''' (n, q, q, q)."""
 
 
+def _out_of_range(name: str, expected: str, t: Floats) -> InputError:
+    return InputError(
+        f"the target of {name} is in its range",
+        expected=expected,
+        got=f"values from {t.min():g} to {t.max():g}",
+        next_step="Encode the target, or use Squared.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Logistic(_CanonicalLoss):
     """log(1 + e^v) - t v: binary cross-entropy of a logit v and a target t in [0, 1].
@@ -329,6 +362,13 @@ class Logistic(_CanonicalLoss):
         >>> Logistic("Y").derivatives(np.zeros(1), np.array([[0.0]]), {"Y": np.array([1.0])}).d_v.item()
         -0.5
     """
+
+    def target_of(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
+        """Return g_w and its Jacobian; fixed targets are probabilities."""
+        t, dt = as_target(self.target).evaluate(w, rows)
+        if dt is None and not ((t >= 0.0) & (t <= 1.0)).all():
+            raise _out_of_range("Logistic", "labels 0 and 1, or shares between", t)
+        return t, dt
 
     def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Return softplus and its derivatives."""
@@ -349,6 +389,13 @@ class Poisson(_CanonicalLoss):
         >>> Poisson("Y").derivatives(np.zeros(1), np.array([[0.0]]), {"Y": np.array([3.0])}).d_v.item()
         -2.0
     """
+
+    def target_of(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
+        """Return g_w and its Jacobian; fixed targets are counts."""
+        t, dt = as_target(self.target).evaluate(w, rows)
+        if dt is None and not (t >= 0.0).all():
+            raise _out_of_range("Poisson", "counts of at least 0", t)
+        return t, dt
 
     def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Return exp, four times."""
@@ -374,6 +421,9 @@ class SoftmaxCE(_CanonicalLoss):
     """
 
     n_classes: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        positive_int("n_classes", self.n_classes, minimum=2)
 
     def n_outputs(self, rows: Rows) -> int:
         """Return n_classes - 1."""

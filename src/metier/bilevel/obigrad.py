@@ -32,6 +32,7 @@ class OBiGrad:
         learner: Nuisance learner: one scikit-learn regressor for all, or a dict of learners by nuisance ("h",
             "adjoint", "jacobian", "adjoint_jacobian"; for squared losses "jacobian", "residual", and "h",
             "outcome" with residual="separate"). None is `SieveRidge()`, a tuned ridge on the columns of X.
+            Learners without a `random_state` get one from `rng`, so that every w meets the same draws.
         estimator: "obigrad"; "plugin", its uncorrected rival; "adjoint_instrument" (squared losses), which
             drops the term that orthogonalizes it under misspecification; "kbo", the kernel rival; "oracle",
             with all nuisances from `external_predictions`.
@@ -127,7 +128,8 @@ class OBiGrad:
         self.sample_ = check_sample(X, Z, weights=weights, groups=groups)
         self.outer_ = None if outer is None else _outer_sample(outer)
         self.external_ = External(external_predictions, self.sample_.X)
-        self.learners_ = learners_by_nuisance(self.learner)
+        seed = 0 if isinstance(self.rng, np.random.Generator) else int(self.rng)
+        self.learners_ = learners_by_nuisance(self.learner, seed=seed)
         self.repeats_ = build_repeats(self)
         self._cache: tuple[bytes, list[Evaluation]] | None = None
         return self
@@ -167,22 +169,24 @@ class OBiGrad:
         """
         at = finite_array("w", np.atleast_1d(np.asarray(w, dtype=np.float64)), ndim=1)
         means = []
+        plugin = self.estimator == "plugin"
         for evaluation in self._evaluate(at):
-            if evaluation.objective is None:
+            columns = evaluation.plugin_objective if plugin else evaluation.objective
+            if columns is None or not all(np.isfinite(column).all() for column in columns):
                 raise InputError(
-                    "the objective needs an adjoint",
-                    expected='estimator="obigrad"',
-                    got=repr(self.estimator),
+                    "the objective needs an adjoint and an inner solution",
+                    expected='estimator="obigrad", or an oracle that is given h',
+                    got=f"estimator={self.estimator!r}, without them",
                     next_step="Fit OBiGrad with its default estimator.",
                 )
-            means.append(evaluation.mean([column[:, None] for column in evaluation.objective]))
+            means.append(evaluation.mean([column[:, None] for column in columns]))
         mean, _ = median_of_repeats(means)
         return Estimate.from_stderr(
             float(mean.value[0]),
             float(np.sqrt(mean.covariance[0, 0])),
             n=mean.n,
             level=level,
-            method="debiased",
+            method="plug-in" if plugin else "debiased",
         )
 
     def solve(

@@ -10,7 +10,7 @@ from .arrays import Floats
 from .crossfit import Codes
 
 MOST_FEATURES = 30
-ROWS_PER_FEATURE = 8
+ROWS_PER_FEATURE = 4
 CLIP = 2.5
 
 
@@ -23,7 +23,7 @@ class Product:
 
 
 def dictionary(X: Floats, fitted: Floats, codes: Codes) -> Floats:
-    """Return features (n, P) in which misfit is looked for: the fits themselves, x, squares, products.
+    """Return features (n, P) in which misfit is looked for: the fits themselves, x and squares, products.
 
     The features come in this order up to one per `ROWS_PER_FEATURE` rows of a fold; columns of x are scaled.
     """
@@ -37,7 +37,9 @@ def dictionary(X: Floats, fitted: Floats, codes: Codes) -> Floats:
         x = _scaled(X)
         first, second = np.triu_indices(x.shape[1], 1)
         few = slice(0, room)
-        parts += [x[:, few], x[:, few] ** 2, x[:, first[few]] * x[:, second[few]]]
+        # x_1, x_1^2, x_2, x_2^2, ...: curvature comes before the last columns where room is short.
+        pairs = np.stack([x[:, few], x[:, few] ** 2], axis=2).reshape(len(x), -1)
+        parts += [pairs, x[:, first[few]] * x[:, second[few]]]
     psi = np.concatenate(parts, axis=1)[:, :room]
     return np.column_stack([np.ones(len(X)), psi])
 

@@ -43,7 +43,9 @@ class QuadraticRepeat:
         self.separate, self.backend = residual == "separate", backend
         self.target = as_target(problem.inner_loss.target)  # type: ignore[attr-defined]
         outer = as_target(problem.outer_loss.target)  # type: ignore[attr-defined]
-        self.y: Floats = outer.evaluate(np.zeros(0), sample.rows)[0][:, 0]
+        y = outer.evaluate(np.zeros(0), sample.rows)[0]
+        _one_value("the outer target", y)
+        self.y: Floats = y[:, 0]
         self.fitters: dict[int, Any] = {}
         self._halves: list[tuple[Floats, Floats, Floats]] | None = None
         self.affine: _AffineFits | None = None
@@ -102,6 +104,7 @@ class QuadraticRepeat:
                 got="a target that is free of w",
                 next_step="Without w in the inner problem there is no hypergradient to correct.",
             )
+        _one_value("the inner target", g)
         g, dg = g[:, 0], dg[:, :, 0]
         j, h, r = self._fitted_affine(w, g) if self.affine is not None else self._fitted(w, g, dg)
         return self._evaluation(g, dg, j, h, r)
@@ -160,6 +163,7 @@ class QuadraticRepeat:
             orthogonal=(quadratic_scores(g, dg, y, j, r),),
             plugin=((h - y)[:, None] * j,),
             objective=((y - h) ** 2 / 2.0 - r * (h - g),),
+            plugin_objective=((y - h) ** 2 / 2.0,),
             instrument=((g - y)[:, None] * j,),
             slope=slope,
             fitted={
@@ -172,6 +176,16 @@ class QuadraticRepeat:
                 "jacobian": (g - y - r)[:, None] * j,
                 "residual": (dg - j) * r[:, None],
             },
+        )
+
+
+def _one_value(name: str, values: Floats) -> None:
+    if values.shape[1] != 1:
+        raise InputError(
+            f"{name} has one value per row, as the inner solution has",
+            expected="a column (n,)",
+            got=f"{values.shape[1]} columns",
+            next_step="Name one column, or say n_outputs in the BilevelProblem.",
         )
 
 

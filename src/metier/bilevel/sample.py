@@ -54,7 +54,7 @@ def check_sample(X: Any, Z: Mapping[str, Any], *, weights: Any = None, groups: A
 def _covariates(X: Any) -> tuple[Any, NDArray[Any]]:
     """Return what learners get (frames with text stay frames) and an array for the losses."""
     if hasattr(X, "iloc") and not all(
-        np.issubdtype(t, np.number) for t in X.dtypes if isinstance(t, np.dtype)
+        np.issubdtype(t, np.number) or t == np.bool_ for t in X.dtypes if isinstance(t, np.dtype)
     ):
         return X, np.asarray(X)
     if hasattr(X, "to_numpy"):

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from metier.core.errors import InputError
+from metier.core.rng import derive_seed
 
 from .arrays import Floats
 from .sieve import SieveRidge, checked_penalty
@@ -15,7 +17,28 @@ from .sieve import SieveRidge, checked_penalty
 NUISANCES = ("h", "adjoint", "jacobian", "adjoint_jacobian", "residual", "outcome")
 
 
-def learners_by_nuisance(learner: Any) -> dict[str, Any]:
+def seeded(learner: Any, seed: int) -> Any:
+    """Return the learner, or a copy whose free random states are fixed: refits must not draw anew.
+
+    Example:
+        >>> from sklearn.tree import DecisionTreeRegressor
+        >>> seeded(DecisionTreeRegressor(), 3).random_state == seeded(DecisionTreeRegressor(), 3).random_state
+        True
+    """
+    params = learner.get_params(deep=True) if hasattr(learner, "get_params") else {}
+    free = [k for k, value in params.items() if value is None and k.rpartition("__")[2] == "random_state"]
+    if not free:
+        return learner
+    # scikit-learn takes 32 bits.
+    return clone(learner).set_params(**{k: derive_seed(seed, "learner", k) % 2**32 for k in free})
+
+
+def seed_of(rng: int | np.random.Generator) -> int:
+    """Return the seed itself, or one drawn from a generator."""
+    return int(rng.integers(0, 2**31 - 1)) if isinstance(rng, np.random.Generator) else int(rng)
+
+
+def learners_by_nuisance(learner: Any, *, seed: int = 0) -> dict[str, Any]:
     """Return a learner for every nuisance: one for all, or a dict whose gaps a tuned `SieveRidge` fills."""
     if isinstance(learner, Mapping):
         _known(learner, "learner")
@@ -34,7 +57,9 @@ def learners_by_nuisance(learner: Any) -> dict[str, Any]:
             )
         if isinstance(one, SieveRidge):
             checked_penalty(one.penalty)
-    return filled
+    # One copy per learner, because nuisances of the same object share their fits.
+    copies = {id(one): seeded(one, seed) for one in filled.values()}
+    return {name: copies[id(one)] for name, one in filled.items()}
 
 
 def _known(names: Mapping[str, Any], what: str) -> None:

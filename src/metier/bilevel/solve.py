@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,8 @@ from .arrays import Floats
 from .crossfit import Mean, median_of_repeats
 from .diagnostics import root_warnings
 from .estimate import Solution, Step
+from .learners import is_linear_smoother
+from .sieve import SieveRidge
 from .targets import AffineTarget
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 SMALL_STEP = 0.1
 """A Newton step below this share of a standard error is the last one."""
 DIFFERENCE = 1e-3
+ROUGH_DIFFERENCE = 0.15
+"""For learners whose fits jump with w: over a short step the jumps would drown the slope."""
 HALVINGS = 8
 
 
@@ -40,6 +44,7 @@ def solve(
         one_of("stop", stop, ("statistical",))
     steps = positive_int("max_steps", max_steps)
     start = _start(model, w0)
+    _refuse_fixed(model)
     if chosen == "newton" and is_affine_estimate(model):
         return _closed_form(model, start)
     return {"newton": _newton, "gd": _gradient_descent, "lbfgs": _lbfgs}[chosen](model, start, stop, steps)
@@ -57,6 +62,19 @@ def _start(model: OBiGrad, w0: ArrayLike | None) -> Floats:
             next_step="Pass w0=np.zeros(d).",
         )
     return np.zeros(target.parts(model.sample_.rows)[1].shape[1])
+
+
+def _refuse_fixed(model: OBiGrad) -> None:
+    """A root needs nuisances at every w; arrays are those of one w alone."""
+    rests = ("jacobian", "outcome") if model.problem.is_affine else ("outcome",)
+    for name in model.external_.given:
+        if name not in rests and not model.external_.moves(name):
+            raise InputError(
+                f"external prediction of {name!r} moves with w",
+                expected="a function of (w, X), because a solver visits many w",
+                got="an array",
+                next_step="Pass the function; for squared losses, jacobian and outcome may be arrays.",
+            )
 
 
 def is_affine_estimate(model: OBiGrad) -> bool:
@@ -89,12 +107,24 @@ def _slopes(model: OBiGrad, w: Floats) -> list[Floats]:
 def difference_slope(model: OBiGrad, w: Floats) -> Floats:
     """Return central differences of the estimate in w, with the same folds and seeds."""
     columns = []
+    share = ROUGH_DIFFERENCE if is_rough(model) else DIFFERENCE
     for k in range(len(w)):
         step = np.zeros(len(w))
-        step[k] = DIFFERENCE * (1.0 + abs(w[k]))
+        step[k] = share * (1.0 + abs(w[k]))
         up, down = model._estimate(w + step).value, model._estimate(w - step).value
         columns.append((up - down) / (2.0 * step[k]))
     return np.stack(columns, axis=1)
+
+
+def is_rough(model: OBiGrad) -> bool:
+    """Whether a nuisance learner's fit may jump where its targets move a little: trees, forests, networks."""
+    return any(not _is_continuous(one) for one in model.learners_.values())
+
+
+def _is_continuous(learner: Any) -> bool:
+    last = learner.steps[-1][1] if hasattr(learner, "steps") else learner
+    linear = type(last).__module__.startswith("sklearn.linear_model")
+    return linear or isinstance(last, SieveRidge) or is_linear_smoother(last)
 
 
 def _slope(model: OBiGrad, w: Floats) -> Floats:
@@ -276,6 +306,11 @@ def _solution(
     gradient = model.hypergradient(w)
     warnings = [*gradient.warnings, *root_warnings(gradient.diagnostics)]
     eigenvalues = np.linalg.eigvalsh((S + S.T) / 2.0)
+    if not model.problem.is_affine and is_rough(model):
+        warnings.append(
+            "fits of a nuisance learner jump with w: the root's standard error rests on a wide difference "
+            "and is rough; compare with a smooth learner such as SieveRidge"
+        )
     if eigenvalues[0] < 0:
         warnings.append(
             "the Jacobian of the hypergradient is indefinite: the root may be no minimum; use stronger "

@@ -12,7 +12,7 @@ from metier.bilevel.losses import Squared
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
 from metier.bilevel.targets import AffineTarget
-from metier.core.checks import finite_array
+from metier.core.checks import finite_array, one_of
 from metier.core.errors import InputError
 from metier.core.estimate import Estimate
 
@@ -74,7 +74,7 @@ class FittedBellman:
             )
         self.discount = discount
         self.learner = learner
-        self.estimator = estimator
+        self.estimator = one_of("estimator", estimator, ("obigrad", "plugin", "adjoint_instrument"))
         self.folds = folds
         self.repeats = repeats
         self.rng = rng
@@ -113,6 +113,7 @@ class FittedBellman:
                 next_step="Pass one of them.",
             )
         after = read_columns("next features", next_features, prefix="w")
+        finite_array("next_features", after.values)
         slope, returns = self.discount * after.values, np.zeros(len(after.values))
         if features is not None:
             now = read_columns("features", features, prefix="w")

@@ -170,7 +170,7 @@ def check_together(parts: Iterable[Columns]) -> None:
     lengths = {part.role: part.n_rows for part in parts}
     if len(set(lengths.values())) > 1:
         raise InputError(
-            "outcome, treatment, instruments and controls have one row per unit",
+            "outcome, treatment, instruments, controls and weights have one row per unit",
             expected="equal numbers of rows",
             got=", ".join(f"{role} {n}" for role, n in lengths.items()),
             next_step="Drop the same rows everywhere.",
@@ -179,7 +179,7 @@ def check_together(parts: Iterable[Columns]) -> None:
     for part in parts:
         spread = np.ptp(part.values, axis=0)
         constant = [name for name, width in zip(part.names, spread, strict=True) if width == 0]
-        if constant and part.role != "controls":
+        if constant and part.role not in ("controls", "weights"):
             raise InputError(
                 f"the {part.role} must vary",
                 expected="at least two distinct values in every column",

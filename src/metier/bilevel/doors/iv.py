@@ -16,9 +16,10 @@ from metier.bilevel.learners import fit_regressor
 from metier.bilevel.losses import Squared
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
+from metier.bilevel.settings import seed_of, seeded
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import AffineTarget
-from metier.core.checks import finite_array, label_codes, positive_int
+from metier.core.checks import finite_array, label_codes, one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive, derive_seed
 
@@ -27,13 +28,26 @@ from .effects import Effect, make_effect, plot_coefficients, plot_effect
 from .features import make_features
 from .first_stage import FirstStage, first_stage
 from .iv_report import iv_dict, iv_text, iv_warnings
-from .moments import LinearFit, Moments, TestResult, over_identification, two_stage_least_squares
+from .moments import (
+    LinearFit,
+    Moments,
+    TestResult,
+    is_solvable,
+    over_identification,
+    two_stage_least_squares,
+)
 from .residuals import least_squares, partial_out, refuse_explained
 from .summary_table import CoefficientTable
 from .weak_instruments import ConfidenceSet, anderson_rubin_set, anderson_rubin_test
 
 Floats = NDArray[np.float64]
 LEARNER_KNOTS = 8
+CACHED = (
+    *("has_enough_instruments", "first_stage_", "over_identification_"),
+    *("two_stage_least_squares_", "warnings_"),
+)
+"""What is computed once on demand; a new fit forgets it."""
+ESTIMATORS = ("obigrad", "plugin", "adjoint_instrument")
 
 
 class IVBilevel:
@@ -90,7 +104,7 @@ class IVBilevel:
     ) -> None:
         self.features = features
         self.learner = learner
-        self.estimator = estimator
+        self.estimator = one_of("estimator", estimator, ESTIMATORS)
         self.folds = positive_int("folds", folds, minimum=2)
         self.repeats = positive_int("repeats", repeats)
         self.rng = rng
@@ -114,8 +128,8 @@ class IVBilevel:
             t: (n,) or (n, m) treatment.
             z: (n,) or (n, k) instruments; exogenous columns of t belong here too.
             controls: (n, p) exogenous controls, or None; text columns become indicators.
-            weights: (n,) positive, or None.
-            groups: (n,) cluster labels, or None for independent rows.
+            weights: (n,) positive, or None; with `data` a name or an array.
+            groups: (n,) cluster labels, or None for independent rows; with `data` a name or an array.
             data: frame that holds the named columns.
 
         Returns:
@@ -125,14 +139,17 @@ class IVBilevel:
             InputError: missing or infinite values (with their counts per column), constant columns, fewer
                 instruments than features, fewer clusters than folds.
         """
+        for name in CACHED:
+            self.__dict__.pop(name, None)
         outcome = read_columns("outcome", y, data=data, prefix="y")
         treatment = read_columns("treatment", t, data=data, prefix="t")
         instruments = read_columns("instruments", z, data=data, prefix="z")
         parts = [outcome, treatment, instruments]
         if controls is not None and (data is None or len(controls)):
             parts.append(read_columns("controls", controls, data=data, prefix="x", categories=True))
-        extra = [] if weights is None else [read_columns("weights", weights, data=data, prefix="weights")]
-        check_together([*parts, *(replace(part, role="controls") for part in extra)])
+        named = data if isinstance(weights, str) else None
+        extra = [] if weights is None else [read_columns("weights", weights, data=named, prefix="weights")]
+        check_together([*parts, *extra])
         if outcome.values.shape[1] != 1:
             raise _one_outcome(outcome)
         self._columns = {part.role: part for part in parts}
@@ -142,7 +159,7 @@ class IVBilevel:
         self.n_ = outcome.n_rows
         self._weights = _weights(extra[0].values[:, 0] if extra else None, self.n_)
         self.groups_ = self._codes(groups, data)
-        self._seed = self.rng if isinstance(self.rng, int) else int(self.rng.integers(0, 2**31 - 1))
+        self._seed = seed_of(self.rng)
         self._fit_features(treatment)
         self._fit_repeats(parts)
         return self
@@ -150,7 +167,7 @@ class IVBilevel:
     def _codes(self, groups: Any, data: Any) -> NDArray[np.int64] | None:
         if groups is None:
             return None
-        if data is not None:
+        if isinstance(groups, str) and data is not None:
             groups = read_column_labels(groups, data)
         codes, _ = label_codes("groups", groups)
         if len(codes) != self.n_:
@@ -209,7 +226,9 @@ class IVBilevel:
     def _fit_controls(self, x: Floats, y: Floats, weights: Floats) -> Callable[[Floats], Floats]:
         if self.control_learner is None:
             return least_squares(x, y, weights)
-        return fit_regressor(self.control_learner, x, y, None if np.ptp(weights) == 0 else weights)
+        return fit_regressor(
+            seeded(self.control_learner, self._seed), x, y, None if np.ptp(weights) == 0 else weights
+        )
 
     def _engine(self, x: Floats, m: Moments, seed: int, repeats: int) -> OBiGrad:
         problem = BilevelProblem(Squared(AffineTarget(None, "t")), Squared("y"))
@@ -280,32 +299,52 @@ class IVBilevel:
         """The residualized data (of the repeat that was kept)."""
         return self._moments[self._kept]
 
-    @property
+    @cached_property
     def has_enough_instruments(self) -> bool:
-        """Whether there are as many instruments as features, so that linear first stages identify all."""
-        return len(self.instrument_names_) >= len(self.feature_names_)
+        """Whether linear first stages can be fitted and identify all features.
+
+        That needs as many instruments as features, none that repeats others, and more rows or clusters.
+        """
+        m = self.moments_
+        if not len(self.feature_names_) <= m.z.shape[1] < m.n_units:
+            return False
+        return is_solvable((m.z * m.weights[:, None]).T @ m.z)
+
+    def _needs_linear_stage(self) -> None:
+        if not self.has_enough_instruments:
+            raise InputError(
+                "tests of the instruments as given need a linear first stage",
+                expected="as many instruments as features, none repeated, fewer than rows or clusters",
+                got=f"{len(self.instrument_names_)} instruments, {len(self.feature_names_)} features, "
+                f"{self.moments_.n_units} units",
+                next_step="Leave out instruments that repeat others, or test a subset.",
+            )
 
     @cached_property
     def first_stage_(self) -> FirstStage:
         """Strength of the instruments as given, in linear regressions."""
+        self._needs_linear_stage()
         return first_stage(self.moments_, self.feature_names_)
 
     @cached_property
     def over_identification_(self) -> TestResult | None:
         """Hansen's J; None where no instrument is to spare."""
-        return over_identification(self.moments_)
+        return over_identification(self.moments_) if self.has_enough_instruments else None
 
     @cached_property
     def two_stage_least_squares_(self) -> LinearFit | None:
-        """Two-stage least squares on the same residuals; None with fewer instruments than features."""
+        """Two-stage least squares on the same residuals; None where there is no linear first stage."""
         return two_stage_least_squares(self.moments_) if self.has_enough_instruments else None
 
     def anderson_rubin(self, w: ArrayLike) -> TestResult:
         """Test w by the instruments as given: valid however weak they are."""
+        if len(self.instrument_names_) >= len(self.feature_names_):
+            self._needs_linear_stage()
         return anderson_rubin_test(self.moments_, w)
 
     def anderson_rubin_set(self, level: float = 0.95) -> ConfidenceSet:
         """All values of the one coefficient that this test does not reject; it may be unbounded or empty."""
+        self._needs_linear_stage()
         return anderson_rubin_set(self.moments_, level=level)
 
     @cached_property

@@ -81,7 +81,12 @@ def iv_warnings(iv: IVBilevel) -> tuple[str, ...]:
         remedy = "read the Anderson-Rubin set" if d == 1 else "test values with anderson_rubin(w)"
         what = ", ".join(iv.first_stage_.weak)
         found.append(f"The instruments are weak for {what}: Wald intervals may be far off; {remedy}.")
-    if not iv.has_enough_instruments:
+    if k >= d and not iv.has_enough_instruments:
+        found.append(
+            "The instruments repeat each other, or outnumber the rows or clusters: two-stage least squares "
+            "and the tests built on it are left out; leave out what repeats, or test a subset."
+        )
+    if k < d:
         found.append(
             f"{d} features rest on {k} instruments: only non-linear dependence of the treatment on them "
             "identifies the curve, and linear tests of strength do not apply."

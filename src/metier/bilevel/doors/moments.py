@@ -86,10 +86,8 @@ def two_stage_least_squares(m: Moments) -> LinearFit:
 
 def solve(matrix: Floats, right: Floats, meaning: str) -> Floats:
     """Solve a small symmetric system, or say what its singularity means."""
-    scale = np.sqrt(np.abs(np.diag(matrix)))
-    scale[scale == 0] = 1.0
-    scaled = matrix / np.outer(scale, scale)
-    if np.linalg.cond(scaled) > 1e13:
+    scaled, scale = _scaled(matrix)
+    if not is_solvable(matrix):
         raise InputError(
             meaning,
             expected="columns that vary separately, given the controls",
@@ -98,6 +96,17 @@ def solve(matrix: Floats, right: Floats, meaning: str) -> Floats:
         )
     shape = (-1, *([1] * (right.ndim - 1)))
     return np.linalg.solve(scaled, right / scale.reshape(shape)) / scale.reshape(shape)
+
+
+def is_solvable(matrix: Floats) -> bool:
+    """Whether a small symmetric system is far from singular, whatever the units of its columns."""
+    return not np.linalg.cond(_scaled(matrix)[0]) > 1e13
+
+
+def _scaled(matrix: Floats) -> tuple[Floats, Floats]:
+    scale = np.sqrt(np.abs(np.diag(matrix)))
+    scale[scale == 0] = 1.0
+    return matrix / np.outer(scale, scale), scale
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from metier.bilevel.losses import Logistic, Loss, Squared
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
 from metier.bilevel.risks import Parts
-from metier.bilevel.settings import learners_by_nuisance
+from metier.bilevel.settings import learners_by_nuisance, seed_of
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import ColumnWeight, ExponentialWeight
 from metier.core.checks import finite_array, label_codes, non_negative, one_of, open_fraction
@@ -133,13 +133,21 @@ class SourceReweighting:
                 next_step='Use loss="squared", or code the labels.',
             )
         codes, levels = label_codes("source", source)
+        for name, length in (("y", len(target)), ("source", len(codes))):
+            if length != len(x):
+                raise InputError(
+                    f"{name} has one entry per row of X",
+                    expected=f"{len(x)} entries",
+                    got=f"{length}",
+                    next_step="Pass data of the same rows, in the same order.",
+                )
         u = self._weight_features(codes, levels, trusted, reference, features)
         is_trusted = codes == levels.index(trusted)
         inner = np.ones(len(x)) if self.train_on_trusted else (~is_trusted).astype(np.float64)
         self._rows = {"y": target, "u": u, "inner": inner, "outer": is_trusted / is_trusted.mean()}
         self._x = x
         clusters = None if groups is None else label_codes("groups", groups)[0]
-        seed = self.rng if isinstance(self.rng, int) else int(self.rng.integers(0, 2**31 - 1))
+        seed = seed_of(self.rng)
         everything = np.arange(len(x))
         self.root_ = self._root(everything, clusters, folds, derive_seed(seed, "all"))
         self.log_weights_, self.covariance_ = self.root_.w, self.root_.covariance

@@ -170,6 +170,9 @@ def _boundary(line: _Line, critical: float) -> list[float]:
     m0 = critical * line.v00 - np.outer(g0, g0)
     m1 = -critical * (line.v01 + line.v01.T) + np.outer(g0, g1) + np.outer(g1, g0)
     m2 = critical * line.v11 - np.outer(g1, g1)
+    # Whatever the units of the outcome, the companion form wants entries of size one.
+    size = max(float(np.abs(m).max()) for m in (m0, m1, m2)) or 1.0
+    m0, m1, m2 = m0 / size, m1 / size, m2 / size
     k = len(g0)
     zero, one = np.zeros((k, k)), np.eye(k)
     pencil = np.block([[zero, one], [-m0, -m1]]), np.block([[one, zero], [zero, m2]])

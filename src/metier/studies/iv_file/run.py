@@ -76,10 +76,11 @@ def iv_file(job: IVJob, *, say: Callable[[str], None] = lambda text: None) -> IV
     Raises:
         InputError: naming the file and the columns that are wrong.
     """
-    if not 0 < job.level < 100:
+    # A share such as 0.95 would pass as less than one percent.
+    if not 1 <= job.level < 100:
         raise InputError(
             "a level is a coverage in percent",
-            expected="more than 0 and less than 100",
+            expected="at least 1 and less than 100",
             got=f"{job.level:g}",
             next_step="Write for example --level 90.",
         )
