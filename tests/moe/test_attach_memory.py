@@ -37,3 +37,32 @@ def test_a_memory_slower_than_the_routers_should_be_seen_to_swing():
     assert slow > 2.0
     assert quick < slow - 0.7
     assert switch < slow - 0.7
+
+
+def late_swing(weight_new, *, steps=150):
+    """Mean over the last 50 steps of MaxVio and of the dual gap over its floor."""
+    torch.manual_seed(0)
+    balancer = moe.balancer("phi", strength=0.3, weight_new=weight_new)
+    layer = moe.SparseMoE(16, 32, n_experts=8, top_k=2, balancer=balancer)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-2)
+    x, figures = torch.randn(512, 16) + 1.0, []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (layer(x) - x.roll(1, dims=1)).square().mean().backward()
+        optimizer.step()
+        balancer.step()
+        now = balancer.metrics()
+        figures.append((now["max_vio/mean"], now["dual_gap/mean"] / now["dual_gap_floor/mean"]))
+    return np.mean(figures[-50:], axis=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_dual_gap_should_tell_a_memory_too_long_for_the_routers():
+    """The default memory swings with fast routers and the gap shows it; weight_new=0.5 mends both."""
+    default, shorter = late_swing(0.05), late_swing(0.5)
+    print(f"MaxVio, gap over floor: default {default.round(1)}, weight_new=0.5 {shorter.round(1)}")
+    assert default[0] > 1.5
+    assert default[1] > 30.0
+    assert shorter[0] < 1.0
+    assert shorter[1] < 10.0

@@ -225,13 +225,16 @@ def test_built_in_losses_should_be_listed():
         ([14, 9, 9, 8], [1, 1, 1, 1], True, "balanced: leave it alone"),
         ([25, 5, 5, 5], [2, 1, 1, 1], True, 'one expert gets 2.5 times its share: .*balancer\\("phi"\\)'),
         ([16, 8, 8, 8], [1, 1, 1, 1], True, r"uneven \(MaxVio 0.60\), though .* even: .*phi_bias"),
-        ([16, 8, 8, 8], [1, 1, 1, 1], False, 'though .* even: .*phi", track="hard"'),
+        ([16, 8, 8, 8], [1, 1, 1, 1], False, r'though .* even: .*Balancer\(track="hard"\)'),
         ([40, 0, 0, 0], [9, 1, 1, 1], True, "3 of 4 experts are dead"),
     ],
 )
 def test_advice_should_follow_its_rules(counts, gates, takes_bias, advice):
     loads = loads_of([np.array(counts)], np.array(gates, float), 4)
-    assert re.search(advice, remedy(loads, called=True, takes_bias=takes_bias))
+    text = remedy(loads, called=True, takes_bias=takes_bias)
+    assert re.search(advice, text)
+    for call in re.findall(r"attach\(model, (.*)\)$", text):
+        assert isinstance(eval(call, {"moe": moe}), moe.Balancer)  # what is advised can be run
 
 
 def test_a_router_that_is_never_called_should_be_named():

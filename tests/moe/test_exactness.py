@@ -449,3 +449,29 @@ def test_absent_expert_ids_should_not_be_counted() -> None:
     balancer.step()
     assert balancer.last is not None
     assert balancer.last.counts()["gate"].tolist() == [2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_autocast_should_not_round_counts_or_prices(dtype: torch.dtype, masked: bool) -> None:
+    """Statement 6 in mixed precision: the products of autocast would be 1e-3 off, or overflow in fp16."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(2, 1000, EXPERTS, generator=generator) + torch.linspace(0, 2, EXPERTS)
+    mask = torch.arange(1000) % 100 > 0 if masked else None
+
+    def run(autocast: bool) -> tuple[torch.Tensor, moe.Balancer]:
+        balancer = moe.Balancer(strength=1.0, weight_new=1.0, z_loss=0.1)
+        balancer.add_layer("gate", n_experts=EXPERTS, top_k=TOP_K)
+        for logits in steps:
+            z = logits.clone().requires_grad_()
+            with torch.autocast("cpu", dtype, enabled=autocast):
+                scores, indices = z.softmax(-1).topk(TOP_K)
+                aux = balancer.observe("gate", z, indices=indices, mask=mask)
+                scores = balancer.inject(scores, aux)
+            (0.0 * scores).sum().backward()
+            balancer.step()
+        return z.grad, balancer
+
+    (gradient, balancer), (expected, plain) = run(True), run(False)
+    assert (gradient - expected).norm() <= 1e-6 * expected.norm()
+    assert_same_state(balancer, plain, 1e-9)

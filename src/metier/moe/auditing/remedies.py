@@ -22,7 +22,7 @@ def remedy(loads: Loads, *, called: bool, takes_bias: bool) -> str:
     if ill is None:
         return "balanced: leave it alone"
     if loads.gate_max_vio <= GATES_BALANCED:
-        cure = 'moe.balancer("phi_bias")' if takes_bias else 'moe.balancer("phi", track="hard")'
+        cure = 'moe.balancer("phi_bias")' if takes_bias else 'moe.Balancer(track="hard")'
         return f"{ill}, though its mean gate values are even: moe.attach(model, {cure})"
     return f'{ill}: moe.attach(model, moe.balancer("phi"))'
 

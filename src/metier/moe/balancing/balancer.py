@@ -202,20 +202,22 @@ class Balancer:
         if not training:
             return None
         block, row = self._at(layer, indices.device)
-        tokens = read_tokens(
-            layer, block.n_experts, logits=logits, probs=probs, indices=indices, mask=mask, router=router
-        )
-        counting = not inside_backward()
-        soft = tokens.total(tokens.gates)
-        with torch.no_grad():
-            hard = route_counts(tokens, block.n_experts)
-            if counting:
-                self._count(block, row, tokens, soft, hard, given=logits is None)
-                if block.histogram is not None:
-                    own = selection_scores(tokens, router) if scores is None else scores.detach()
-                    self._count_distances(block, row, tokens, own)
-            price = self._price(layer, block, row, tokens, soft=soft, hard=hard, counting=counting)
-        aux = self._aux(tokens, soft, price)
+        # Autocast would round prices, and with a mask also counts, to the narrow type of its products.
+        with torch.autocast(indices.device.type, enabled=False):
+            tokens = read_tokens(
+                layer, block.n_experts, logits=logits, probs=probs, indices=indices, mask=mask, router=router
+            )
+            counting = not inside_backward()
+            soft = tokens.total(tokens.gates)
+            with torch.no_grad():
+                hard = route_counts(tokens, block.n_experts)
+                if counting:
+                    self._count(block, row, tokens, soft, hard, given=logits is None)
+                    if block.histogram is not None:
+                        own = selection_scores(tokens, router) if scores is None else scores.detach()
+                        self._count_distances(block, row, tokens, own)
+                price = self._price(layer, block, row, tokens, soft=soft, hard=hard, counting=counting)
+            aux = self._aux(tokens, soft, price)
         if counting and aux is not None:
             self._log(aux.detach())
         return aux
@@ -317,7 +319,10 @@ class Balancer:
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state; refused where potential, settings, layers or expert counts differ."""
+        """Take up a saved state; refused where potential, `track`, layers or expert counts differ.
+
+        Strength, memory and sink are this balancer's own: they may change from one run to the next.
+        """
         self.steps = unpack_state(state, self._layers, potential=self.potential.identity(), track=self.track)
         self._clear()
         self._losses.clear()
