@@ -174,10 +174,9 @@ def rivals(options: argparse.Namespace) -> dict[str, Any]:
         phi = (w * T - Y) * j + (T - j) * (w * j - m)
         return float(w), float(phi.std(ddof=1) / np.sqrt(n) / abs(S))
 
-    # DoubleML wants one instrument and controls: the out-of-fold first stage, and a control of no use.
-    j = cross_val_predict(forest, X, Z["T"], cv=folds)
-
+    # DoubleML wants one instrument and controls: the out-of-fold first stage (timed), and a useless control.
     def double_ml() -> tuple[float, float]:
+        j = cross_val_predict(forest, X, Z["T"], cv=folds)
         data = doubleml.DoubleMLData.from_arrays(
             X[:, :1] * 0.0 + np.arange(n)[:, None] % 7, Z["Y"], Z["T"], z=j
         )

@@ -187,6 +187,14 @@ def test_declared_kinks_and_parity_should_be_used_and_checked():
         as_activation("abs", kinks=(0.0,))
 
 
+def test_parity_should_be_checked_far_out_too():
+    def almost_even(z):
+        return z**2 + np.maximum(z - 3.2, 0)
+
+    with pytest.raises(InputError, match="declared even is even"):
+        as_activation(almost_even, kinks=(3.2,), parity="even")
+
+
 def test_steep_but_smooth_callable_should_pass():
     found = as_activation(lambda z: np.tanh(50 * z))
     assert found.second_moment == pytest.approx(as_activation("tanh(50*x)").second_moment, rel=1e-9)

@@ -219,6 +219,33 @@ def test_undecided_should_be_said_and_named():
     assert "not proved to be 0" in c.reason
 
 
+@pytest.mark.parametrize("text", ["sign(cos(x/10))", "x + heaviside(exp(x) - 1e9)", "heaviside(cos(x/10))"])
+def test_branch_points_beyond_the_searched_range_should_leave_nothing_exact(text):
+    # They move c_{1,2} by 1e-49 or less: it is not 0, and no finite precision inside |z| <= 14 sees it.
+    found = exponents(text)
+    c = found.coefficient(1, 2)
+    assert c.state == "undecided"
+    assert 0 < abs(c.mid) + c.rad < 1e-38
+    assert found.noise_sensitivity == AtLeast(1)
+    assert found.certificate.status == "undecided"
+
+
+def test_roots_that_agree_in_floats_should_be_refused():
+    with pytest.raises(InputError, match="roots too close to tell apart near 2"):
+        exponents("sign((x - 2)**2 - 2e-36)")
+
+
+def test_growth_should_take_exponentials_beyond_floats():
+    assert exponents("1/(1 + exp(8*x**2))").certificate.status == "certified"
+
+
+def test_strong_recovery_bounds_should_allow_for_degrees_not_looked_at():
+    kappa = dict.fromkeys(range(1, 12), (9.0, INF))
+    low, high = strong_recovery_bounds(kappa.__getitem__)
+    exact = strong_recovery_bounds({**dict.fromkeys(range(1, 65), (9.0, 9.0)), 12: (1.0, 1.0)}.__getitem__)
+    assert low <= exact[0] < 9 < high
+
+
 def test_exact_cancellation_should_be_proved():
     found = exponents("sin(x)**2 + cos(x)**2")
     assert found.noise_sensitivity == INF or found.coefficient(1, 2).state == "certified zero"

@@ -13,6 +13,9 @@ from metier.core.errors import InputError
 from .arrays import Floats
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+ACCURACY = 1e-9
+LOW_RANK_FROM = 1000
+"""Rows from which a low-rank factor is tried, and given up beyond a third of them."""
 PENALTIES = np.logspace(-8.0, 0.0, 17)
 
 
@@ -54,9 +57,7 @@ class GaussianRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.width_, self.penalty_ = self._tuned(targets)
         else:
             self.width_, self.penalty_ = float(self.width), float(self.penalty)
-        K = gaussian_gram(self.X_, self.X_, self.width_)
-        K[range(n), range(n)] += n * self.penalty_
-        solution = cho_solve(cho_factor(K, lower=True, overwrite_a=True, check_finite=False), targets)
+        solution = _regularized_solve(self.X_, targets, self.width_, n * self.penalty_)
         self.dual_ = solution[:, 0] if Y.ndim == 1 else solution
         return self
 
@@ -82,6 +83,41 @@ class GaussianRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if score[k] < best:
                 best, chosen = float(score[k]), (width, float(penalties[k]))
         return chosen
+
+
+def _regularized_solve(X: Floats, Y: Floats, width: float, ridge: float) -> Floats:
+    """Return (K + ridge I)^-1 Y: by a low-rank factor where it is exact to `ACCURACY`, else by Cholesky."""
+    n = len(X)
+    L = _pivoted_cholesky(X, width, tolerance=ACCURACY * ridge) if n >= LOW_RANK_FROM else None
+    if L is None:
+        K = gaussian_gram(X, X, width)
+        K[range(n), range(n)] += ridge
+        factor = cho_factor(K, lower=True, overwrite_a=True, check_finite=False)
+        return np.asarray(cho_solve(factor, Y))
+    inner = L @ L.T
+    inner[range(len(L)), range(len(L))] += ridge
+    # Woodbury: (L'L + r I)^-1 = (I - L' (L L' + r I)^-1 L) / r.
+    return np.asarray((Y - L.T @ cho_solve(cho_factor(inner, lower=True), L @ Y)) / ridge)
+
+
+def _pivoted_cholesky(X: Floats, width: float, *, tolerance: float) -> Floats | None:
+    """Return L (rank, n) with K - L'L positive semidefinite of trace at most `tolerance`, or None.
+
+    The trace bounds the spectral error, so that solutions are off by at most tolerance / ridge in relative
+    terms; None stands for more columns than pay.
+    """
+    n = len(X)
+    L = np.empty((n // 3, n))
+    rest = np.ones(n)
+    for r in range(len(L)):
+        pivot = int(np.argmax(rest))
+        row = gaussian_gram(X[pivot : pivot + 1], X, width)[0] - L[:r, pivot] @ L[:r]
+        L[r] = row / np.sqrt(rest[pivot])
+        rest -= L[r] ** 2
+        np.maximum(rest, 0.0, out=rest)
+        if rest.sum() <= tolerance:
+            return L[: r + 1]
+    return None
 
 
 def gaussian_gram(X: Floats, Z: Floats, width: float) -> Floats:

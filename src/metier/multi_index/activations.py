@@ -24,6 +24,9 @@ from .registry import REGISTRY
 
 Floats = NDArray[np.float64]
 
+SEEN = 8.0
+"""A declared parity is checked at every node of the rule up to here; 1e-15 of the mass lies beyond."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Activation:
@@ -238,7 +241,7 @@ def _from_callable(
             got=repr(parity),
             next_step="Pass one of these.",
         )
-    points = np.linspace(-3.0, 3.0, 7) + 0.0137
+    points = np.linspace(-3.0, 3.0, 7) + 0.0137  # off the simple numbers where kinks are
     with np.errstate(all="ignore"):
         values = np.asarray(function(points))
     name = getattr(function, "__name__", type(function).__name__)
@@ -250,9 +253,9 @@ def _from_callable(
             next_step="Write it with NumPy, or wrap it in np.vectorize.",
         )
     made = Activation(name=name, function=function, kinks=_checked_kinks(kinks), parity=parity)
+    nodes = made.rule.nodes
     if parity is not None:
-        _check_parity(made, points, parity)
-    _ = made.rule
+        _check_parity(made, np.concatenate([points, nodes[np.abs(nodes) < SEEN]]), parity)
     return made
 
 

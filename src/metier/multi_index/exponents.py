@@ -284,6 +284,9 @@ def strong_recovery_bounds(kappa: Callable[[int], tuple[float, float]]) -> tuple
         below, above = kappa(j)
         low = min(low, ((j - 2) * low1 + below) / (j - 1))
         high = min(high, ((j - 2) * high1 + above) / (j - 1))
+    else:
+        # The degrees that were not looked at may have kappa_j = 1.
+        low = min(low, low1 - (low1 - 1) / j)
     return float(low), float(high)
 
 

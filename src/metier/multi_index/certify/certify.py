@@ -13,12 +13,13 @@ from metier.multi_index.expression.balls import flint, precision, rational
 from metier.multi_index.expression.evaluate import Polynomial, as_polynomial, polynomial_product
 from metier.multi_index.expression.nodes import Node, is_constant, multiply, power
 from metier.multi_index.expression.parse import hermite_coefficients, polynomial_node
+from metier.multi_index.expression.pieces import branches_known
 from metier.multi_index.expression.symmetry import parts_of
 
 from .coefficient import NUMERICAL, UNDECIDED, Coefficient, exact_zero, from_ball
 from .exponential import Terms, as_exponential, expectation, value_ball, vanishing_monomial
 from .growth import growth
-from .integral import NoBoundError, integral_ball
+from .integral import NoBoundError, integral_ball, unseen_branches_ball
 from .piecewise import (
     PolynomialPiece,
     gaussian_mean,
@@ -72,7 +73,7 @@ def certified_coefficient(activation: Activation, k: int, j: int, bits: int = PR
         return _from_terms(terms, k, j, bits)
     pieces = polynomial_pieces(node)
     if pieces is not None:
-        return _from_pieces(pieces, k, j, bits)
+        return _from_pieces(activation, node, pieces, k, j, bits)
     return _from_integral(activation, node, k, j, bits)
 
 
@@ -131,12 +132,23 @@ def _from_terms(terms: Terms, k: int, j: int, bits: int) -> Coefficient:
     return _by_balls(k, j, bits, lambda b: value_ball(parts, b), "sums of exponentials in closed form")
 
 
-def _from_pieces(pieces: tuple[PolynomialPiece, ...], k: int, j: int, bits: int) -> Coefficient:
+def _from_pieces(
+    activation: Activation, node: Node, pieces: tuple[PolynomialPiece, ...], k: int, j: int, bits: int
+) -> Coefficient:
     raised = tuple(
         PolynomialPiece(p.low, p.high, polynomial_product(_powers(p.polynomial, k), hermite(j)))
         for p in pieces
     )
     value = piecewise_expectation(raised)
+    if not branches_known(node):
+        # Nothing is exact then: a branch point at z = 15 changes the coefficient by 1e-49, but it does.
+        def enclosed(b: int) -> Any:
+            return stepwise_ball(value, b) + unseen_branches_ball(node, k, j, b)
+
+        try:
+            return _by_balls(k, j, bits, enclosed, "piecewise polynomial in closed form within |z| = 14")
+        except NoBoundError as error:
+            return numerical_coefficient(activation, k, j, why=str(error))
     if is_exactly_zero(value):
         return exact_zero(k, j, "its pieces cancel exactly in closed form")
     return _by_balls(k, j, bits, lambda b: stepwise_ball(value, b), "piecewise polynomial in closed form")
@@ -173,7 +185,7 @@ def never_reason(activation: Activation, j: int) -> str | None:
         if terms is not None and vanishing_monomial(terms):
             return "z^(2a) exp(-a z^2) has E[sigma^k (z^2 - 1)] = 0 for every power"
     pieces = polynomial_pieces(node)
-    values = None if pieces is None else level_values(pieces)
+    values = None if pieces is None or not branches_known(node) else level_values(pieces)
     if values is None:
         return None
     count = sum(1 for value in values if value)

@@ -208,8 +208,9 @@ def _call_span(name: str, argument: Node) -> tuple[Bound, Bound]:
         return (REACH if isinstance(argument, Var) else Fraction(0)), None
     if name == "exp":
         top = None if high is None or high > 600 else _exp_above(high)
-        floor = Fraction(math.exp(float(low))) * Fraction(99, 100) if low is not None and low > -600 else 0
-        return Fraction(floor if low is not None and low < 600 else 0), top
+        if low is None or low < -600:
+            return Fraction(0), top
+        return Fraction(math.exp(float(min(low, Fraction(600))))) * Fraction(99, 100), top
     if name == "cosh":
         return Fraction(1), None
     if name == "sigmoid":

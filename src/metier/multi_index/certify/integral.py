@@ -8,18 +8,20 @@ from functools import lru_cache
 from typing import Any
 
 from metier.multi_index.expression.balls import ball_function, flint, precision, rational
-from metier.multi_index.expression.evaluate import as_polynomial
 from metier.multi_index.expression.nodes import Node
 from metier.multi_index.expression.parse import hermite_coefficients
-from metier.multi_index.expression.pieces import Cut, pieces_of
+from metier.multi_index.expression.pieces import Cut, branches_known, pieces_of
 from metier.multi_index.expression.symmetry import parts_of
 
-from .growth import growth
+from .growth import REACH, Growth, growth
 
 REACHES = (14, 17, 20, 26, 34, 44)
 TAIL_BITS = 100
 TOLERANCE_BITS = 0.65
 """Integrals aim at this share of the working bits."""
+
+EVALUATIONS = 30_000
+"""Smooth pieces need 3 000 at most; a hidden singularity must end in a wide ball, not in minutes."""
 
 
 class NoBoundError(Exception):
@@ -84,7 +86,7 @@ def _smooth(node: Node, power: int, degree: int, low: Fraction, high: Fraction, 
 
     tolerance = f.arb(2) ** -round(TOLERANCE_BITS * bits)
     ends = (f.acb(rational(low)), f.acb(rational(high)))
-    return f.acb.integral(integrand, *ends, rel_tol=tolerance, abs_tol=tolerance).real
+    return f.acb.integral(integrand, *ends, rel_tol=tolerance, abs_tol=tolerance, eval_limit=EVALUATIONS).real
 
 
 def _slack(
@@ -118,30 +120,49 @@ def _tail(node: Node, power: int, degree: int, bits: int) -> tuple[int, Any]:
     bound = growth(node)
     if bound is None:
         raise NoBoundError("no rule bounds the activation far out")
-    f = flint()
-    hermite = sum(abs(a) for a in hermite_coefficients(degree))
-    exponent = power * bound.power + degree
-    linear, square = power * bound.linear, power * bound.square
-    last = REACHES[0]
-    tail = None
-    for reach in REACHES if _polynomial_cuts(node) else REACHES[:1]:
-        slope = reach - linear - 2 * square * reach - Fraction(exponent, 1 + reach)
-        if square >= Fraction(1, 2) or slope <= 0:
+    last, tail = REACHES[0], None
+    for reach in REACHES if branches_known(node) else REACHES[:1]:
+        beyond = _beyond(bound, power, degree, reach)
+        if beyond is None:
             continue
-        log_top = f.arb(1 + reach).log() * exponent + f.arb(
-            rational(linear * reach + (square - Fraction(1, 2)) * reach**2)
-        )
-        factor = f.arb(rational(bound.factor)) ** power * hermite
-        tail = (2 * factor * log_top.exp() / f.arb(rational(slope)) / (2 * f.arb.pi()).sqrt()).upper()
-        last = reach
-        if tail < f.arb(2) ** -max(TAIL_BITS, round(TOLERANCE_BITS * bits)):
+        last, tail = reach, beyond
+        if tail < flint().arb(2) ** -max(TAIL_BITS, round(TOLERANCE_BITS * bits)):
             break
     if tail is None or not math.isfinite(float(tail)):
         raise NoBoundError("the bound of the activation far out is not integrable")
     return last, tail
 
 
-def _polynomial_cuts(node: Node) -> bool:
-    """Whether all cuts are known on the whole line; others are searched for within 14 only."""
-    cuts = [cut for piece in pieces_of(node) for cut in (piece.low, piece.high) if cut is not None]
-    return all(c.equation is None or as_polynomial(c.equation) is not None for c in cuts)
+def _beyond(bound: Growth, power: int, degree: int, reach: int) -> Any:
+    """The bound of the integral over |z| > reach, or None where its tangent does not fall."""
+    f = flint()
+    exponent = power * bound.power + degree
+    linear, square = power * bound.linear, power * bound.square
+    slope = reach - linear - 2 * square * reach - Fraction(exponent, 1 + reach)
+    if square >= Fraction(1, 2) or slope <= 0:
+        return None
+    log_top = f.arb(1 + reach).log() * exponent + f.arb(
+        rational(linear * reach + (square - Fraction(1, 2)) * reach**2)
+    )
+    factor = f.arb(rational(bound.factor)) ** power * sum(abs(a) for a in hermite_coefficients(degree))
+    return (2 * factor * log_top.exp() / f.arb(rational(slope)) / (2 * f.arb.pi()).sqrt()).upper()
+
+
+def unseen_branches_ball(node: Node, power: int, degree: int, bits: int) -> Any:
+    """Return a ball around 0 for what branch points beyond |z| = 14 can change in c_{power, degree}.
+
+    There the activation and the continuation of its outermost pieces are both bounded by their growth.
+
+    Raises:
+        NoBoundError: one of them is not.
+    """
+    pieces = pieces_of(node)
+    with precision(bits):
+        total = flint().arb(0)
+        for part in (node, pieces[0].node, pieces[-1].node):
+            bound = growth(part)
+            beyond = None if bound is None else _beyond(bound, power, degree, int(REACH))
+            if beyond is None:
+                raise NoBoundError("no rule bounds the activation far out")
+            total += beyond
+        return flint().arb(0, total.upper())

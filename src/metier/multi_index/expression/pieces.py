@@ -21,6 +21,7 @@ REACH = Fraction(14)
 """Roots are looked for in [-REACH, REACH]; beyond it the Gaussian has a mass of 2e-44."""
 
 SEARCH_BITS = 64
+ISOLATION_BITS = 256
 MAX_CUTS = 512
 
 
@@ -93,8 +94,7 @@ def _newton_guess(equation: Node, low: Fraction, high: Fraction, bits: int) -> t
     landing = middle - value / slope
     if not landing.is_finite():
         return ()
-    mantissa, exponent = landing.mid().man_exp()
-    at = Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+    at = _middle(landing)
     step = max((high - low) ** 2, Fraction(1, 2 ** (bits + 2)))
     return at - step, at + step
 
@@ -114,7 +114,6 @@ def _enclose(cut: Cut, bits: int) -> Any:
     return arb(rational(low)).union(arb(rational(high)))
 
 
-@lru_cache(maxsize=1024)
 def pieces_of(node: Node) -> tuple[Piece, ...]:
     """Return the smooth pieces of an expression, from left to right.
 
@@ -126,18 +125,37 @@ def pieces_of(node: Node) -> tuple[Piece, ...]:
         >>> [(p.low and p.low.value, p.high and p.high.value) for p in pieces_of(parse("abs(x**2 - 4)"))]
         [(None, -2.0), (-2.0, 2.0), (2.0, None)]
     """
+    return _cut_up(node)[0]
+
+
+def branches_known(node: Node) -> bool:
+    """Whether `pieces_of` holds on the whole line; else within [-REACH, REACH] only.
+
+    Roots of polynomials are all found; those of other functions are searched for within REACH.
+
+    Example:
+        >>> from metier.multi_index.expression.parse import parse
+        >>> branches_known(parse("abs(x - 20)")), branches_known(parse("sign(cos(x/10))"))
+        (True, False)
+    """
+    return _cut_up(node)[1]
+
+
+@lru_cache(maxsize=1024)
+def _cut_up(node: Node) -> tuple[tuple[Piece, ...], bool]:
     done: list[Piece] = []
-    waiting = [Piece(None, None, node)]
+    waiting, known = [Piece(None, None, node)], True
     while waiting:
         piece = waiting.pop(0)
         inner = _innermost(piece.node)
         if inner is None:
             done.append(piece)
             continue
+        known = known and (is_constant(inner.argument) or as_polynomial(inner.argument) is not None)
         waiting = [*_split(piece, inner), *waiting]
         if len(waiting) + len(done) > MAX_CUTS:
             raise _unlocated(inner, f"more than {MAX_CUTS} of them")
-    return _merged(done)
+    return _merged(done), known
 
 
 def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
@@ -258,12 +276,31 @@ def _integer_coefficients(polynomial: Any) -> list[int]:
 
 
 def _isolated(square_free: Any, equation: Node) -> list[Cut]:
-    with precision(128):
+    with precision(ISOLATION_BITS):
         found = flint().fmpz_poly(_integer_coefficients(square_free)).complex_roots()
-        real = sorted(float(root.real.mid()) for root, _ in found if root.imag.contains(0))
-    gap = min((b - a for a, b in pairwise(real)), default=1.0) / 4
-    margin = Fraction(min(gap, 2.0**-20))
-    return [Cut(x, equation=equation, bracket=(Fraction(x) - margin, Fraction(x) + margin)) for x in real]
+        real = sorted(_middle(root.real) for root, _ in found if root.imag.contains(0))
+    gap = min((b - a for a, b in pairwise(real)), default=Fraction(1)) / 4
+    margin = min(gap, Fraction(1, 2**20))
+    cuts = [Cut(float(x), equation=equation, bracket=(x - margin, x + margin)) for x in real]
+    floats = [cut.value for cut in cuts]
+    for cut in cuts:
+        if floats.count(cut.value) > 1 or not _changes_sign(cut):
+            raise _unlocated(Call("abs", equation), f"roots too close to tell apart near {cut.value:.6g}")
+    return cuts
+
+
+def _middle(ball: Any) -> Fraction:
+    mantissa, exponent = ball.mid().man_exp()
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+
+
+def _changes_sign(cut: Cut) -> bool:
+    """Whether the bracket of a cut holds a root for certain."""
+    assert cut.equation is not None
+    assert cut.bracket is not None
+    with precision(ISOLATION_BITS):
+        signs = [_sign_at(cut.equation, end, ISOLATION_BITS) for end in cut.bracket]
+    return None not in signs and signs[0] != signs[1]
 
 
 def _search(u: Node, slope: Node, low: Fraction, high: Fraction, depth: int, found: list[Cut]) -> None:
