@@ -203,7 +203,8 @@ class Balancer:
             return None
         block, row = self._at(layer, indices.device)
         # Autocast would round prices, and with a mask also counts, to the narrow type of its products.
-        with torch.autocast(indices.device.type, enabled=False):
+        kind = "cpu" if indices.is_meta else indices.device.type  # "meta" has no autocast
+        with torch.autocast(kind, enabled=False):
             tokens = read_tokens(
                 layer, block.n_experts, logits=logits, probs=probs, indices=indices, mask=mask, router=router
             )
