@@ -46,10 +46,10 @@ def test_a_changed_or_missing_file_should_be_refused(tmp_path):
         "novels.json.xz": "missing",
     }
     with pytest.raises(
-        InputError, match=r"plays\.json\.xz must be intact: expected SHA-256 .* got a file that is changed"
+        InputError, match=r"plays\.json\.xz must be intact: expected SHA-256 .* got [0-9a-f]{64}"
     ):
         data.load_texts("plays", folder=tmp_path / "t")
-    with pytest.raises(InputError, match="got a file that is missing"):
+    with pytest.raises(InputError, match="got no such file"):
         data.load_texts("novels", folder=tmp_path / "t")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metier import moe
 from metier.core.errors import InputError
+from metier.moe.balancing import reduce
 from metier.moe.balancing.quantiles import (
     count_distances,
     distance_to_selection,
@@ -407,6 +408,31 @@ def test_silent_layers_should_be_named() -> None:
     with pytest.raises(InputError, match=r"none at layers 'deep.0', 'deep.1', 'deep.2' and 2 more"):
         balancer.step()
     assert balancer.steps == 0
+
+
+def test_refused_step_should_keep_this_rank_s_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks are played by an all-reduce that doubles: after the refusal the same step can be finished."""
+    monkeypatch.setattr(reduce, "_resolve_group", lambda group: (None, 2))
+    monkeypatch.setattr(reduce, "_device", lambda blocks, group: torch.device("cpu"))
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group: flat.mul_(2.0))
+    balancer = moe.Balancer(weight_new=1.0, sink="both", bias_rule="quantile")
+    for name in ("first", "second"):
+        balancer.add_layer(name, n_experts=4, top_k=1)
+
+    def call(name: str) -> None:
+        logits = skewed()[:, :4].clone().requires_grad_()
+        scores, indices = logits.softmax(-1).max(-1, keepdim=True)
+        balancer.inject(scores, balancer.observe(name, logits, indices=indices)).sum().backward()
+
+    call("first")
+    for _ in range(2):
+        with pytest.raises(InputError, match="none at layer 'second'"):
+            balancer.step()
+    call("second")
+    balancer.step()
+    assert torch.equal(balancer.loads("first"), balancer.loads("second"))
+    # 600 tokens on each of two ranks, however often the step was refused.
+    assert [int(n) for n in balancer._layers.blocks[0].tokens] == [1200, 1200]
 
 
 def test_dropped_injection_should_be_found() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import lzma
@@ -14,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from metier.core import InputError
 from metier.core.checks import one_of
+from metier.data.intact import file_state, intact_bytes
 from metier.data.panel import PanelData
 
 FILES = Path(__file__).parent / "files"
@@ -151,7 +150,8 @@ def load(name: str, *, folder: str | Path = FILES) -> PanelData:
     """
     entry = registry[one_of("name", name, registry)]
     contents = {
-        Path(file).suffix: _checked(Path(folder) / file, digest) for file, digest in entry.files.items()
+        Path(file).suffix: intact_bytes(Path(folder) / file, digest, rebuild=COMMAND)
+        for file, digest in entry.files.items()
     }
     sidecar = json.loads(contents[".json"])
     stored = np.load(io.BytesIO(lzma.decompress(contents[".xz"])), allow_pickle=False)
@@ -175,26 +175,7 @@ def verify(*, folder: str | Path = FILES) -> dict[str, str]:
         {'ok'}
     """
     return {
-        file: _state(Path(folder) / file, digest)
+        file: file_state(Path(folder) / file, digest)
         for entry in _ENTRIES
         for file, digest in entry.files.items()
     }
-
-
-def _state(path: Path, digest: str) -> str:
-    if not path.is_file():
-        return "missing"
-    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == digest else "changed"
-
-
-def _checked(path: Path, digest: str) -> bytes:
-    content = path.read_bytes() if path.is_file() else None
-    found = "no such file" if content is None else hashlib.sha256(content).hexdigest()
-    if content is None or found != digest:
-        raise InputError(
-            f"bundled file {path.name} must be intact",
-            expected=f"SHA-256 {digest}",
-            got=found,
-            next_step=f"Reinstall metier, or rebuild: {COMMAND}",
-        )
-    return content

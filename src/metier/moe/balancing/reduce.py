@@ -28,13 +28,25 @@ def reduce_step(layers: Layers, group: Any, *, setting: str, injected: int, arri
 
     Raises:
         InputError: The group is not ours, the ranks' balancers differ, a layer was never called, gate values
-            were not finite or no probabilities, or injected gradients never arrived.
+            were not finite or no probabilities, or injected gradients never arrived. The counts are then
+            those of this rank, as before.
     """
     process_group, world = _resolve_group(group)
     mark = float(_fingerprint(setting, layers))
     extra = torch.tensor([mark, float(injected), float(arrived)], dtype=torch.float64)
-    if world > 1:
-        extra = _all_reduce(layers, extra, process_group)
+    if world == 1:
+        return _checked(layers, extra, mark, world)
+    local = [piece.clone() for piece in _pieces(layers)]
+    extra = _all_reduce(layers, extra, process_group)
+    try:
+        return _checked(layers, extra, mark, world)
+    except InputError:
+        for piece, counts in zip(_pieces(layers), local, strict=True):
+            piece.copy_(counts)
+        raise
+
+
+def _checked(layers: Layers, extra: Tensor, mark: float, world: int) -> StepFacts:
     facts = _facts(layers, extra)
     if facts["mark"] != world * mark:
         raise InputError(
@@ -78,13 +90,19 @@ def _fingerprint(setting: str, layers: Layers) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def _all_reduce(layers: Layers, extra: Tensor, group: Any) -> Tensor:
-    """Sum every layer's counts and `extra` in one call; blocks may differ in order between ranks."""
+def _pieces(layers: Layers) -> list[Tensor]:
+    """Return views of every layer's counts, by layer: blocks may differ in order between ranks."""
     pieces = []
     for block, row in layers.rows.values():
         pieces.append(block.sums[row])
         if block.histogram is not None:
-            pieces.append(block.histogram[row].reshape(-1))
+            pieces.append(block.histogram[row].view(-1))
+    return pieces
+
+
+def _all_reduce(layers: Layers, extra: Tensor, group: Any) -> Tensor:
+    """Sum every layer's counts and `extra` in one call."""
+    pieces = _pieces(layers)
     device = _device(layers.blocks, group)
     dtype = torch.float32 if device.type == "mps" else torch.float64
     flat = torch.cat([piece.to(device, dtype) for piece in [*pieces, extra]])

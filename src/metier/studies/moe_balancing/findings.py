@@ -143,7 +143,8 @@ def headline(config: BalancingConfig, facts: Mapping[str, Any], mixed: Mapping[s
     answer = paid(
         decision,
         text=f"Under phi-balancing the validation loss is {float(of(phi, 'loss').mean()):.3f} nats per byte, "
-        f"{gain.value:+.4f} lower than with {ARMS[rival].words} (n-gram {facts['ngram']['val']:.3f}).",
+        f"{abs(gain.value):.4f} {'lower' if gain.value > 0 else 'higher'} than with {ARMS[rival].words} "
+        f"(n-gram {facts['ngram']['val']:.3f}).",
     )
     return Headline(
         divided=Divided(
