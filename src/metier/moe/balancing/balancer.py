@@ -11,17 +11,18 @@ from torch import Tensor
 from metier.core.checks import non_negative, one_of, positive_int
 from metier.core.errors import InputError
 
-from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule, StepLoads
+from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule
+from .block_update import BlockUpdate
 from .gating import Tokens, invalid_tokens, read_tokens, route_counts, selection_scores
 from .inject import Inject, inside_backward
 from .layers import Block, Layers
 from .memory import resolve_memory
 from .paper_price import PaperPrices, fold
 from .potentials import Potential, resolve_potential
-from .quantiles import count_distances, distance_to_selection, histogram_quantile
-from .reduce import StepFacts, reduce_step
+from .quantiles import count_distances, distance_to_selection
+from .reduce import reduce_step
 from .state import pack_state, unpack_state
-from .step_report import BlockReport, StepReport, block_report
+from .step_report import StepReport
 
 HISTOGRAM_BINS = 1024
 
@@ -273,7 +274,15 @@ class Balancer:
         facts = reduce_step(
             self._layers, group, setting=self.describe(), injected=self._injected, arrived=self._arrived
         )
-        reports = [self._update(block, facts) for block in self._layers.blocks]
+        change = BlockUpdate(
+            potential=self.potential,
+            memory=self.memory,
+            track=self.track,
+            price_mode=self.price_mode,
+            bias_rule=None if self.sink == "aux" else self._rule(),
+            steps=self.steps,
+        )
+        reports = [change.apply(block, facts) for block in self._layers.blocks]
         self.last = StepReport(
             blocks=tuple(reports),
             names=tuple(self._layers.names),
@@ -439,51 +448,6 @@ class Balancer:
 
     def _arrive(self) -> None:
         self._arrived += 1
-
-    @torch.no_grad()
-    def _update(self, block: Block, facts: StepFacts) -> BlockReport:
-        """Move a block's loads, prices and biases by the step's reduced sums."""
-        before = block.ema.clone()
-        tokens = block.part("tokens")[:, None]
-        counts = block.part("hard")
-        hard = counts / counts.sum(-1, keepdim=True).clamp_min(1.0)
-        seen = [facts.tokens[name] for name in block.names]
-        weights = [self.memory.weight(tokens=n, steps=self.steps) for n in seen]
-        eta = torch.tensor(weights, dtype=block.ema.dtype, device=block.device)[:, None]
-        if self.price_mode == "paper":
-            folded = block.part("folded") / tokens.clamp_min(1.0)
-            if facts.world > 1:
-                block.ema.copy_(torch.where(tokens > 0, folded, block.ema))
-        else:
-            target = block.part("soft") / tokens.clamp_min(1.0) if self.track == "soft" else hard
-            known = target.sum(-1, keepdim=True) > 0
-            block.ema.add_(eta * known * (target - block.ema))
-        # Not in place: a graph that is still waiting for its backward pass holds the old prices.
-        block.price = self.potential.price(block.ema).to(block.price.dtype)
-        if self.sink != "aux":
-            self._move_bias(block, hard)
-        report = block_report(block, before, [self._noise(weight) for weight in weights])
-        for i, n in enumerate(seen):
-            block.tokens[i] += round(n)
-        return report
-
-    def _move_bias(self, block: Block, hard: Tensor) -> None:
-        aim = self.potential.target_loads(block.ema)
-        quantile = None
-        if block.histogram is not None:
-            top_k = torch.tensor(block.top_k, dtype=hard.dtype, device=hard.device)[:, None]
-            quantile = histogram_quantile(block.histogram, (top_k * aim).clamp_max(1.0))
-        loads = StepLoads(hard=hard, ema=block.ema, target=aim, quantile=quantile)
-        bias = self._rule().update(block.bias.to(hard.dtype), loads)
-        bias = bias - bias.mean(-1, keepdim=True)
-        chosen = hard.sum(-1, keepdim=True) > 0
-        block.bias.copy_(torch.where(chosen, bias, block.bias.to(hard.dtype)))
-
-    def _noise(self, weight: float) -> float:
-        """Return eta' such that Cov m = eta' Cov p for independent steps."""
-        if self.memory.running:
-            return 1.0 / max(self.steps, 1)
-        return weight / (2.0 - weight)
 
     def _clear(self) -> None:
         for block in self._layers.blocks:
