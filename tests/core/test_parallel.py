@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,11 @@ from metier.core import InputError, MissingExtraError, TaskError, derive, map_ta
 def draw(task):
     name, values = task
     return values + derive(7, name).standard_normal(values.size)
+
+
+def sleep_then_refuse_zero(task):
+    time.sleep({0: 0.5, 3: 3.0}.get(task, 0.0))
+    return 1 / task
 
 
 def refuse_three(task):
@@ -61,6 +67,13 @@ def test_failing_task_is_named(backend):
         map_tasks(refuse_three, range(6), backend=backend)
     assert info.value.index == 3
     assert "in refuse_three" in info.value.__notes__[0]
+
+
+@pytest.mark.timeout(60)
+def test_results_that_are_ready_when_an_earlier_task_fails_are_dropped_in_silence():
+    # Tasks 1 and 2 end before task 0 fails, task 3 after it: joblib would warn of results that go unused.
+    with pytest.raises(TaskError, match=r"task 0 \(0\) failed: ZeroDivisionError"):
+        map_tasks(sleep_then_refuse_zero, range(4), backend="joblib", n_workers=2)
 
 
 @pytest.mark.timeout(60)

@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -152,7 +153,15 @@ def _joblib(fn: Callable[[Any], Any], tasks: Sequence[Any], n_workers: int) -> O
     from joblib import Parallel, delayed
 
     runner = Parallel(n_jobs=n_workers, backend="loky", return_as="generator", batch_size=1)
-    yield from runner(delayed(_attempt)(fn, task) for task in tasks)
+    outcomes = runner(delayed(_attempt)(fn, task) for task in tasks)
+    try:
+        for outcome in outcomes:  # noqa: UP028, `yield from` would close it outside of the filter below
+            yield outcome
+    finally:
+        with warnings.catch_warnings():
+            # After a failure the later tasks are dropped on purpose; whether joblib warns is a race.
+            warnings.filterwarnings("ignore", r"\d+ tasks (have been|which were)", UserWarning)
+            outcomes.close()
 
 
 def _dask(fn: Callable[[Any], Any], tasks: Sequence[Any], n_workers: int) -> Outcomes:
