@@ -13,8 +13,8 @@ from metier.partners.games.game import N_SEATS, Game
 
 from .actors import Actor, Memory
 
-N_UNIFORMS = 5
-"""Draws per environment step: two actions, two latents, one start state."""
+N_UNIFORMS = 6
+"""Draws per environment step: two actions, two latents, one start state, one for the team's own use."""
 
 
 class Seats(NamedTuple):

@@ -227,13 +227,18 @@ def fit_critic(
     targets: Array,
     order: Array,
     ppo: PPO,
+    *,
+    weights: Array | None = None,
 ) -> tuple[Any, Any, dict[str, Array]]:
-    """Fit one team's critic to `targets` (advantages + old values), with clipped steps; `vmap` over teams."""
+    """Fit one team's critic to `targets` (advantages + old values), with clipped steps; `vmap` over teams.
+
+    `weights`, of shape (steps, envs), leaves steps out; None keeps all.
+    """
 
     def loss(params: Any, part: Any) -> tuple[Array, dict[str, Array]]:
-        (observations, old, target), _ = part
-        value = value_loss(values(critic, params, observations), old, target, ppo.clip)
+        (observations, old, target, weight), _ = part
+        value = value_loss(values(critic, params, observations), old, target, ppo.clip, weight)
         return value, {"value_loss": value}
 
-    sequences = (chunk.observations, old_values, targets)
+    sequences = (chunk.observations, old_values, targets, weights)
     return descend(loss, params, optimizer_state, (sequences, ()), order, ppo)

@@ -126,20 +126,29 @@ def self_play_iteration(
 
 
 def self_play_batch(chunk: Chunk, advantage: Array) -> tuple[Any, Any]:
-    """Return what `descend` takes of a team's chunk: (sequences, what they start with)."""
+    """Return what `descend` takes of a team's chunk: (sequences, what they start with).
+
+    Sequences are (observations, actions, log-probabilities, latents, starts, advantages), each of shape
+    (steps, envs, 2, ...) with the seats on the axis of 2.
+    """
     seats = chunk.seats
-    sequences = (chunk.observations, seats.actions, seats.log_probs, seats.latents, chunk.starts, advantage)
+    both = (*chunk.starts.shape, N_SEATS)
+    starts, gains = (jnp.broadcast_to(leaf[..., None], both) for leaf in (chunk.starts, advantage))
+    sequences = (chunk.observations, seats.actions, seats.log_probs, seats.latents, starts, gains)
     return sequences, seats.hidden
+
+
+def replay(actor: Actor, params: Any, part: Any) -> tuple[Array, Array]:
+    """Return (logits, ratios of new to old probability) of a part of a batch such as `self_play_batch` gives."""
+    (observations, actions, old, latents, starts, _), hidden = part
+    logits = actor.unroll(params, observations, jnp.arange(N_SEATS), latents, hidden, starts)
+    return logits, jnp.exp(log_prob(logits, actions) - old)
 
 
 def self_play_terms(actor: Actor, params: Any, part: Any, ppo: PPO) -> tuple[Array, Array, Array]:
     """Return (Lp over both seats, mean entropy, ratios) of a minibatch from `self_play_batch`."""
-    (observations, actions, old, latents, starts, advantage), hidden = part
-    both = jnp.broadcast_to(starts[..., None], actions.shape)
-    logits = actor.unroll(params, observations, jnp.arange(N_SEATS), latents, hidden, both)
-    ratio = jnp.exp(log_prob(logits, actions) - old)
-    surrogate = policy_loss(ratio, jnp.broadcast_to(advantage[..., None], ratio.shape), ppo.clip)
-    return surrogate, weighted_mean(entropy(logits)), ratio
+    logits, ratio = replay(actor, params, part)
+    return policy_loss(ratio, part[0][-1], ppo.clip), weighted_mean(entropy(logits)), ratio
 
 
 def train_self_play(
