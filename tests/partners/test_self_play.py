@@ -1,16 +1,19 @@
-"""Networks, rollouts, PPO and self-play: exact replay, seams between episodes, learning, same bits."""
+"""Networks, rollouts, PPO and self-play: exact replay, seams between episodes, checkpoints, same bits."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from metier.partners import PPO
-from metier.partners.games import LeverGame, reset_pool
+from metier.core import InputError
+from metier.partners import PPO, Population, train_self_play
+from metier.partners.games import LeverGame, MatrixGame, reset_pool
 from metier.partners.training.actors import Actor
 from metier.partners.training.collect import OneActor, begin, collect
+from metier.partners.training.ppo import gae, policy_loss
 from metier.partners.training.self_play import self_play_batch, self_play_terms
 
 GAME = LeverGame(n_levers=3, n_stages=4)
@@ -49,3 +52,116 @@ def test_ratio_should_be_one_on_the_first_minibatch_across_episode_ends(gru_unit
         sequences, initial = self_play_batch(wrong, chunk.rewards)
         off = self_play_terms(actor, params, (sequences, initial), SMALL)[2]
         assert float(jnp.abs(off - 1.0).max()) > 1e-3
+
+
+def slow_gae(rewards, now, after, done, discount, trace_decay):
+    advantage = np.zeros_like(rewards)
+    for t in range(len(rewards)):
+        weight = 1.0
+        for later in range(t, len(rewards)):
+            follows = 0.0 if done[later] else discount * after[later]
+            advantage[t] += weight * (rewards[later] + follows - now[later])
+            if done[later]:
+                break
+            weight *= discount * trace_decay
+    return advantage
+
+
+@pytest.mark.timeout(60)
+def test_advantages_should_equal_the_slow_sums_and_stop_at_ends():
+    rng = np.random.default_rng(0)
+    rewards, now, after = rng.normal(size=(3, 12))
+    done = rng.uniform(size=12) < 0.3
+    fast = gae(*(jnp.asarray(v, jnp.float32) for v in (rewards, now, after)), jnp.asarray(done), 0.9, 0.8)
+    np.testing.assert_allclose(fast, slow_gae(rewards, now, after, done, 0.9, 0.8), atol=1e-5)
+
+
+@pytest.mark.timeout(60)
+def test_padding_should_carry_no_loss_and_the_gradient_should_have_a_limit():
+    """Must 20."""
+    ratio, gain = jnp.array([1.1, 0.9, 5.0]), jnp.array([1.0, -2.0, 50.0])
+    weights = jnp.array([1.0, 1.0, 0.0])
+    assert float(policy_loss(ratio, gain, 0.3, weights)) == pytest.approx(-(1.1 - 1.8) / 2)
+    assert float(jax.grad(lambda r: policy_loss(r, gain, 0.3, weights))(ratio)[2]) == 0.0
+    limit = optax.clip_by_global_norm(SMALL.max_grad_norm)
+    clipped, _ = limit.update({"w": jnp.full(4, 100.0)}, limit.init(None))
+    assert float(optax.tree.norm(clipped)) <= SMALL.max_grad_norm * (1 + 1e-6)
+
+
+class Interrupt:
+    """Stops a training after some reports, as Ctrl-C does."""
+
+    def __init__(self, after):
+        self.after, self.rows = after, []
+
+    def __call__(self, row):
+        self.rows.append(row)
+        if len(self.rows) == self.after:
+            raise KeyboardInterrupt
+
+
+def train(folder=None, on_progress=None, **settings):
+    options = {"n_members": 2, "ppo": SMALL, "hidden": (8,), "reports": 4, "rng": 1}
+    return train_self_play(
+        GAME, steps=4 * 2 * 32 * 16, folder=folder, on_progress=on_progress, **{**options, **settings}
+    )
+
+
+def bits(population):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(population.params)]
+
+
+@pytest.mark.timeout(300)
+def test_training_should_resume_to_the_same_bits_after_an_interruption(tmp_path):
+    """Must 22, second half, and Ctrl-C leaving a checkpoint; files of another training are refused."""
+    whole = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Interrupt(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["training.safetensors"]
+    rest = Interrupt(99)
+    resumed = train(tmp_path, rest)
+    assert bits(resumed) == bits(whole)
+    assert len(rest.rows) == 2
+    assert resumed.progress == whole.progress
+    with pytest.raises(InputError, match="the same rng"):
+        train(tmp_path, rng=2)
+    with pytest.raises(InputError, match="the same game"):
+        train_self_play(MatrixGame(), n_members=2, steps=8, ppo=SMALL, hidden=(8,), folder=tmp_path)
+
+    path = tmp_path / "population.safetensors"
+    whole.save(path)
+    assert bits(Population.load(path, GAME)) == bits(whole)
+    with pytest.raises(InputError, match="plays the game it was trained for"):
+        Population.load(path, MatrixGame())
+    with pytest.raises(InputError, match="plays the game it was trained for"):
+        Population.load(path, LeverGame(n_levers=4))
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(InputError, match="is damaged or of another program"):
+        Population.load(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.timeout(300)
+def test_members_side_by_side_should_equal_members_one_after_the_other():
+    """Must 22, first half (four iterations here; rounding is all that differs)."""
+    side, turn = train(), train(members="loop")
+    for a, b in zip(jax.tree.leaves(side.params), jax.tree.leaves(turn.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: PPO(n_envs=10, minibatches=4), "n_envs a multiple of minibatches=4"),
+        (lambda: PPO(clip=1.5), "clip is a fraction"),
+        (lambda: PPO(discount=1.1), "discount is at most 1"),
+        (lambda: PPO(max_grad_norm=0), "max_grad_norm is above 0"),
+        (lambda: train_self_play(GAME, n_members=0, steps=1), "n_members is a whole number"),
+        (
+            lambda: Population("lever", Actor.for_game(GAME), {"w": np.zeros((0, 2))}),
+            "a population has members",
+        ),
+    ],
+)
+def test_trainers_should_refuse_bad_settings(make, match):
+    with pytest.raises(InputError, match=match):
+        make()

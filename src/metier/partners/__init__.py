@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .training.progress import Progress as Progress
     from .training.self_play import train_fcp as train_fcp
     from .training.self_play import train_self_play as train_self_play
+    from .training.xp_min import train_xp_min as train_xp_min
 
 _MODULES = {
     "animation": ("animate", "record_episode"),
@@ -53,6 +54,7 @@ _MODULES = {
     "training.ppo": ("PPO",),
     "training.progress": ("Progress",),
     "training.self_play": ("train_fcp", "train_self_play"),
+    "training.xp_min": ("train_xp_min",),
 }
 _NEED_JAX = {"animation", "pairing", "evaluation", "policies"}
 _NEED_OPTAX = {name for name in _MODULES if name.startswith("training.")}

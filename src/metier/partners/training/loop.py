@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -108,7 +109,7 @@ def train(
         jax.random.key(derive_seed(rng, "partners", label) % 2**32) for label in ("init", "pool", "report")
     ]
     header = _header(trainer, rng, {**(settings or {}), **({"steps": steps} if snapshots else {})})
-    state = jax.jit(trainer.init)(keys[0])
+    state = _init(trainer, keys[0])
     kept = jax.tree.map(lambda leaf: jnp.zeros((len(snapshots), *leaf.shape), leaf.dtype), state.params)
     done = 0
     rows: list[dict[str, Any]] = []
@@ -116,10 +117,9 @@ def train(
         done, rows, (state, kept) = _resume(Path(folder) / FILE, header, (state, kept))
     state, pool = place(state, trainer), make_pool(trainer.game, keys[1])
     scalars: Any = {}
-    iterate = jax.jit(trainer.iterate)
     try:
         while done < n_iterations:
-            state, scalars = jax.block_until_ready(iterate(state, pool))  # type: ignore[no-untyped-call]
+            state, scalars = jax.block_until_ready(_iterate(trainer, state, pool))  # type: ignore[no-untyped-call]
             done += 1
             if done in marks:
                 kept = _put(kept, state.params, marks[done])
@@ -156,9 +156,21 @@ def _take(stacked: Any, index: int) -> Any:
     return jax.tree.map(lambda leaves: leaves[index], stacked)
 
 
+# Equal trainers share one compilation.
+@functools.partial(jax.jit, static_argnums=0)
+def _init(trainer: Any, key: Array) -> Any:
+    return trainer.init(key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _iterate(trainer: Any, state: Any, pool: Any) -> Any:
+    return trainer.iterate(state, pool)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def make_pool(game: Game, key: Array) -> Any:
     """Return the start states that episodes draw from."""
-    return jax.jit(lambda key: reset_pool(game, key))(key)
+    return reset_pool(game, key)
 
 
 def place(state: Any, trainer: Any) -> Any:

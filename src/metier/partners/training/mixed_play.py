@@ -38,9 +38,9 @@ class MixedSeats(NamedTuple):
 class MixedActor:
     """A member with a guest in one seat for the first t' steps, uniform on 0 .. horizon - 1.
 
-    In the first half of the environments the guest sits right, in the other half left. The member watches from
-    both seats from the start, so that a recurrent member has a memory when it takes over. `params` is a pair
-    (member's, guest's).
+    In the first half of the environments the guest sits right, in the other half left. The member watches
+    from both seats from the start, so that a recurrent member has a memory when it takes over. `params` is a
+    pair (member's, guest's).
     """
 
     actor: Actor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,20 +56,24 @@ class Network:
 
     def init(self, key: Array) -> dict[str, Any]:
         """Return fresh parameters: orthogonal weights (gain sqrt 2 in hidden layers), zero biases."""
-        keys = iter(jax.random.split(key, len(self.hidden) + 3))
-        params: dict[str, Any] = {}
-        size = self.n_inputs
-        for index, width in enumerate(self.hidden):
-            params[f"dense{index}"] = _linear(next(keys), size, width, np.sqrt(2.0))
-            size = width
+        units, sizes = self.gru_units, (self.n_inputs, *self.hidden)
+        shapes = list(itertools.pairwise(sizes))
         if self.is_recurrent:
-            units = self.gru_units
-            params["gru_input"] = _linear(next(keys), size, 3 * units, 1.0)
             # Each gate's own matrix is orthogonal, as is usual.
-            gates = jax.vmap(lambda k: _orthogonal(k, units, units, 1.0))(jax.random.split(next(keys), 3))
-            params["gru_memory"] = {"w": jnp.concatenate(list(gates), axis=1), "b": jnp.zeros(3 * units)}
-            size = units
-        params["head"] = _linear(next(keys), size, self.n_outputs, self.head_scale)
+            shapes += [(sizes[-1], 3 * units), *[(units, units)] * 3]
+        shapes.append((units or sizes[-1], self.n_outputs))
+        # One draw for all: every further one costs compilation time.
+        draws = jax.random.normal(key, (sum(a * b for a, b in shapes),))
+        ends = np.cumsum([a * b for a, b in shapes])[:-1]
+        weights = [
+            _orthogonal(part, *shape) for part, shape in zip(jnp.split(draws, ends), shapes, strict=True)
+        ]
+        n = len(self.hidden)
+        params = {f"dense{k}": _layer(weights[k] * np.sqrt(2.0)) for k in range(n)}
+        if self.is_recurrent:
+            params["gru_input"] = _layer(weights[n])
+            params["gru_memory"] = _layer(jnp.concatenate(weights[n + 1 : n + 4], axis=1))
+        params["head"] = _layer(weights[-1] * self.head_scale)
         return params
 
     def initial_memory(self, *shape: int) -> Array:
@@ -132,9 +137,20 @@ def _apply(layer: dict[str, Array], inputs: Array) -> Array:
     return inputs @ layer["w"] + layer["b"]
 
 
-def _linear(key: Array, n_in: int, n_out: int, gain: float) -> dict[str, Array]:
-    return {"w": _orthogonal(key, n_in, n_out, gain), "b": jnp.zeros(n_out)}
+def _layer(weights: Array) -> dict[str, Array]:
+    return {"w": weights, "b": jnp.zeros(weights.shape[1])}
 
 
-def _orthogonal(key: Array, n_in: int, n_out: int, gain: float) -> Array:
-    return jax.nn.initializers.orthogonal(gain)(key, (n_in, n_out), jnp.float32)
+def _orthogonal(draws: Array, n_in: int, n_out: int) -> Array:
+    """Return a matrix with orthonormal rows or columns, uniform among them, from normal draws.
+
+    The orthogonal polar factor of a normal matrix, by Newton's iteration. A QR decomposition would do as
+    well, but a stack of them under `vmap` was seen to wait for ever on CPU.
+    """
+    tall = draws.reshape(max(n_in, n_out), min(n_in, n_out))
+
+    def newton(_: int, x: Array) -> Array:
+        return 1.5 * x - 0.5 * x @ (x.T @ x)
+
+    q: Array = jax.lax.fori_loop(0, 60, newton, tall / jnp.linalg.norm(tall))
+    return q if n_in >= n_out else q.T

@@ -139,7 +139,7 @@ def self_play_batch(chunk: Chunk, advantage: Array) -> tuple[Any, Any]:
 
 
 def replay(actor: Actor, params: Any, part: Any) -> tuple[Array, Array]:
-    """Return (logits, ratios of new to old probability) of a part of a batch such as `self_play_batch` gives."""
+    """Return (logits, ratios of new to old probability) of a batch such as `self_play_batch` gives."""
     (observations, actions, old, latents, starts, _), hidden = part
     logits = actor.unroll(params, observations, jnp.arange(N_SEATS), latents, hidden, starts)
     return logits, jnp.exp(log_prob(logits, actions) - old)

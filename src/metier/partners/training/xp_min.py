@@ -225,7 +225,7 @@ class XPMin:
     def _batch(
         self, own: SelfPlayState, chunk: Chunk, gain: Array, games: Any, mixed: Chunk | None
     ) -> tuple[Any, Weights]:
-        """Return one member's batch (self-play, cross-play, mixed play) with scaled advantages, and weights."""
+        """Return one member's batch (self-play, cross-play, mixed play), advantages scaled, and weights."""
         (*game_arrays, game_gain), game_hidden = games
         parts = [self_play_batch(chunk, gain), ((*game_arrays, game_gain), game_hidden)]
         masks: list[Array | None] = [None, None]
@@ -262,9 +262,9 @@ def scale_advantages(
 ) -> tuple[list[Array], Weights]:
     r"""Return the advantages as the losses take them, and the weights of the terms.
 
-    "separate": each kind of play is normalized on its own (the code this goes back to), so the weights weigh
-    gradients of unit variance, not returns. "shared": one scale for all, and weights that make the gradient
-    proportional to that of J_SP - xp_weight J_XP + mixed_play_weight J_MP. Means are taken over steps and
+    "separate": each kind of play is normalized on its own (as in the code this goes back to), so the weights
+    weigh gradients of unit variance, not returns. "shared": one scale for all, and weights that make the
+    gradient proportional to that of J_SP - xp_weight J_XP + mixed_play_weight J_MP. Means are over steps and
     seats, self-play has two learning seats per episode and cross-play one, and episodes of different lengths
     have different numbers of steps; that is what the weights undo.
 
@@ -383,10 +383,10 @@ def train_xp_min(
         mixed_play_weight: lambda_MP.
         rng: Seed; the same seed gives the same bits.
         n_latents: Values of z, if mi_weight is not 0.
-        adv_norm: "separate" (advantages of self-play and cross-play each normalized, which is what the paper's
-            weights were tuned for) or "shared" (one scale: true to the objective).
-        n_pairs: Pairs that play at each iteration, at least n_members: every member with its last A+, the rest
-            at random. None plays all n_members (n_members - 1) / 2.
+        adv_norm: "separate" (advantages of self-play and cross-play each normalized, for which the paper's
+            weights were tuned) or "shared" (one scale: true to the objective).
+        n_pairs: Pairs that play at each iteration, at least n_members: every member with its last A+, the
+            rest at random. None plays all n_members (n_members - 1) / 2.
         ppo: Settings of the learning; None is `PPO()`.
         hidden: Sizes of the actors' dense layers.
         gru_units: Units of the actors' GRU; 0 for memoryless partners.
@@ -401,8 +401,8 @@ def train_xp_min(
     Raises:
         InputError: Settings out of range, or a checkpoint of another training in the folder.
 
-    Source: Charakorn et al., NeurIPS 2024, equations of section 4; LIPO (ICLR 2023) for the latents. Where the
-        papers' signs disagree, and where LIPO's code departs from its formula, see docs/partners.md.
+    Source: Charakorn et al., NeurIPS 2024, section 4; LIPO (ICLR 2023) for the latents. Signs are derived
+        anew, see docs/partners.md.
     """
     positive_int("n_members", n_members, minimum=2)
     for name, value in (("xp_weight", xp_weight), ("mi_weight", mi_weight)):
