@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core.errors import InputError
+from metier.core.rng import derive
 
 from .arrays import Floats, added, take
-from .crossfit import Codes
+from .crossfit import Codes, draw_folds
 from .evaluation import Evaluation, Fitted
 from .inner import InnerSurface, InnerTask, fit_inner
 from .learners import rows_of
 from .loss_check import N_ROWS, check_loss
 from .losses import CustomLoss, Derivatives, Loss
-from .risks import CurvatureSurface, Parts, RegressorSurface, quadratic_risk
+from .risks import RATIO_BELOW, CurvatureSurface, Parts, RegressorSurface, quadratic_risk
 from .sample import Sample
 from .scores import (
     Nuisances,
@@ -27,7 +28,7 @@ from .scores import (
     outer_adjoint_terms,
     outer_scores,
 )
-from .sieve import SieveRidge
+from .sieve import SieveRidge, checked_penalty
 from .torch_loss import TorchLoss
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class GeneralRepeat:
                 errors=_errors(d_in, d_out, n_in),
                 min_curvature=extras.least,
                 floored=extras.floored,
+                flat=self._flat(d_in),
             )
         n_out = outer.nuisances()
         d_out = self.problem.outer_loss.derivatives(w, outer.h, self.outer.rows)
@@ -179,7 +181,16 @@ class GeneralRepeat:
             plugin_objective=(np.zeros(self.sample.n), d_out.value),
             min_curvature=extras.least,
             floored=extras.floored,
+            flat=self._flat(d_in),
         )
+
+    def _flat(self, inner: Derivatives) -> int:
+        """Return how many rows without curvature a tuned penalty counted as rows that it was tuned on."""
+        learners = self.model.learners_.values()
+        if not any(isinstance(one, SieveRidge) and checked_penalty(one.penalty) is None for one in learners):
+            return 0
+        size = np.trace(inner.d2_v, axis1=1, axis2=2)
+        return int((size <= RATIO_BELOW * size.mean()).sum())
 
 
 @dataclass(slots=True)
@@ -243,8 +254,10 @@ class _Fold:
         out = np.empty((n, self.repeat.q))
         clusters = self.repeat.sample.clusters
         unit = np.arange(n) if clusters is None else clusters[self.split.train]
+        units, order = np.unique(unit, return_inverse=True)
+        codes = draw_folds(len(units), NESTED_FOLDS, derive(self.repeat.model.seed_, "nested"))[order]
         for k in range(NESTED_FOLDS):
-            train, test = np.flatnonzero(unit % NESTED_FOLDS != k), np.flatnonzero(unit % NESTED_FOLDS == k)
+            train, test = np.flatnonzero(codes != k), np.flatnonzero(codes == k)
             X = self.parts.X["train"]
             parts = Parts(train=rows_of(X, train), test=rows_of(X, test))
             om = None if self.weights is None else self.weights[train]
