@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from metier.core.errors import InputError
 
 from .evaluation import Repeat
-from .general import NAMES as GENERAL_NAMES
 from .general import general_repeats
+from .general_fold import NAMES as GENERAL_NAMES
 from .kbo import KernelRepeat
 from .quadratic import QuadraticRepeat
 from .sieve import SieveRidge, checked_penalty

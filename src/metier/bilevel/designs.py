@@ -20,9 +20,9 @@ from metier.core.rng import derive, derive_seed
 
 from .arrays import Floats
 from .estimate import HypergradientEstimate
-from .losses import Squared
 from .obigrad import OBiGrad
 from .problem import BilevelProblem
+from .residual_losses import Squared
 from .sieve import SieveRidge
 from .targets import AffineTarget
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.bilevel.estimate import HypergradientEstimate, Solution
-from metier.bilevel.losses import Squared
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
+from metier.bilevel.residual_losses import Squared
 from metier.bilevel.targets import AffineTarget
 from metier.core.checks import finite_array, one_of
 from metier.core.errors import InputError

@@ -11,9 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from metier.bilevel.crossfit import draw_folds
 from metier.bilevel.inner import InnerTask, fit_inner
-from metier.bilevel.losses import Logistic, Loss, Squared
+from metier.bilevel.likelihood_losses import Logistic
+from metier.bilevel.losses import Loss
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
+from metier.bilevel.residual_losses import Squared
 from metier.bilevel.risks import Parts
 from metier.bilevel.settings import learners_by_nuisance, seed_of
 from metier.bilevel.sieve import SieveRidge
