@@ -395,11 +395,11 @@ def test_external_predictions_should_replace_fits():
     X, Z = data()
     fitted = OBiGrad(SMOOTH["log-cosh"], learner=RIDGE, folds=3, diagnose=False).fit(X, Z)
     at = fitted.repeats_[0]
-    from metier.bilevel.general import _Extras, _Fold, _Predicted
+    from metier.bilevel.general_fold import Extras, Fold, Predicted
 
-    kept = _Predicted(300, 2, 1)
+    kept = Predicted(300, 2, 1)
     for split in at.splits:
-        _Fold(at, split, W, {}).fill(kept, None, _Extras())
+        Fold(at, split, W, {}).fill(kept, None, Extras())
     given = {name: getattr(kept, name) for name in ("h", "adjoint", "jacobian", "adjoint_jacobian")}
     given["adjoint"] = lambda w, X, a=kept.adjoint: a
     outside = OBiGrad(SMOOTH["log-cosh"], estimator="oracle").fit(X, Z, external_predictions=given)
