@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -172,6 +174,25 @@ class Edits(nn.Module):
         amount = self.expert[:, flat_index(index, form.shape.n_experts)]
         added = (self.into * amount.unsqueeze(-1)).T @ self.out
         return weight + added[:-1], bias + added[-1]
+
+
+@contextmanager
+def in_place(layer: MultilinearMoE, edits: Edits) -> Iterator[None]:
+    """Put edits in place inside the context, and put back what was there before, whatever happens inside.
+
+    Warns:
+        UserWarning: A permanent edit was made inside: it is undone on leaving.
+    """
+    before, layer.edits = layer.edits, edits
+    try:
+        yield
+    finally:
+        lost, layer.edits = layer.edits is not edits, before
+        if lost:
+            warnings.warn(
+                "an edit that was made permanent inside a context is undone with it; make it outside.",
+                stacklevel=6,
+            )
 
 
 def _scale_rows(

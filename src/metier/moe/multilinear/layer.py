@@ -16,7 +16,7 @@ from metier.core.checks import one_of, positive_int
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
-from .edits import Edits, ExpertIndex, flat_index, joint_index
+from .edits import Edits, ExpertIndex, flat_index, in_place, joint_index
 from .forms import FORMS, Form, Rank, Shape
 from .gates import Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_as_published, initialize_form, initialize_gate
@@ -297,12 +297,8 @@ class MultilinearMoE(nn.Module):
             ...     torch.allclose(layer.expert_bias(1), before + 1)
             True
         """
-        before = self.edits
-        self.edits = Edits.of(self, scale=scale, weight=weight, bias=bias)
-        try:
+        with in_place(self, Edits.of(self, scale=scale, weight=weight, bias=bias)):
             yield self
-        finally:
-            self.edits = before
 
     def edit_(
         self,
@@ -314,6 +310,13 @@ class MultilinearMoE(nn.Module):
         """Make edits permanent: they are saved with the layer. Arguments as in `edited`."""
         self.edits = Edits.of(self, scale=scale, weight=weight, bias=bias)
         return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Make room for saved edits: torch ignores, without a word, the keys of a submodule that is None."""
+        scales, rows = state_dict.get(f"{prefix}edits.scale"), state_dict.get(f"{prefix}edits.expert")
+        if scales is not None and rows is not None:
+            self.edits = Edits(scales.shape[0], rows.shape[0], self)
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
 
     def _indices(self, experts: ExpertIndex | Sequence[ExpertIndex]) -> list[int]:
         if isinstance(experts, int | np.integer | tuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +17,7 @@ from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_activation
 from .blocks import MultilinearGLU, MultilinearMLP
+from .evaluation import evaluating
 from .feed_forward import FeedForward, is_dense, recognize
 from .forms import FORMS, Rank, Shape
 from .gates import refuse_causal_batch_norm
@@ -393,7 +393,7 @@ def _moments(
         for role, layer in target.layers.items()
     ]
     try:
-        with _evaluating(model):
+        with evaluating(model):
             for batch in batches:
                 _run(model, batch)
     finally:
@@ -420,14 +420,3 @@ def _run(model: nn.Module, batch: Any) -> None:
         model(*batch)
     else:
         model(batch)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
