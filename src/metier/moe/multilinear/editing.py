@@ -21,7 +21,7 @@ from .layer import MultilinearMoE
 
 @torch.no_grad()
 def expert_profile(layer: MultilinearMoE, inputs: Tensor) -> Tensor:
-    """Return the mean coefficients (N,) of joint experts over the rows of inputs (..., I), in evaluation mode.
+    """Return the mean coefficients (N,) of joint experts over rows of inputs (..., I), in evaluation mode.
 
     Example:
         >>> layer = MultilinearMoE(4, 2, n_experts=3, rank=2)
