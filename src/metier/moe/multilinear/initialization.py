@@ -26,7 +26,8 @@ def generator_of(rng: int | None) -> torch.Generator | None:
     return None if rng is None else torch.Generator().manual_seed(rng)
 
 
-def _normal(parameter: Tensor, mean: float, std: float, generator: torch.Generator | None) -> None:
+def fill_normal(parameter: Tensor, mean: float, std: float, generator: torch.Generator | None) -> None:
+    """Draw normal values in place, from a stream or from torch's own."""
     if generator is None:
         nn.init.normal_(parameter, mean, std)
     else:
@@ -49,7 +50,7 @@ def initialize_gate(gate: Gate, *, std: float | None, generator: torch.Generator
     std = 0 the gradient of G is multiplied by 1 / sqrt(eps), about 300.
     """
     scale = gate.in_features**-0.5 if std is None else std
-    _normal(gate.weight, 0.0, scale, generator)
+    fill_normal(gate.weight, 0.0, scale, generator)
     if gate.bias is not None:
         gate.bias.zero_()
 
@@ -89,7 +90,7 @@ def initialize_form(
         _initialize_tucker(form, energies, noise, generator)
     else:
         for u in form.experts:
-            _normal(u, 1.0, noise, generator)
+            fill_normal(u, 1.0, noise, generator)
         energy = math.prod(energies)
         if isinstance(form, MxD):
             form.last_weight.div_(math.sqrt(energy))
@@ -119,7 +120,7 @@ def _initialize_ring(
     energy = torch.ones(())
     for e, core in enumerate(form.experts):
         pattern = ring_pattern(form, e)
-        _normal(core, 1.0, noise, generator)
+        fill_normal(core, 1.0, noise, generator)
         core.mul_(pattern.flatten())
         second = pattern.double().cpu() ** 2 * energies[e]
         energy = second if e == 0 else energy @ second
@@ -132,9 +133,9 @@ def _initialize_tucker(
 ) -> None:
     *of_experts, r_in, r_out = form.ranks
     for u, rank in zip(form.experts, of_experts, strict=True):
-        _normal(u, 1.0, noise, generator)
+        fill_normal(u, 1.0, noise, generator)
         u.mul_(rank**-0.5)
-    _normal(form.core, 0.0, r_in**-0.5, generator)
+    fill_normal(form.core, 0.0, r_in**-0.5, generator)
     energy = math.prod(energies)
     _uniform(form.last_weight, math.sqrt(3 / (r_out * energy)), generator)
 
@@ -147,11 +148,11 @@ def initialize_as_published(form: Form, *, generator: torch.Generator | None) ->
     """
     _uniform_input(form, generator)
     for e, u in enumerate(form.experts):
-        _normal(u, 1.0, 1.0 if e == 0 else 0.0, generator)
+        fill_normal(u, 1.0, 1.0 if e == 0 else 0.0, generator)
         if isinstance(form, TensorRing):
             u.mul_(torch.eye(form.ranks[e], form.ranks[e + 1], device=u.device, dtype=u.dtype).flatten())
     if isinstance(form, Tucker):
-        _normal(form.core, 0.0, form.ranks[-2] ** -0.5, generator)
+        fill_normal(form.core, 0.0, form.ranks[-2] ** -0.5, generator)
     if not isinstance(form, MxD):
         _uniform(form.last_weight, form.last_weight.shape[1] ** -0.5, generator)
 
