@@ -140,6 +140,15 @@ def test_edits_of_wrong_shape_should_be_refused():
         layer.edit_(weight={0: torch.ones(6, 7)})
     with pytest.raises(ValueError, match="bias says what is added"):
         layer.edit_(bias={0: torch.ones(7)})
+    with pytest.raises(ValueError, match=r"weight says what is added .* got ndarray"):
+        layer.edit_(weight={0: np.ones((7, 6))})
+    with pytest.raises(ValueError, match=r"bias says what is added .* got NaN or infinity"):
+        layer.edit_(bias={0: torch.full((6,), torch.nan)})
+    with pytest.raises(ValueError, match="scale"):
+        layer.edit_(scale={0: float("nan")})
+    with pytest.raises(ValueError, match=r"several experts are a list: \[1, 2\]"), layer.ablated((1, 2)):
+        pass
+    assert layer.edits is None
 
 
 def test_blocks_should_switch_experts_off_in_every_layer():

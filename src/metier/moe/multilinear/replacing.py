@@ -20,6 +20,7 @@ from .blocks import MultilinearGLU, MultilinearMLP
 from .evaluation import evaluating
 from .feed_forward import FeedForward, is_dense, recognize
 from .forms import FORMS, Rank, Shape
+from .forms.ranks import two_ranks
 from .gates import refuse_causal_batch_norm
 from .layer import MultilinearMoE, expert_modes, has_gate_bias
 from .ranks import largest
@@ -169,6 +170,7 @@ def replace(
     Source: ours.
     """
     modes, form = expert_modes(n_experts), one_of("form", form, FORMS)
+    ring_ranks = two_ranks(ring_ranks)
     is_causal = looks_causal(model) if causal is None else causal
     refuse_causal_batch_norm(norm, causal=is_causal, force=force, where=type(model).__name__)
     if rank is not None and budget is not None:

@@ -15,6 +15,7 @@ from metier.core.rng import derive_seed
 
 from .activations import GateActivation, gate_activation
 from .forms import FORMS, Form, MxD, Rank, TensorRing, Tucker
+from .forms.ranks import two_ranks
 from .initialization import fill_normal, generator_of
 from .layer import MultilinearMoE, expert_modes
 
@@ -137,7 +138,7 @@ def warm_start(
     weight, offset = dense_weight(linear)
     has_bias = offset is not None if bias is None else bias
     _check_bias(offset, has_bias)
-    modes = expert_modes(n_experts)
+    modes, ring_ranks = expert_modes(n_experts), two_ranks(ring_ranks)
     form, slots = one_of("form", form, FORMS), weight.shape[1] + int(has_bias)
     if rank is None:
         rank = full_rank(form, slots, weight.shape[0], ring_ranks)
