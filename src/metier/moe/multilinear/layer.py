@@ -320,7 +320,7 @@ class MultilinearMoE(nn.Module):
         scales, rows = state_dict.get(f"{prefix}edits.scale"), state_dict.get(f"{prefix}edits.expert")
         if scales is not None and rows is not None:
             self.edits = Edits(scales.shape[0], rows.shape[0], self)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _indices(self, experts: ExpertIndex | Sequence[ExpertIndex]) -> list[int]:
         if isinstance(experts, int | np.integer | tuple) or not isinstance(experts, Iterable):
