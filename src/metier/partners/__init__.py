@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .policies import Policy as Policy
     from .policies import PurePolicy as PurePolicy
     from .policies import UniformPolicy as UniformPolicy
+    from .samplers import BanditSampler as BanditSampler
+    from .samplers import CapacitySampler as CapacitySampler
+    from .samplers import PartnerSampler as PartnerSampler
+    from .samplers import UniformSampler as UniformSampler
 
 _MODULES = {
     "animation": ("animate", "record_episode"),
@@ -42,8 +46,9 @@ _MODULES = {
     "measures.logs": ("BehaviourCounts", "behaviour_counts"),
     "measures.trajectories": ("latent_log_prob", "trajectory_information"),
     "policies": ("ConstantPolicy", "Policy", "PurePolicy", "UniformPolicy"),
+    "samplers": ("BanditSampler", "CapacitySampler", "PartnerSampler", "UniformSampler"),
 }
-_NEED_JAX = {"animation", "pairing", "evaluation", "policies"}
+_NEED_JAX = {"animation", "pairing", "evaluation", "policies", "samplers"}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = ("games",)
 
