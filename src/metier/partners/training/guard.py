@@ -14,7 +14,7 @@ def dispatch_in_turn() -> bool:
 
     With asynchronous dispatch, a population's training step was seen to wait for ever on CPU (jax 0.10.2, two
     or three members). JAX reads the setting when its CPU backend starts, at the first computation, and from
-    no environment variable: call this before. Where that is too late, a message of the logger "metier" says so.
+    no environment variable: call this before. Where that is too late, a message of logger "metier" says so.
 
     Returns:
         Whether the setting is in force.
