@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from .samplers import CapacitySampler as CapacitySampler
     from .samplers import PartnerSampler as PartnerSampler
     from .samplers import UniformSampler as UniformSampler
+    from .training.distill import distill as distill
+    from .training.generalist import Generalist as Generalist
+    from .training.generalist import train_generalist as train_generalist
     from .training.guard import dispatch_in_turn as dispatch_in_turn
     from .training.population import Population as Population
     from .training.ppo import PPO as PPO
@@ -53,6 +56,8 @@ _MODULES = {
     "measures.trajectories": ("latent_log_prob", "trajectory_information"),
     "policies": ("ConstantPolicy", "Policy", "PurePolicy", "UniformPolicy"),
     "samplers": ("BanditSampler", "CapacitySampler", "PartnerSampler", "UniformSampler"),
+    "training.distill": ("distill",),
+    "training.generalist": ("Generalist", "train_generalist"),
     "training.guard": ("dispatch_in_turn",),
     "training.population": ("Population",),
     "training.ppo": ("PPO",),
