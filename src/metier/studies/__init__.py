@@ -72,6 +72,11 @@ REGISTRY: dict[str, Entry] = {
         "Weights of data sources: how much should each count, and does it pay?",
         in_tour=False,
     ),
+    "partners": Entry(
+        "metier.studies.partners_pipeline.study:STUDY",
+        "partners",
+        "Partners: does a generalist profit from specialist partners?",
+    ),
     "moe-balancing": Entry(
         "metier.studies.moe_balancing.study:STUDY",
         "moe",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from metier.core import InputError, non_negative, one_of
@@ -18,6 +16,7 @@ from metier.partners.games.game import N_SEATS, Game
 from .actors import Actor, Memory, draw, entropy, log_prob
 from .collect import Chunk, Running, begin, collect
 from .loop import OnProgress, train
+from .mates import fingerprint
 from .members import over_members
 from .population import Population
 from .ppo import (
@@ -131,16 +130,19 @@ class DistillState(NamedTuple):
     keys: Array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Distillation:
-    """The trainer of one student per source; see `loop.Trainer`. Compared by identity: it holds arrays."""
+    """The trainer of one student per source; see `loop.Trainer`.
+
+    The sources' parameters go into the state, so that trainers are equal, and compiled once, for all.
+    """
 
     game: Game
     actor: Actor
     ppo: PPO
     n_members: int
     source: Actor
-    sources: Any
+    sources: Any = field(compare=False)
     dagger_weight: float
     labels: str = "full"
     members: str = "vmap"
@@ -379,13 +381,3 @@ def checked_population(population: Any, game: Game, *, what: str) -> Population:
         )
     population.check_game(game)
     return population
-
-
-def fingerprint(params: Any) -> str:
-    """Return a digest of arrays, so that a checkpoint knows with whom it was trained."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        array = np.ascontiguousarray(np.asarray(leaf))
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -19,9 +19,8 @@ from metier.partners.samplers import PartnerSampler, UniformSampler
 
 from .actors import Actor, ActorPolicy, Memory, entropy, log_prob
 from .collect import Chunk, Running, Seats, begin, collect
-from .distill import fingerprint
 from .loop import OnProgress, train
-from .mates import Mate, stacked_mates
+from .mates import Mate, fingerprint, stacked_mates
 from .population import Population
 from .ppo import (
     PPO,
@@ -98,15 +97,18 @@ class GeneralistState(NamedTuple):
     keys: Array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class GeneralistTraining:
-    """The trainer of a generalist; see `loop.Trainer`. Compared by identity: it holds arrays."""
+    """The trainer of a generalist; see `loop.Trainer`.
+
+    The partners' parameters go into the state, so that trainers are equal, and compiled once, for all.
+    """
 
     game: Game
     actor: Actor
     ppo: PPO
     mate: Mate
-    mates: Any
+    mates: Any = field(compare=False)
     n_partners: int
     sampler: PartnerSampler
     n_members: int = 1

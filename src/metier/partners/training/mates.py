@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from metier.core import InputError
@@ -49,15 +51,17 @@ class ActorMate:
         return action, memory
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class PolicyMate:
     """A scripted or foreign policy in JAX; its parameters are the policy itself, a pytree.
 
     Args:
         template: One of the policies: what a memory looks like at the start of an episode.
+        memory: A digest of that memory, by which templates are compared.
     """
 
-    template: Any
+    template: Any = field(compare=False)
+    memory: str
 
     def start(self, n_envs: int) -> Any:
         """Return the memory at the start of an episode, for every environment."""
@@ -117,7 +121,7 @@ def stacked_mates(partners: Any, game: Game) -> tuple[Mate, Any, int]:
         )
     params = jax.tree.map(lambda *parts: jnp.stack(parts), *leaves)
     _refuse_illegal(policies[0], game)
-    return PolicyMate(policies[0]), params, len(policies)
+    return PolicyMate(policies[0], fingerprint(policies[0].initial_state())), params, len(policies)
 
 
 def _list(partners: Any) -> list[Any]:
@@ -144,3 +148,13 @@ def _refuse_illegal(policy: Any, game: Game) -> None:
             got=str(error).strip().splitlines()[0],
             next_step="Check that they were made for this game.",
         ) from error
+
+
+def fingerprint(params: Any) -> str:
+    """Return a digest of arrays, so that a checkpoint knows with whom it was trained."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        array = np.ascontiguousarray(np.asarray(leaf))
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
