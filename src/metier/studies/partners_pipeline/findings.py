@@ -359,20 +359,21 @@ def _spread(values: Sequence[float]) -> str:
 
 def _figure(config: PartnersConfig, cells: Mapping[str, Sequence[Facts]]) -> Figure:
     names = behaviour_names(config)
-    groups = [
-        BarGroup(
-            name=arm,
-            values=np.mean([f["with_strangers"]["successes"] for f in facts], axis=0) / config.episodes,
-        )
+    rates = {
+        arm: np.mean([f["with_strangers"]["successes"] for f in facts], axis=0) / config.episodes
         for arm, facts in cells.items()
-    ]
+    }
     return Figure(
         id="success-with-strangers",
         title="Success of the generalists with each held-out specialist",
         caption="Share of episodes, mean over seeds; one bar per population a generalist trained with.",
         alt="Success by specialist: "
-        + "; ".join(f"{g.name} {min(g.values):.2f} to {max(g.values):.2f}" for g in groups),
-        data=Bars(categories=names, groups=tuple(groups), value_label="success"),
+        + "; ".join(f"{arm} {values.min():.2f} to {values.max():.2f}" for arm, values in rates.items()),
+        data=Bars(
+            categories=names,
+            groups=tuple(BarGroup(name=arm, values=values) for arm, values in rates.items()),
+            value_label="success",
+        ),
     )
 
 
