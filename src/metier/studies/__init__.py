@@ -72,10 +72,11 @@ REGISTRY: dict[str, Entry] = {
         "Weights of data sources: how much should each count, and does it pay?",
         in_tour=False,
     ),
-    "partners": Entry(
-        "metier.studies.partners_pipeline.study:STUDY",
-        "partners",
-        "Partners: does a generalist profit from specialist partners?",
+    "bilevel-warnings": Entry(
+        "metier.studies.bilevel_warnings.study:STUDY",
+        "bilevel",
+        "Bilevel gradients: do the warnings come where intervals cover too little?",
+        in_tour=False,
     ),
     "moe-balancing": Entry(
         "metier.studies.moe_balancing.study:STUDY",
