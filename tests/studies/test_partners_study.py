@@ -143,6 +143,7 @@ def test_bad_configurations_should_be_refused(change, match):
 
 
 def test_study_should_have_three_sound_sizes():
+    assert set(STUDY.sizes) == {"tour", "standard", "full"}
     for config in STUDY.sizes.values():
         check_config(config)
 
