@@ -83,6 +83,11 @@ REGISTRY: dict[str, Entry] = {
         "Mixtures of experts: does upcycling a trained encoder pay?",
         in_tour=False,
     ),
+    "multilinear-digits": Entry(
+        "metier.studies.multilinear_digits.study:STUDY",
+        "moe",
+        "Multilinear experts: do many small ones pay at the price of a dense layer?",
+    ),
 }
 
 
