@@ -88,6 +88,17 @@ REGISTRY: dict[str, Entry] = {
         "moe",
         "Multilinear experts: do many small ones pay at the price of a dense layer?",
     ),
+    "multilinear-minilm": Entry(
+        "metier.studies.multilinear_minilm.study:STUDY",
+        "moe",
+        "Multilinear experts: a trained encoder, taken apart and put together",
+    ),
+    "multilinear-bias": Entry(
+        "metier.studies.multilinear_bias.study:STUDY",
+        "moe",
+        "Multilinear experts: does editing them mend a planted bias?",
+        in_tour=False,
+    ),
 }
 
 
