@@ -22,8 +22,9 @@ passages, labels = [], []
 for label, name in enumerate(("plays", "novels")):
     for document in data.load_texts(name).documents[:16]:
         words = document.split()
-        passages += [" ".join(words[start : start + 60]) for start in (0, 60, 120)]
-        labels += [label] * 3
+        pieces = [words[start : start + 60] for start in (0, 60, 120)]
+        passages += [" ".join(piece) for piece in pieces if len(piece) == 60]
+        labels += [label] * (len(passages) - len(labels))
 ids = tokenizer(passages, truncation=True, max_length=32, padding="max_length", return_tensors="pt")[
     "input_ids"
 ]

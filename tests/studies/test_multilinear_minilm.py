@@ -27,7 +27,7 @@ def passages(monkeypatch):
     def made(n):
         states = torch.randn(n, 6, 384, generator=g)
         ids = torch.randint(2000, 3000, (n, 6), generator=g)
-        return Passages(states, torch.arange(n) % 3, np.arange(n) // 2, ids)
+        return Passages(states, torch.arange(n) // 2 % 3, np.arange(n) // 2, ids)
 
     splits = {"train": made(12), "val": made(8)}
     monkeypatch.setattr(module, "prepared", lambda setup: (("a", "b", "c"), splits, "0" * 64))

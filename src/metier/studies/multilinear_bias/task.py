@@ -257,7 +257,8 @@ def profiles(model: nn.Sequential, train: Part, rare: Tensor) -> dict[str, Tenso
 
 @torch.no_grad()
 def _gain(model: nn.Sequential, x: Tensor, profile: Tensor) -> Tensor:
-    return (model[1].gate_values(model[0](x)) @ profile).mean()  # type: ignore[operator]
+    values: Tensor = model[1].gate_values(model[0](x))  # type: ignore[operator]
+    return (values @ profile).mean()
 
 
 def harmless(model: nn.Sequential, part: Part, profile: Tensor, amount: float, *, margin: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,8 @@ def run_study(config: MinilmConfig, run: Run, progress: Progress) -> Result:
     """Replace and fine-tune every arm on the same seeds, compare them, and look into the experts."""
     from metier.studies.base import input_error
     from metier.studies.cells import journaled
-    from metier.studies.multilinear_minilm.task import ARMS, Fine, fine_tune, prepared
+    from metier.studies.moe_upcycling.task import prepared
+    from metier.studies.multilinear_minilm.task import ARMS, Fine, fine_tune
 
     if not {"dense", "cp-full"} <= set(config.arms) <= set(ARMS):
         raise input_error(
@@ -106,7 +108,7 @@ def run_study(config: MinilmConfig, run: Run, progress: Progress) -> Result:
     return findings(config, run, facts, found)
 
 
-def findings(config: MinilmConfig, run: Run, facts: dict[str, Any], found: dict[str, Rows]) -> Result:
+def findings(config: MinilmConfig, run: Run, facts: dict[str, Any], found: Mapping[str, Rows]) -> Result:
     """State what the trainings show."""
     from metier.studies.multilinear_minilm.task import ARMS
     from metier.studies.paired_seeds import decide, mean_of, of
@@ -185,7 +187,7 @@ def findings(config: MinilmConfig, run: Run, facts: dict[str, Any], found: dict[
     )
 
 
-def claims(config: MinilmConfig, found: dict[str, Rows], ours: str, command: str) -> tuple[Claim, ...]:
+def claims(config: MinilmConfig, found: Mapping[str, Rows], ours: str, command: str) -> tuple[Claim, ...]:
     """Every claim that the trained arms can decide."""
     from metier.studies.paired_seeds import lower_claim, of, within_claim
 
@@ -239,7 +241,7 @@ def claims(config: MinilmConfig, found: dict[str, Rows], ours: str, command: str
     return tuple(made)
 
 
-def _table(found: dict[str, Rows]) -> Table:
+def _table(found: Mapping[str, Rows]) -> Table:
     from metier.studies.multilinear_minilm.task import ARMS
     from metier.studies.paired_seeds import mean_of, of
 
@@ -271,7 +273,7 @@ def _table(found: dict[str, Rows]) -> Table:
     )
 
 
-def _sheet(example: dict[str, Any]) -> Table:
+def _sheet(example: Mapping[str, Any]) -> Table:
     return Table(
         id="sheet",
         title="Experts and the tokens they are used most for",
@@ -284,7 +286,7 @@ def _sheet(example: dict[str, Any]) -> Table:
     )
 
 
-def _moved(example: dict[str, Any], works: list[str]) -> Table:
+def _moved(example: Mapping[str, Any], works: list[str]) -> Table:
     order = np.argsort(example["moved_by_work"])[::-1]
     return Table(
         id="switched-off",

@@ -140,7 +140,7 @@ def _fine_tune(task: Fine) -> dict[str, Any]:
     model.eval()
     logits = logits_of(model, val)
     losses = F.cross_entropy(logits, val.works, reduction="none").double()
-    blocks = [layer.intermediate for layer in model.layers]
+    blocks: list[Any] = [layer.intermediate for layer in model.layers]
     found: dict[str, Any] = {
         "loss": float(losses.mean()),
         "error": float((logits.argmax(1) != val.works).double().mean()),
