@@ -148,6 +148,12 @@ def train(
     return Trained(population, taken)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _iterate(trainer: Trainer, state: Any, pool: Any) -> tuple[Any, dict[str, Array]]:
+    """Iterate once; trainers that are equal share one compilation, whatever their seeds."""
+    return trainer.iterate(state, pool)
+
+
 def _put(stacked: Any, tree: Any, index: int) -> Any:
     return jax.tree.map(lambda leaves, leaf: leaves.at[index].set(leaf), stacked, tree)
 
