@@ -169,11 +169,6 @@ def _init(trainer: Any, key: Array) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _iterate(trainer: Any, state: Any, pool: Any) -> Any:
-    return trainer.iterate(state, pool)
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def make_pool(game: Game, key: Array) -> Any:
     """Return the start states that episodes draw from."""
     return reset_pool(game, key)
