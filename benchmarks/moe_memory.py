@@ -1,10 +1,10 @@
-"""How long phi-balancing should remember, and what: small language models, paired seeds, mixed or pure batches.
+"""How long phi-balancing should remember, and what: small language models on paired seeds.
 
     python benchmarks/moe_memory.py
     python benchmarks/moe_memory.py --pure --tracks soft --weights 0.05,0.5
 
-The model, the text and the training are those of the study `moe-balancing`, shorter; losses and loads are of its
-tuning documents, so that the study's held-out ones stay unseen. Writes benchmarks/results/moe-memory.json, with
+Model, text and training are those of the study `moe-balancing`, shorter; losses and loads are of its tuning
+documents, so that the study's held-out ones stay unseen. Writes benchmarks/results/moe-memory.json, with
 `-pure` for batches of a single domain.
 """
 
@@ -51,7 +51,9 @@ def one(arm: str, strength: float | None, replicate: int, options: argparse.Name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", default="0.05,0.2,0.5")
     parser.add_argument("--tracks", default="soft,hard")
     parser.add_argument("--strength", type=float, default=0.03)
@@ -94,7 +96,13 @@ def main() -> None:
         )
     print(table(rows))
     name = "moe-memory-pure" if options.pure else "moe-memory"
-    result = {"strength": options.strength, "steps": options.steps, "seeds": options.seeds, "mean": summary, "runs": found}
+    result = {
+        "strength": options.strength,
+        "steps": options.steps,
+        "seeds": options.seeds,
+        "mean": summary,
+        "runs": found,
+    }
     print("wrote", write(name, result, seed=options.seed).name)
 
 

@@ -104,12 +104,12 @@ def findings(
     config: UpcyclingConfig, run: Run, facts: dict[str, Any], found: dict[str, list[dict[str, Any]]]
 ) -> Result:
     """State what the trainings show."""
-    from metier.studies.moe_balancing.claims import _lower, decide, mean_of, of
+    from metier.studies.moe_balancing.claims import decide, lower, mean_of, of
 
     loss = {arm: of(rows, "loss") for arm, rows in found.items()}
     words: dict[str, Any] = {"source": "ours", "command": run.command}
     claims: tuple[Claim, ...] = (
-        _lower(
+        lower(
             loss["balanced"],
             loss["dense"],
             margin=config.margin,
@@ -120,7 +120,7 @@ def findings(
             minimum_effect=f"any gain; within {config.margin:g} nats per passage they are equivalent",
             **words,
         ),
-        _lower(
+        lower(
             of(found["balanced"], "max_vio"),
             of(found["upcycled"], "max_vio"),
             id="upcycling-evenness",
