@@ -172,7 +172,7 @@ def rank_main(rank: int, world: int, folder: str) -> None:
     """Run every check of this rank and write what was found."""
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / f"store-{world}"), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=300))
     found: dict[str, Any] = {name: train(rank, world, case) for name, case in CASES.items()}
     found["ddp"] = train_ddp(rank, world)
     found["fsdp"] = train_fsdp(rank, world)
@@ -193,7 +193,7 @@ def launch(folder: str) -> None:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(100)
+            process.join(400)
         codes = [process.exitcode for process in ranks]
         if any(codes) or None in codes:
             sys.exit(f"ranks of a group of {world} ended with {codes}")

@@ -14,7 +14,7 @@ from ranks import CASES, SHARES
 from metier import moe
 from metier.core.errors import InputError
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
     folder = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("ranks.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=220, check=False
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=850, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return {
