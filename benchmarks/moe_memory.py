@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from metier.studies.moe_balancing.arms import ARMS, Arm
-from metier.studies.moe_balancing.claims import half_width
 from metier.studies.moe_balancing.study import STUDY
 from metier.studies.moe_balancing.train import Training, train
+from metier.studies.paired_seeds import half_width
 from record import table, write
 
 FIRST_REPLICATE = 2_000_000

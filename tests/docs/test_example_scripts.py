@@ -17,6 +17,7 @@ SAYS = {
     "moe_optimizer_hook.py": r"balancer steps: 100\nlargest bias: 0\.\d+",
     "moe_own_potential.py": r"step   1: .*\nstep 400: .*gate entropy 0\.9[5-9]",
     "moe_sparse_layer.py": r"MaxVio 0\.\d\d, worst layer [01]\.\d\d\n\['balancer', 'blocks'\]",
+    "multilinear_demonstration.py": r"kept: embeddings change by \de-0[5-9][\s\S]*off: changes least",
     "own_frame.py": r"Specializing pays|generalist stays",
     "gates.py": r"crossfit .*\n.*mean .*\n.*paper .*\n.*none ",
     "exogenous_and_calendar.py": r"with promotions.*\n.*without",

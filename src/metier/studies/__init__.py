@@ -72,6 +72,12 @@ REGISTRY: dict[str, Entry] = {
         "Weights of data sources: how much should each count, and does it pay?",
         in_tour=False,
     ),
+    "bilevel-warnings": Entry(
+        "metier.studies.bilevel_warnings.study:STUDY",
+        "bilevel",
+        "Bilevel gradients: do the warnings come where intervals cover too little?",
+        in_tour=False,
+    ),
     "moe-balancing": Entry(
         "metier.studies.moe_balancing.study:STUDY",
         "moe",
@@ -81,6 +87,22 @@ REGISTRY: dict[str, Entry] = {
         "metier.studies.moe_upcycling.study:STUDY",
         "moe",
         "Mixtures of experts: does upcycling a trained encoder pay?",
+        in_tour=False,
+    ),
+    "multilinear-digits": Entry(
+        "metier.studies.multilinear_digits.study:STUDY",
+        "moe",
+        "Multilinear experts: do many small ones pay at the price of a dense layer?",
+    ),
+    "multilinear-minilm": Entry(
+        "metier.studies.multilinear_minilm.study:STUDY",
+        "moe",
+        "Multilinear experts: a trained encoder, taken apart and put together",
+    ),
+    "multilinear-bias": Entry(
+        "metier.studies.multilinear_bias.study:STUDY",
+        "moe",
+        "Multilinear experts: does editing them mend a planted bias?",
         in_tour=False,
     ),
 }

@@ -30,17 +30,9 @@ from metier.runs import (
     paid,
 )
 from metier.studies.moe_balancing.arms import ARMS
-from metier.studies.moe_balancing.claims import (
-    Rows,
-    claims,
-    decide,
-    excess,
-    half_width,
-    mean_of,
-    of,
-    paired,
-)
+from metier.studies.moe_balancing.claims import claims, excess
 from metier.studies.moe_balancing.tables import arms_table, at_edge, tuning_section
+from metier.studies.paired_seeds import Rows, decide, half_width, mean_of, of, paired
 
 if TYPE_CHECKING:
     from metier.studies.moe_balancing.study import BalancingConfig

@@ -7,17 +7,8 @@ from typing import Any
 
 from metier.runs import Column, Section, Table
 from metier.studies.moe_balancing.arms import ARMS
-from metier.studies.moe_balancing.claims import (
-    Rows,
-    decide,
-    detectable,
-    excess,
-    holm,
-    mean_of,
-    of,
-    paired,
-    two_sided,
-)
+from metier.studies.moe_balancing.claims import excess
+from metier.studies.paired_seeds import Rows, decide, detectable, holm, mean_of, of, paired, two_sided
 
 SIDES = {
     "pays": "worse than phi",
