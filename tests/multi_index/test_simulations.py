@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.core import InputError
@@ -93,7 +93,7 @@ def test_online_sgd_should_follow_its_equation():
 
 @pytest.mark.timeout(120)
 def test_reuse_should_change_the_limit_and_zero_should_be_one_pass():
-    settings = {
+    setting = {
         "snr": 4.0,
         "sample_ratio": 2,
         "dimension": 100,
@@ -101,9 +101,9 @@ def test_reuse_should_change_the_limit_and_zero_should_be_one_pass():
         "normalize": True,
         "start": 0.3,
     }
-    plain = simulate.online_sgd("tanh", **settings)
-    twice = simulate.online_sgd("tanh", reuse=0.3, **settings)
-    assert plain.overlaps.tolist() == simulate.online_sgd("tanh", reuse=0.0, **settings).overlaps.tolist()
+    plain = simulate.online_sgd("tanh", **setting)
+    twice = simulate.online_sgd("tanh", reuse=0.3, **setting)
+    assert plain.overlaps.tolist() == simulate.online_sgd("tanh", reuse=0.0, **setting).overlaps.tolist()
     assert abs(plain.theory[-1, 0] - twice.theory[-1, 0]) > 1e-3
 
 
@@ -120,6 +120,7 @@ def test_sgd_should_refuse_steps_and_stiff_settings():
         simulate.online_sgd("tanh", snr=1.0, sample_ratio=1, start=2.0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_note_18_specialization_should_not_see_order_and_sign(seed):
     rng = np.random.default_rng(seed)
@@ -172,16 +173,16 @@ def test_bad_weights_should_be_refused(student, teacher, message):
 
 @pytest.mark.timeout(180)
 def test_two_layer_student_should_specialize_with_enough_data_and_repeat():
-    settings = {"n_units": 2, "noise": 0.1, "dimension": 40, "n_seeds": 1, "steps": 500, "rng": 3}
-    much = simulate.train_student("abs", sample_ratio=20, **settings)
-    little = simulate.train_student("abs", sample_ratio=0.5, **settings)
+    setting = {"n_units": 2, "noise": 0.1, "dimension": 40, "n_seeds": 1, "steps": 500, "rng": 3}
+    much = simulate.train_student("abs", sample_ratio=20, **setting)
+    little = simulate.train_student("abs", sample_ratio=0.5, **setting)
     assert much.index[0] > 0.6
     assert little.index[0] < 0.4
     assert much.excess_risk[0] < 0.3 * much.null_risk
-    again = simulate.train_student("abs", sample_ratio=0.5, **settings)
+    again = simulate.train_student("abs", sample_ratio=0.5, **setting)
     assert again.to_dict() == little.to_dict()
     with pytest.raises(InputError, match="constant between its jumps"):
-        simulate.train_student("sign", sample_ratio=1, **settings)
+        simulate.train_student("sign", sample_ratio=1, **setting)
 
 
 @pytest.mark.timeout(60)
