@@ -366,3 +366,15 @@ def test_results_should_be_plain_values():
         assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert exponents("He3+He4").to_dict()["strong_recovery"] == "3/2"
     assert exponents("sign").to_dict()["noise_sensitivity"] == "inf"
+
+
+def test_powers_of_callables_that_are_not_integrable_should_be_said():
+    e = exponents(lambda z: np.exp(0.2 * z * z))
+    assert e.coefficient(2, 2).mid > 0
+    with pytest.raises(InputError, match="integrable power"):
+        e.coefficient(3, 2)
+
+
+def test_numbers_beyond_floats_should_be_refused():
+    with pytest.raises(InputError, match="fit floats"):
+        exponents("x*10**400")
