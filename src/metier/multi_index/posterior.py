@@ -82,13 +82,13 @@ def posterior(link: Link, overlaps: Array, level: int, *, extra: int = 0) -> Pos
 
 def values_per_overlap(link: Link, level: int, *, extra: int = 0) -> int:
     """How many values of sigma `posterior` lays out for one overlap (an upper bound)."""
-    kinks = len(link.kinks)
+    kinks, finer, finest = len(link.kinks), 1 << level, 1 << (level + extra)
     if kinks == 0:
-        return (72 * 2**level + 1) * (72 * 2 ** (level + extra) + 1)
+        return (72 * finer + 1) * (72 * finest + 1)
     if step_levels(link) is not None:
-        return (kinks * 5 + 5) * _OUTER_POINTS * 2**level * (kinks + 1)
-    fields = (kinks * len(_KINK_EDGES) + len(_OUTER_EDGES) + 1) * _OUTER_POINTS * 2**level
-    return fields * (kinks + len(_INNER_EDGES) + 1) * _INNER_POINTS * 2 ** (level + extra)
+        return (kinks * len(_KINK_EDGES) + len(_OUTER_EDGES) + 1) * _OUTER_POINTS * finer * (kinks + 1)
+    fields = (kinks * len(_KINK_EDGES) + len(_OUTER_EDGES) + 1) * _OUTER_POINTS * finer
+    return fields * (kinks + len(_INNER_EDGES) + 1) * _INNER_POINTS * finest
 
 
 def prior(link: Link, level: int) -> tuple[Array, Array, Array]:

@@ -126,6 +126,7 @@ def gamp(
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)
     rounds = positive_int("max_iterations", max_iterations)
     kind = one_of("start", start, STARTS)
+    _n_nodes(sigma, strength)  # refuses what the data could not be run at, before the theory is worked out
     theory = float(
         thresholds(sigma, snr=strength).overlap(
             ratio, start="informed" if kind == "informed" else "uninformed"
