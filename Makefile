@@ -24,7 +24,7 @@ docs: $(STAMP)  ## the documentation site, into site/
 
 bench: $(STAMP)  ## ours beside the rivals, in one run
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
-	$(BIN)/python benchmarks/forecast.py
+	$(BIN)/python benchmarks/bench.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

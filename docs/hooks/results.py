@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ RAW = {"panels", "settings", "threads", "commit", "ours", "rivals"}
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks of the page."""
-    for mark, fill in (("<!-- claims -->", claims_text), ("<!-- benchmarks -->", benchmarks_text)):
+    fills = {"claims": claims_text, "goals": goals_text, "benchmarks": benchmarks_text}
+    for mark, fill in ((f"<!-- {name} -->", fill) for name, fill in fills.items()):
         if mark in markdown:
             markdown = markdown.replace(mark, fill(RECORDS))
     return markdown
@@ -28,6 +31,18 @@ def claims_text(folder: Path) -> str:
     """Return every committed study's headline and claims as Markdown."""
     parts = [study_text(Result.model_validate(record)) for record in records(folder) if "claims" in record]
     return "\n\n".join(parts) or "No study's result is committed yet."
+
+
+def goals_text(folder: Path) -> str:
+    """Return how every speed goal stands, from the records the goals name."""
+    spec = importlib.util.spec_from_file_location("goals", RECORDS.parent / "goals.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(RECORDS.parent / "goals.py")
+    goals = importlib.util.module_from_spec(spec)
+    sys.modules["goals"] = goals  # its dataclass looks its annotations up there
+    spec.loader.exec_module(goals)
+    head, *rows = goals.rows(folder)
+    return "\n".join(table(head, rows))
 
 
 def benchmarks_text(folder: Path) -> str:
@@ -51,8 +66,12 @@ def study_text(result: Result) -> str:
         h = result.headline
         lines += [f"- **divided**: {h.divided.text}", f"- **specialized**: {h.specialized.text}"]
         lines += [f"- **paid**: {h.paid.text} ({h.paid.verdict}, {format_measured(h.paid.gain)})", ""]
-    rows = [[c.statement, c.minimum_effect, format_measured(c.measured), verdict(c)] for c in result.claims]
-    lines += list(table(["claim", "smallest effect that matters", "measured", "verdict"], rows))
+    rows = [
+        [c.statement, c.source, c.minimum_effect, format_measured(c.measured), verdict(c)]
+        for c in result.claims
+    ]
+    head = ["claim", "stated by", "smallest effect that matters", "measured", "verdict"]
+    lines += list(table(head, rows))
     lines += ["", *(f"- {note}" for note in result.notes), "", f"```bash\n{result.command}\n```"]
     return "\n".join(lines)
 

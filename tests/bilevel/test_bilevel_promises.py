@@ -113,6 +113,34 @@ TWO = FunctionTarget(
             lambda: FittedBellman(discount=0.5).fit(X, Y, np.full((N, 1), np.nan), outcome=Y),
         ),
         (
+            'inner_class="restricted" has an effect: expected estimator="obigrad" or "plugin"',
+            lambda: fitted(inner_class="restricted", estimator="oracle"),
+        ),
+        (
+            'inner_class="restricted" has an effect',
+            lambda: fitted(inner_class="restricted", estimator="kbo", learner=None),
+        ),
+        ("nested=True has an effect", lambda: fitted(nested=True)),
+        ("nested=True has an effect", lambda: fitted(GENERAL, nested=True, inner_class="restricted")),
+        ('residual="separate" has an effect', lambda: fitted(GENERAL, residual="separate")),
+        (
+            "next_features has one entry per transition: expected 200 rows, as X has, got shape",
+            lambda: FittedBellman(discount=0.5).fit(X, Y, X[:150], outcome=Y),
+        ),
+        (
+            "reward has one entry per transition",
+            lambda: FittedBellman(discount=0.5).fit(X, Y[:150], X, features=X),
+        ),
+        (
+            "outcome has one entry per transition",
+            lambda: FittedBellman(discount=0.5).fit(X, Y, X, outcome=Y[:150]),
+        ),
+        ("X has the columns of fit: expected 2, got 1", lambda: sources().predict(X[:, :1])),
+        (
+            "log_weights has one entry per free source: expected 1, got 2",
+            lambda: sources().predict(X, log_weights=[0.0, 0.0]),
+        ),
+        (
             "the objective needs an adjoint and an inner solution",
             lambda: oracle_without_h().objective([1.0]),
         ),
@@ -127,6 +155,10 @@ def at_zero(loss, labels):
     inner = type(loss)(loss.target, weight=ExponentialWeight("u"))
     rows = {"B": labels, "u": 0.1 * X[:, 0], "Y": Y}
     return fitted(BilevelProblem(inner, Squared("Y")), rows).hypergradient([0.0])
+
+
+def sources():
+    return SourceReweighting(rng=0).fit(X, Y, np.arange(N) % 3, trusted=0, judge=False)
 
 
 def two_samples(estimator):
@@ -259,3 +291,42 @@ def test_instruments_without_a_linear_stage_should_leave_its_tables_out(kind):
     for call in (iv.anderson_rubin_set, lambda: iv.anderson_rubin([2.0]), lambda: iv.first_stage_):
         with pytest.raises(InputError, match="need a linear first stage"):
             call()
+
+
+def test_few_clusters_should_be_warned_of():
+    for clusters, warned in ((12, True), (60, False)):
+        model = OBiGrad(AFFINE, learner=RIDGE, diagnose=False).fit(X, Z, groups=np.arange(N) % clusters)
+        estimate = model.hypergradient([1.0])
+        assert estimate.diagnostics.clusters == clusters
+        assert any(f"rests on {clusters} clusters" in text for text in estimate.warnings) is warned
+    assert fitted().hypergradient([1.0]).diagnostics.clusters == 0
+
+
+def test_a_tuned_penalty_should_say_that_it_met_rows_without_curvature():
+    """Rows that only judge (inner weight 0) have no curvature, and count as rows of the tuning."""
+    half = (np.arange(N) % 2).astype(float)
+    inner = Squared("Y", weight=ExponentialWeight("u", base="half"))
+    rows = {**Z, "half": half, "u": 0.1 * X[:, 0]}
+    for learner, flat in ((SieveRidge(), N // 2), (RIDGE, 0)):
+        estimate = fitted(BilevelProblem(inner, Squared("Y")), rows, learner=learner).hypergradient([0.0])
+        assert estimate.diagnostics.flat == flat
+        assert any("rows have no curvature" in text for text in estimate.warnings) is (flat > 0)
+
+
+@pytest.mark.parametrize("general", [False, True], ids=["halves", "nested"])
+def test_inner_splits_should_not_follow_the_order_of_the_rows(general):
+    """Rows sorted in pairs (a row and its twin, next to each other): cut by turns, halves would be copies."""
+    twice = np.repeat(np.arange(N), 2)
+    rows = {name: column[twice] for name, column in Z.items()}
+    if general:
+        model = OBiGrad(GENERAL, learner=RIDGE, nested=True, folds=2, rng=3, diagnose=False)
+        one = model.fit(X, Z).hypergradient([1.0]).value
+        other = OBiGrad(GENERAL, learner=RIDGE, nested=True, folds=2, rng=4, diagnose=False)
+        again = OBiGrad(GENERAL, learner=RIDGE, nested=True, folds=2, rng=3, diagnose=False)
+        assert one == again.fit(X, Z).hypergradient([1.0]).value
+        assert one != other.fit(X, Z).hypergradient([1.0]).value
+        return
+    codes = np.arange(2 * N) // 2 % 4
+    paired = OBiGrad(AFFINE, learner=RIDGE, folds=codes).fit(X[twice], rows).hypergradient([1.0])
+    # By turns both halves would hold one twin of every pair: equal fits, and no difference to see.
+    assert paired.diagnostics.halves_bias[0] > 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -167,20 +168,64 @@ def test_11_restricted_class_should_be_the_gradient_of_the_fitted_objective(name
     np.testing.assert_allclose(difference, estimate.value, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", ["squared", "log-cosh", "logistic"])
+def test_11_restricted_class_should_be_automatic_differentiation(name):
+    """autograd through the penalized minimizer (one exact Newton step at it), to 1e-10."""
+    torch = pytest.importorskip("torch")
+    X, Z = data()
+    rows = {key: torch.as_tensor(values) for key, values in Z.items()}
+    psi = quadratic_basis(X)
+    psi = torch.as_tensor(np.column_stack([np.ones(len(X)), psi - psi.mean(axis=0)]))
+
+    def log_cosh(r):
+        return torch.logaddexp(r, -r) - np.log(2.0)
+
+    def losses(w, v):
+        c, g = torch.exp(rows["u"] @ w), rows["g0"] + rows["dg"] @ w
+        return {
+            "squared": ((v - g) ** 2 / 2, (v - rows["Y"]) ** 2 / 2),
+            "log-cosh": (c * log_cosh(v - g), log_cosh(v - rows["Y"])),
+            "logistic": tuple(k * (torch.logaddexp(v, 0 * v) - rows["B"] * v) for k in (c, 1.0)),
+        }[name]
+
+    def fitted_objective(theta, w):
+        return losses(w, psi @ theta)[0].sum() + 1.5 * (theta[1:] ** 2).sum()
+
+    w, theta = torch.tensor(W, requires_grad=True), torch.zeros(psi.shape[1], dtype=torch.float64)
+    for _ in range(50):
+        slope = torch.func.grad(fitted_objective)(theta, w)
+        curvature = torch.func.jacrev(torch.func.grad(fitted_objective))(theta, w).detach()
+        step = torch.linalg.solve(curvature, slope)
+        step = step / step.detach().norm().clamp(min=1.0)
+        theta, moving = (theta - step).detach(), theta - step
+    losses(w, psi @ moving)[1].mean().backward()
+    np.testing.assert_allclose(restricted(SMOOTH[name]).hypergradient(W).value, w.grad.numpy(), atol=1e-10)
+
+
+def richardson(f, step, levels=4):
+    """Central differences at step, step / 2, ..., extrapolated: the error is of order step^(2 levels)."""
+    table = [(f(step / 2**k) - f(-step / 2**k)) / (2 * step / 2**k) for k in range(levels)]
+    for order in range(1, levels):
+        table = [b + (b - a) / (4**order - 1) for a, b in pairwise(table)]
+    return table[0]
+
+
 @pytest.mark.parametrize("name", ["squared", "log-cosh", "logistic"])
 def test_11_scores_should_be_the_infinitesimal_jackknife(name):
-    """d value / d (weight of row i); the penalty is a share of every row's loss."""
+    """d value / d (weight of row i) to 1e-8; the penalty is a share of every row's loss."""
     estimate = restricted(SMOOTH[name]).hypergradient(W)
-    n, t = len(estimate.scores), 1e-4
+    n = len(estimate.scores)
     for row in (0, 17, 123):
-        values = []
-        for sign in (1, -1):
+
+        def value(t, row=row):
             weights = np.ones(n)
-            weights[row] += sign * t * n
+            weights[row] += t * n
             # P_t = (1 - t) P + t delta_row has total weight n (1 + t); rescaled, the penalty per row stays.
-            values.append(restricted(SMOOTH[name], weights / (1 + sign * t)).hypergradient(W).value)
-        derivative = (values[0] - values[1]) / (2 * t)
-        np.testing.assert_allclose(derivative, estimate.scores[row] - estimate.value, rtol=1e-5, atol=1e-6)
+            return restricted(SMOOTH[name], weights / (1 + t)).hypergradient(W).value
+
+        derivative = richardson(value, 5e-4)
+        np.testing.assert_allclose(derivative, estimate.scores[row] - estimate.value, rtol=1e-8, atol=1e-8)
 
 
 def test_20_singleton_clusters_should_be_independent_rows():
@@ -350,11 +395,11 @@ def test_external_predictions_should_replace_fits():
     X, Z = data()
     fitted = OBiGrad(SMOOTH["log-cosh"], learner=RIDGE, folds=3, diagnose=False).fit(X, Z)
     at = fitted.repeats_[0]
-    from metier.bilevel.general import _Extras, _Fold, _Predicted
+    from metier.bilevel.general_fold import Extras, Fold, Predicted
 
-    kept = _Predicted(300, 2, 1)
+    kept = Predicted(300, 2, 1)
     for split in at.splits:
-        _Fold(at, split, W, {}).fill(kept, None, _Extras())
+        Fold(at, split, W, {}).fill(kept, None, Extras())
     given = {name: getattr(kept, name) for name in ("h", "adjoint", "jacobian", "adjoint_jacobian")}
     given["adjoint"] = lambda w, X, a=kept.adjoint: a
     outside = OBiGrad(SMOOTH["log-cosh"], estimator="oracle").fit(X, Z, external_predictions=given)

@@ -145,24 +145,24 @@ def test_16_figure_3_should_be_the_authors_sweep():
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_17_other_seeds_should_give_the_same_picture():
-    """RMSE within 20 %: 300 replicates put its standard error at 4 %, so 5 standard errors; coverage in
+    """RMSE within 20 %: 300 replicates put its standard error at 4 to 6 %, so 3 to 5 of them; coverage in
     .90-.98 is +-3 standard errors around .94: an error rate below 0.01 over the five sizes."""
     for n, seeds in seeds_of(np.random.default_rng(77), FIGURE_4, 4).items():
         errors, covered = zip(*(figure_4_replicate(n, s) for s in seeds), strict=True)
         measured = np.array([rmse(np.array(errors)[:, k]) for k in range(3)])
-        np.testing.assert_allclose(measured[1:], FIGURE_4[n][1:3], rtol=0.2)
+        np.testing.assert_allclose(measured, FIGURE_4[n][:3], rtol=0.2)
         assert 0.90 <= np.mean(covered) <= 0.98
         if n == 100:
             assert measured[1] < 0.7 * measured[0]
 
 
-def lasso_iv(n, rng):
+def lasso_iv(n, rng, direct=0.0):
     Z = rng.normal(size=(n, 100))
     b = 0.7 ** np.arange(1, 101)
     b /= np.linalg.norm(b)
     u, e = rng.normal(size=n), rng.normal(size=n)
     T = Z @ b + u
-    return Z, T, 2 * T - u + 0.5 * e
+    return Z, T, 2 * T - u + 0.5 * e + direct * (Z[:, 1] - Z[:, 2]), 2.0 + direct * (b[1] - b[2])
 
 
 class PlugInLasso(Lasso):
@@ -181,7 +181,7 @@ def lasso_biases(n, replicates):
     roots = []
     for r in range(replicates):
         rng = np.random.default_rng([n, r])
-        Z, T, Y = lasso_iv(n, rng)
+        Z, T, Y, _ = lasso_iv(n, rng)
         codes = rng.permutation(n) % 5
         row = []
         for estimator, residual in (("plugin", "separate"), ("obigrad", "direct"), ("obigrad", "separate")):
@@ -216,3 +216,31 @@ def test_18_lasso_instruments_should_show_what_the_correction_buys():
     assert np.abs(small[1]) < 3 * se_small[1]
     assert direct < 3 * se_large[1]
     assert plugin > np.abs(small[0]) - 2 * np.hypot(se_small[0], se_large[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_18_a_misspecified_model_should_keep_the_corrected_error_right_and_the_instruments_too_small():
+    """2,000 rows, instruments act on Y directly, target 2 + .6 (b_2 - b_3): what the standard errors say.
+
+    150 replicates put the standard error of a spread at 6 %: the orthogonal root's reported error is within
+    20 % of its spread (3.4 standard errors) and its interval covers in at least 85 % (4 below .95); the
+    instrument form reports less than ours on the same rows, in the mean by more than two standard errors of
+    the paired difference. Seeded.
+    """
+    n, found = 2000, {"obigrad": [], "adjoint_instrument": []}
+    for r in range(150):
+        rng = np.random.default_rng([n, r, 1])
+        Z, T, Y, target = lasso_iv(n, rng, direct=0.6)
+        codes = rng.permutation(n) % 5
+        for estimator, rows in found.items():
+            model = OBiGrad(PROBLEM, learner=PlugInLasso(), estimator=estimator, folds=codes, diagnose=False)
+            solution = model.fit(Z, {"T": T, "Y": Y}).solve()
+            rows.append((solution.w[0] - target, solution.stderr[0]))
+    ours, theirs = (np.array(rows) for rows in found.values())
+    assert target == pytest.approx(2.090, abs=1e-3)
+    assert ours[:, 1].mean() == pytest.approx(ours[:, 0].std(ddof=1), rel=0.2)
+    assert np.mean(np.abs(ours[:, 0]) <= 1.96 * ours[:, 1]) >= 0.85
+    less = ours[:, 1] - theirs[:, 1]
+    assert less.mean() > 2 * less.std(ddof=1) / np.sqrt(len(less))
+    assert theirs[:, 1].mean() < theirs[:, 0].std(ddof=1)

@@ -75,7 +75,7 @@ def test_claims_should_come_from_records(hook, tmp_path):
     text = hook.claims_text(tmp_path)
     assert "### toy, size standard, seed 3" in text
     assert "- **paid**: it did (pays, 2.0 % [1.0, 3.0])" in text
-    assert "| a \\| b | 1 % | 2.0 % [1.0, 3.0] | **undecided**, 1,234 seeds would decide |" in text
+    assert "| a \\| b | ours | 1 % | 2.0 % [1.0, 3.0] | **undecided**, 1,234 seeds would decide |" in text
     assert "- a trap" in text
     assert "```bash\nmetier run toy --size standard --seed 3\n```" in text
     assert hook.benchmarks_text(tmp_path) == "No benchmark's result is committed yet."
@@ -97,6 +97,22 @@ def test_benchmarks_should_come_from_records(hook, tmp_path):
 def test_a_busy_machine_should_be_said(hook, tmp_path):
     (tmp_path / "toy.json").write_text(json.dumps(benchmark(load=6.6)))
     assert "**The machine was busy** (load average 6.6)" in hook.benchmarks_text(tmp_path)
+
+
+def test_goals_should_stand_in_the_committed_records(hook):
+    lines = hook.goals_text(hook.RECORDS).splitlines()
+    assert len(lines) > 15
+    assert not [line for line in lines if "not measured" in line]
+
+
+def test_goals_should_say_met_missed_and_not_measured(hook, tmp_path):
+    for name, value in (("moe-cost", 0.03), ("bilevel-overhead", 0.09)):
+        result = {"balancer_share": {"phi": value}, "forest": {"extra_share": value}}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"result": result}))
+    text = hook.goals_text(tmp_path)
+    assert "taken by phi, per cent | at most 2 | 3 | **missed** |" in text
+    assert "per cent (forests) | at most 10 | 9 | met |" in text
+    assert "taken by quantile, per cent | at most 2 |  | not measured |" in text
 
 
 def test_committed_records_should_all_be_shown(hook):

@@ -27,6 +27,14 @@ SMALL = {
         "bellman_sizes": "200",
     },
     "bilevel-lasso": {"sizes": "100,200", "seeds": "5", "folds": "2"},
+    "bilevel-warnings": {
+        "shapes": "linear,sine",
+        "sizes": "200",
+        "strengths": "0.1,0.8",
+        "cells": "6",
+        "seeds": "4",
+        "workers": "1",
+    },
     "bilevel-sources": {
         "gradient_sizes": "300",
         "gradient_seeds": "5",

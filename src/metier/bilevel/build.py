@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from metier.core.errors import InputError
 
 from .evaluation import Repeat
-from .general import NAMES as GENERAL_NAMES
 from .general import general_repeats
+from .general_fold import NAMES as GENERAL_NAMES
 from .kbo import KernelRepeat
 from .quadratic import QuadraticRepeat
 from .sieve import SieveRidge, checked_penalty
@@ -32,6 +32,7 @@ def build_repeats(model: OBiGrad) -> list[Repeat]:
             got=f"{losses}, {q} value(s) per row" + ("" if model.outer_ is None else ", two samples"),
             next_step='Use estimator="obigrad".',
         )
+    _refuse_unheeded(model, quadratic=quadratic and "adjoint" not in model.external_)
     rng = generator_of(model)
     if model.estimator == "kbo":
         _refuse_unread(model, ())
@@ -52,6 +53,7 @@ def build_repeats(model: OBiGrad) -> list[Repeat]:
                 codes=None if oracle else fold_codes(model.folds, model.sample_, rng),
                 residual=model.residual,
                 backend=model.backend,
+                seed=model.seed_,
             )
             for _ in range(1 if oracle else model.repeats)
         ]
@@ -68,6 +70,44 @@ def _refuse_unread(model: OBiGrad, read: tuple[str, ...]) -> None:
                 expected=" | ".join(read) or f"none with estimator={model.estimator!r}",
                 got=repr(name),
                 next_step="Drop it: the score of this problem has no such nuisance.",
+            )
+
+
+def _refuse_unheeded(model: OBiGrad, *, quadratic: bool) -> None:
+    """Refuse settings that the evaluator of this problem would not look at."""
+    kernel, oracle, restricted = (
+        model.estimator == "kbo",
+        model.estimator == "oracle",
+        model.inner_class == "restricted",
+    )
+    fitted_twice = not (quadratic or kernel or oracle or restricted)
+    for setting, unheeded, reach, remedy in (
+        (
+            'inner_class="restricted"',
+            restricted and (kernel or oracle or model.estimator == "adjoint_instrument"),
+            'estimator="obigrad" or "plugin"',
+            'Use inner_class="pointwise".',
+        ),
+        (
+            "nested=True",
+            model.nested and not fitted_twice,
+            "a general inner or outer loss, whose nuisances are fitted at one another",
+            "Drop nested: nothing here is fitted at in-sample values of h.",
+        ),
+        (
+            'residual="separate"',
+            model.residual == "separate" and (kernel or oracle or restricted or not quadratic),
+            "two squared losses of one sample, with nuisances to fit",
+            "Drop residual: this problem has no residual nuisance to fit.",
+        ),
+    ):
+        if unheeded:
+            raise InputError(
+                f"{setting} has an effect",
+                expected=reach,
+                got=f"estimator={model.estimator!r}, inner_class={model.inner_class!r}, "
+                f"{'squared' if quadratic else 'general'} losses",
+                next_step=remedy,
             )
 
 

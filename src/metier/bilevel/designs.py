@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -14,14 +14,15 @@ from sklearn.linear_model import Lasso, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.tree import DecisionTreeRegressor
 
+from metier.core.checks import positive_int
 from metier.core.parallel import map_tasks
 from metier.core.rng import derive, derive_seed
 
 from .arrays import Floats
 from .estimate import HypergradientEstimate
-from .losses import Squared
 from .obigrad import OBiGrad
 from .problem import BilevelProblem
+from .residual_losses import Squared
 from .sieve import SieveRidge
 from .targets import AffineTarget
 
@@ -128,29 +129,66 @@ def _squares(X: Floats) -> Floats:
     return np.concatenate([X, X**2], axis=1)
 
 
+def _waves(X: Floats) -> Floats:
+    return np.concatenate([X, *(f(k * X) for k in (1.0, 2.0) for f in (np.sin, np.cos))], axis=1)
+
+
+def _pairs(X: Floats) -> Floats:
+    first, second = np.triu_indices(X.shape[1])
+    return np.concatenate([X, X[:, first] * X[:, second]], axis=1)
+
+
+def _right(X: Floats) -> Floats:
+    """Columns that span every regression of the grid."""
+    return np.column_stack([X, *(shape(X) for name, shape in SHAPES.items() if name != "linear")])
+
+
 LEARNERS = {
+    "right": lambda: SieveRidge(_right, penalty=1.0),
     "ridge": lambda: SieveRidge(penalty=1.0),
     "squares": lambda: SieveRidge(_squares),
+    "waves": lambda: SieveRidge(_waves, penalty=1.0),
+    "pairs": lambda: SieveRidge(_pairs, penalty=1.0),
+    "tuned": lambda: SieveRidge(_pairs),
     "shrunk": lambda: Ridge(500.0),
     "lasso": TheoryLasso,
     "nearest": lambda: KNeighborsRegressor(1),
     "neighbors": lambda: KNeighborsRegressor(15),
-    "tree": lambda: DecisionTreeRegressor(min_samples_leaf=5, random_state=0),
+    "tree": lambda: DecisionTreeRegressor(min_samples_leaf=20, random_state=0),
 }
 
 
-def design_grid(*, shapes: tuple[str, ...], sizes: tuple[int, ...] = (200, 800)) -> list[IVDesign]:
-    """Return every combination of size, dimension, learner, strength and misspecification.
+def design_grid(
+    *,
+    shapes: tuple[str, ...],
+    sizes: tuple[int, ...],
+    strengths: tuple[float, ...],
+    cells: int | None = None,
+    seed: int = 0,
+) -> list[IVDesign]:
+    """Return combinations of size, dimension (3 or 10), learner, strength and misspecification (0 or 1).
+
+    Args:
+        shapes: Keys of `SHAPES`.
+        sizes: Rows.
+        strengths: First-stage R^2s.
+        cells: How many combinations to draw; None for all.
+        seed: Seed of the draw.
 
     Example:
-        >>> len(design_grid(shapes=("linear",)))
-        168
+        >>> axes = {"shapes": ("linear",), "sizes": (200, 800), "strengths": (0.1, 0.5)}
+        >>> len(design_grid(**axes)), len(design_grid(**axes, cells=7))
+        (176, 7)
     """
-    axes = product(sizes, (3, 20), LEARNERS, (0.02, 0.2, 0.6), (0.0, 1.0), shapes)
-    return [
+    axes = product(sizes, (3, 10), LEARNERS, strengths, (0.0, 1.0), shapes)
+    grid = [
         IVDesign(n=n, dim=p, learner=learner, strength=strength, misspecification=m, shape=shape)
         for n, p, learner, strength, m, shape in axes
     ]
+    if cells is None:
+        return grid
+    drawn = derive(seed, "cells").permutation(len(grid))[: positive_int("cells", cells)]
+    return [grid[k] for k in np.sort(drawn)]
 
 
 def fit_design(design: IVDesign, *, seed: int, replicate: int) -> HypergradientEstimate:
@@ -171,23 +209,47 @@ class CellScore:
         coverage: Share of replicates whose 95 % interval holds the gradient.
         warned: Share of replicates with a warning.
         replicates: Their number.
+        expected: Median of the coverage that the diagnostics expect.
     """
 
     design: IVDesign
     coverage: float
     warned: float
     replicates: int
+    expected: float = float("nan")
+
+    @property
+    def side(self) -> str:
+        """ "below", "above" or "straddles": where Wilson's 95 % interval of the coverage lies about 0.90."""
+        low, high = wilson(self.coverage, self.replicates)
+        return "below" if high < COVERAGE else "above" if low >= COVERAGE else "straddles"
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of n.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(0.9, 200)]
+        [0.851, 0.934]
+    """
+    z = 1.959964
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return float(center - half), float(center + half)
 
 
 def score_cell(design: IVDesign, *, replicates: int, seed: int = 0) -> CellScore:
     """Run a cell's replicates."""
-    covered, warned = [], []
+    covered, warned, expected = [], [], []
     for r in range(replicates):
         estimate = fit_design(design, seed=seed, replicate=r)
         low, high = estimate.interval(0.95)[0]
         covered.append(bool(low <= design.gradient <= high))
         warned.append(bool(estimate.warnings))
-    return CellScore(design, float(np.mean(covered)), float(np.mean(warned)), replicates)
+        expected.append(estimate.diagnostics.expected_coverage[0])
+    return CellScore(
+        design, float(np.mean(covered)), float(np.mean(warned)), replicates, float(np.nanmedian(expected))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +291,7 @@ def score_warnings(
     return summarize(cells)
 
 
-def summarize(cells: list[CellScore]) -> WarningScore:
+def summarize(cells: Sequence[CellScore]) -> WarningScore:
     """Return the shares over scored cells."""
     low = [cell for cell in cells if cell.coverage < COVERAGE]
     other = [cell for cell in cells if cell.coverage >= COVERAGE]
@@ -238,15 +300,3 @@ def summarize(cells: list[CellScore]) -> WarningScore:
 
 def _share(cells: list[CellScore]) -> float:
     return float(np.mean([cell.warned > 0.5 for cell in cells])) if cells else float("nan")
-
-
-def rows_of_cells(cells: tuple[CellScore, ...]) -> Iterator[dict[str, Any]]:
-    """Yield one plain row per cell, for tables and records."""
-    for cell in cells:
-        names = ("n", "dim", "learner", "strength", "misspecification", "shape")
-        yield {
-            **{name: getattr(cell.design, name) for name in names},
-            "coverage": cell.coverage,
-            "warned": cell.warned,
-            "replicates": cell.replicates,
-        }

@@ -28,9 +28,10 @@ class Diagnostics:
         correction_ratio: |correction| / |plug-in| in Euclidean norm.
         correction_z: (d,) correction over the standard error of its own mean.
         product_bias: (d,) bias that products of nuisance errors leave, in standard errors, estimated from
-            pairs of rows on a dictionary of features (x, squares, products, the fits); sees what these
+            pairs of rows on a dictionary of features (the fits, powers and products of x); sees what these
             span.
         product_noise: (d,) the standard deviation of that estimate, in standard errors.
+        expected_coverage: (d,) of a nominal 95 % interval, with that bias and the noise that comes with it.
         halves_bias: (d,) a quarter of the mean product of the differences between two fits on disjoint
             halves of the training rows, in standard errors; sees the variance of the fits, not a bias that
             both share.
@@ -44,6 +45,8 @@ class Diagnostics:
         repeat_spread: (d,) standard deviation over repeats, over the standard error.
         min_curvature: Least estimated curvature E[K | x] over its mean.
         floored: Rows whose curvature was raised to the floor.
+        flat: Rows without curvature that a tuned penalty counted (0 with fixed penalties).
+        clusters: Independent clusters; 0 where every row is its own.
         condition: Condition number of S, the Jacobian of the hypergradient in w (quadratic problems).
         least_eigenvalue: Least eigenvalue of S over its largest absolute one.
         first_stage: Effective first-stage F of the fitted Jacobian for d g_w / d w, the weakest direction.
@@ -61,6 +64,7 @@ class Diagnostics:
     product_noise: Floats = field(default_factory=lambda: np.full(1, np.nan))
     halves_bias: Floats = field(default_factory=lambda: np.full(1, np.nan))
     product_bound: Floats = field(default_factory=lambda: np.full(1, np.nan))
+    expected_coverage: Floats = field(default_factory=lambda: np.full(1, np.nan))
     orthogonality: Floats = field(default_factory=lambda: np.full(1, np.nan))
     calibration: Floats = field(default_factory=lambda: np.full(1, np.nan))
     calibration_z: Floats = field(default_factory=lambda: np.full(1, np.nan))
@@ -68,6 +72,8 @@ class Diagnostics:
     repeat_spread: Floats = field(default_factory=lambda: np.full(1, np.nan))
     min_curvature: float = float("nan")
     floored: int = 0
+    flat: int = 0
+    clusters: int = 0
     condition: float = float("nan")
     least_eigenvalue: float = float("nan")
     first_stage: float = float("nan")

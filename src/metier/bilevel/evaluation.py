@@ -50,6 +50,7 @@ class Evaluation:
             errors.
         min_curvature: Least fitted curvature over its mean.
         floored: Rows at the curvature's floor.
+        flat: Rows without curvature that a tuned penalty met.
     """
 
     samples: tuple[Sample, ...]
@@ -64,6 +65,7 @@ class Evaluation:
     errors: tuple[tuple[Floats, Floats, Floats, Floats], ...] = ()
     min_curvature: float = float("nan")
     floored: int = 0
+    flat: int = 0
 
     def mean(self, scores: Sequence[Floats]) -> Mean:
         """Return the sum over samples of the weighted means; covariances of independent samples add up."""

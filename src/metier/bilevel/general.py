@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metier.core.errors import InputError
 
-from .arrays import Floats, added, take
+from .arrays import Floats
 from .crossfit import Codes
 from .evaluation import Evaluation, Fitted
-from .inner import InnerSurface, InnerTask, fit_inner
-from .learners import rows_of
+from .general_fold import NAMES, Extras, Fold, Predicted, Split
 from .loss_check import N_ROWS, check_loss
 from .losses import CustomLoss, Derivatives, Loss
-from .risks import CurvatureSurface, Parts, RegressorSurface, quadratic_risk
+from .risks import RATIO_BELOW
 from .sample import Sample
 from .scores import (
     Nuisances,
@@ -27,46 +24,11 @@ from .scores import (
     outer_adjoint_terms,
     outer_scores,
 )
-from .sieve import SieveRidge
+from .sieve import SieveRidge, checked_penalty
 from .torch_loss import TorchLoss
 
 if TYPE_CHECKING:
     from .obigrad import OBiGrad
-
-NAMES = ("h", "adjoint", "jacobian", "adjoint_jacobian")
-NESTED_FOLDS = 3
-
-
-@dataclass(slots=True)
-class _Split:
-    """Training and test rows of a fold, of both samples where there are two."""
-
-    train: NDArray[np.intp]
-    test: NDArray[np.intp]
-    outer_train: NDArray[np.intp] | None = None
-    outer_test: NDArray[np.intp] | None = None
-
-
-@dataclass(slots=True)
-class _Predicted:
-    """Nuisances at the rows of one sample, filled fold by fold."""
-
-    n: int
-    d: int
-    q: int
-    h: Floats = field(init=False)
-    adjoint: Floats = field(init=False)
-    jacobian: Floats = field(init=False)
-    adjoint_jacobian: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.h, self.adjoint = np.empty((self.n, self.q)), np.empty((self.n, self.q))
-        self.jacobian = np.empty((self.n, self.d, self.q))
-        self.adjoint_jacobian = np.empty((self.n, self.d, self.q))
-
-    def nuisances(self) -> Nuisances:
-        """Return them as the scores take them."""
-        return Nuisances(self.h, self.adjoint, self.jacobian, self.adjoint_jacobian)
 
 
 class GeneralRepeat:
@@ -83,14 +45,14 @@ class GeneralRepeat:
         self.splits = self._splits(codes, outer_codes)
         self.checked = False
 
-    def _splits(self, codes: Codes | None, outer_codes: Codes | None) -> list[_Split]:
+    def _splits(self, codes: Codes | None, outer_codes: Codes | None) -> list[Split]:
         everything = np.arange(self.sample.n)
         outer_rows = None if self.outer is None else np.arange(self.outer.n)
         if codes is None:
-            return [_Split(everything, everything, outer_rows, outer_rows)]
+            return [Split(everything, everything, outer_rows, outer_rows)]
         out = []
         for k in range(int(codes.max()) + 1):
-            split = _Split(np.flatnonzero(codes != k), np.flatnonzero(codes == k))
+            split = Split(np.flatnonzero(codes != k), np.flatnonzero(codes == k))
             if outer_codes is not None:
                 split.outer_train = np.flatnonzero(outer_codes != k)
                 split.outer_test = np.flatnonzero(outer_codes == k)
@@ -100,13 +62,13 @@ class GeneralRepeat:
     def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
         """Return scores at w."""
         d, q = len(w), self.q
-        inner = _Predicted(self.sample.n, d, q)
-        outer = None if self.outer is None else _Predicted(self.outer.n, d, q)
+        inner = Predicted(self.sample.n, d, q)
+        outer = None if self.outer is None else Predicted(self.outer.n, d, q)
         given = self._given(w, d)
         self._check(w)
-        extras = _Extras()
+        extras = Extras()
         for split in self.splits:
-            fold = _Fold(self, split, w, given)
+            fold = Fold(self, split, w, given)
             fold.fill(inner, outer, extras)
         return self._evaluation(w, inner, outer, extras)
 
@@ -146,9 +108,7 @@ class GeneralRepeat:
                 check_loss(loss, w, v, rows, name=name)
         self.checked = True
 
-    def _evaluation(
-        self, w: Floats, inner: _Predicted, outer: _Predicted | None, extras: _Extras
-    ) -> Evaluation:
+    def _evaluation(self, w: Floats, inner: Predicted, outer: Predicted | None, extras: Extras) -> Evaluation:
         n_in = inner.nuisances()
         d_in = self.problem.inner_loss.derivatives(w, inner.h, self.sample.rows)
         if outer is None or self.outer is None:
@@ -166,6 +126,7 @@ class GeneralRepeat:
                 errors=_errors(d_in, d_out, n_in),
                 min_curvature=extras.least,
                 floored=extras.floored,
+                flat=self._flat(d_in),
             )
         n_out = outer.nuisances()
         d_out = self.problem.outer_loss.derivatives(w, outer.h, self.outer.rows)
@@ -179,153 +140,16 @@ class GeneralRepeat:
             plugin_objective=(np.zeros(self.sample.n), d_out.value),
             min_curvature=extras.least,
             floored=extras.floored,
+            flat=self._flat(d_in),
         )
 
-
-@dataclass(slots=True)
-class _Extras:
-    """What folds report beside their nuisances."""
-
-    constant: Any = 0.0
-    objective_constant: float = 0.0
-    least: float = float("nan")
-    floored: int = 0
-
-
-class _Fold:
-    """One fold at one w: fit on its training rows, predict its test rows."""
-
-    def __init__(self, repeat: GeneralRepeat, split: _Split, w: Floats, given: dict[str, Floats]) -> None:
-        self.repeat, self.split, self.w, self.given = repeat, split, w, given
-        sample, outer = repeat.sample, repeat.outer
-        X = {"train": rows_of(sample.X, split.train), "test": rows_of(sample.X, split.test)}
-        if outer is not None:
-            X["outer_train"] = rows_of(outer.X, split.outer_train)
-            X["outer_test"] = rows_of(outer.X, split.outer_test)
-        self.parts = Parts(**X)
-        self.rows = take(sample.rows, split.train)
-        self.weights = None if sample.weights is None else sample.weights[split.train]
-        self.learners = repeat.model.learners_
-
-    def fill(self, inner: _Predicted, outer: _Predicted | None, extras: _Extras) -> None:
-        """Fit what is not given and write the predictions of the test rows."""
-        split, surfaces = self.split, {}
-        if "h" not in self.given:
-            surfaces["h"] = self._inner(self.parts, self.rows, self.weights)
-        h_train = self._train_values(surfaces.get("h"))
-        missing = [name for name in NAMES[1:] if name not in self.given]
-        if missing:
-            surfaces.update(self._linear(h_train, surfaces.get("h"), missing))
-        for name in NAMES:
-            if name in self.given:
-                getattr(inner, name)[split.test] = self.given[name][split.test]
-                continue
-            for part, rows, predicted in (
-                ("test", split.test, inner),
-                ("outer_test", split.outer_test, outer),
-            ):
-                if predicted is not None and rows is not None:
-                    values = surfaces[name].predict(part)
-                    getattr(predicted, name)[rows] = values[:, 0] if name == "adjoint" else values
-        self._report(surfaces, extras)
-
-    def _inner(self, parts: Parts, rows: dict[str, NDArray[Any]], weights: Floats | None) -> InnerSurface:
-        task = InnerTask(self.repeat.problem.inner_loss, self.w, rows, weights, parts, self.repeat.q)
-        return fit_inner(self.learners["h"], task)
-
-    def _train_values(self, surface: InnerSurface | None) -> Floats:
-        """Return h on the training rows: given, in sample, or from inner folds."""
-        if surface is None:
-            return self.given["h"][self.split.train]
-        if not self.repeat.model.nested:
-            return surface.predict("train")
-        n = len(self.split.train)
-        out = np.empty((n, self.repeat.q))
-        clusters = self.repeat.sample.clusters
-        unit = np.arange(n) if clusters is None else clusters[self.split.train]
-        for k in range(NESTED_FOLDS):
-            train, test = np.flatnonzero(unit % NESTED_FOLDS != k), np.flatnonzero(unit % NESTED_FOLDS == k)
-            X = self.parts.X["train"]
-            parts = Parts(train=rows_of(X, train), test=rows_of(X, test))
-            om = None if self.weights is None else self.weights[train]
-            out[test] = self._inner(parts, take(self.rows, train), om).predict("test")
-        return out
-
-    def _linear(self, h: Floats, surface: InnerSurface | None, missing: list[str]) -> dict[str, Any]:
-        """Fit a, J and A2 at h on the training rows."""
-        problem, split, d = self.repeat.problem, self.split, len(self.w)
-        at = problem.inner_loss.derivatives(self.w, h, self.rows)
-        risks: dict[int, Any] = {}
-
-        def solve(name: str, G: Floats | None, G_outer: Floats | None = None) -> Any:
-            learner = self.learners[name]
-            if id(learner) not in risks:
-                alpha = surface.alpha if surface is not None and self.repeat.outer is not None else None
-                risks[id(learner)] = quadratic_risk(learner, self.parts, at.d2_v, self.weights, alpha=alpha)
-            if G is None and G_outer is None:
-                G = np.zeros((len(h), d, self.repeat.q))
-            return risks[id(learner)].solve(G, outer=G_outer, share=self._share())
-
-        out: dict[str, Any] = {}
-        out_rows, h_out = self.rows, h
-        if self.repeat.outer is not None and surface is not None and split.outer_train is not None:
-            out_rows, h_out = take(self.repeat.outer.rows, split.outer_train), surface.predict("outer_train")
-        outer = problem.outer_loss.derivatives(self.w, h_out, out_rows)
-        two = self.repeat.outer is not None
-        if "adjoint" in missing:
-            G = outer.d_v[:, None, :]
-            out["adjoint"] = solve("adjoint", None, G) if two else solve("adjoint", G)
-        if "jacobian" in missing:
-            out["jacobian"] = solve("jacobian", at.d2_wv)
-        if "adjoint_jacobian" in missing:
-            a, J = self._at("adjoint", out, "train")[:, 0], self._at("jacobian", out, "train")
-            J_out = self._at("jacobian", out, "outer_train") if two else J
-            within, outside = inner_adjoint_terms(at, a, J), outer_adjoint_terms(outer, J_out)
-            if two:
-                out["adjoint_jacobian"] = solve("adjoint_jacobian", within, outside)
-            else:
-                out["adjoint_jacobian"] = solve("adjoint_jacobian", added(within, outside))
-        return out
-
-    def _at(self, name: str, surfaces: dict[str, Any], part: str) -> Floats:
-        if name in surfaces:
-            values: Floats = surfaces[name].predict(part)
-            return values
-        given = self.given[name][self.split.train]
-        return given[:, None, :] if name == "adjoint" else given
-
-    def _share(self) -> Any:
-        """Return the weight of outer rows that makes their mean count like one over the inner rows."""
-        outer = self.repeat.outer
-        if outer is None or self.split.outer_train is None:
-            return 1.0
-        om = outer.weights
-        rows = np.ones(len(self.split.outer_train)) if om is None else om[self.split.outer_train]
-        total = len(self.split.train) if self.weights is None else float(self.weights.sum())
-        return rows * (total / rows.sum())
-
-    def _report(self, surfaces: dict[str, Any], extras: _Extras) -> None:
-        seen: set[int] = set()
-        for surface in surfaces.values():
-            curvature = getattr(surface, "curvature", None)
-            if isinstance(surface, RegressorSurface) and isinstance(curvature, CurvatureSurface):
-                if id(curvature) not in seen:
-                    extras.floored += curvature.floored.get("test", 0)
-                    extras.least = float(np.fmin(extras.least, curvature.least.get("test", np.nan)))
-                seen.add(id(curvature))
-        if self.repeat.restricted:
-            self._penalty(surfaces, extras)
-
-    def _penalty(self, surfaces: dict[str, Any], extras: _Extras) -> None:
-        """The penalty is part of the inner loss: its share of every row's score is one constant."""
-        learner = self.learners["h"]
-        assert isinstance(learner, SieveRidge)
-        total = len(self.split.train) if self.weights is None else float(self.weights.sum())
-        theta = surfaces["h"].coefficients[1:]
-        a, J, A2 = (surfaces[name].coefficients[1:] for name in NAMES[1:])
-        pull = float(learner.penalty) / total
-        extras.constant = pull * (np.einsum("pqd,pq->d", J, a[:, :, 0]) + np.einsum("pqd,pq->d", A2, theta))
-        extras.objective_constant = pull * float((a[:, :, 0] * theta).sum())
+    def _flat(self, inner: Derivatives) -> int:
+        """Return how many rows without curvature a tuned penalty counted as rows that it was tuned on."""
+        learners = self.model.learners_.values()
+        if not any(isinstance(one, SieveRidge) and checked_penalty(one.penalty) is None for one in learners):
+            return 0
+        size = np.trace(inner.d2_v, axis1=1, axis2=2)
+        return int((size <= RATIO_BELOW * size.mean()).sum())
 
 
 def _is_users(loss: Loss) -> bool:

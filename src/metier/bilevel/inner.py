@@ -12,7 +12,9 @@ from scipy.special import logit
 from metier.core.errors import InputError
 
 from .arrays import Floats, Rows
-from .losses import Derivatives, Logistic, Loss, SoftmaxCE, Squared
+from .likelihood_losses import Logistic, SoftmaxCE
+from .losses import Derivatives, Loss
+from .residual_losses import Squared
 from .risks import Parts, SieveRisk, power_of, quadratic_risk
 from .sieve import SieveRidge, checked_penalty
 

@@ -14,7 +14,7 @@ from .arrays import Floats
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 ACCURACY = 1e-9
-LOW_RANK_FROM = 1000
+LOW_RANK_FROM = 300
 """Rows from which a low-rank factor is tried, and given up beyond a third of them."""
 PENALTIES = np.logspace(-8.0, 0.0, 17)
 
@@ -106,14 +106,20 @@ def _pivoted_cholesky(X: Floats, width: float, *, tolerance: float) -> Floats | 
     The trace bounds the spectral error, so that solutions are off by at most tolerance / ridge in relative
     terms; None stands for more columns than pay.
     """
-    n = len(X)
+    n, Z = len(X), X / width
+    half_norms = 0.5 * (Z * Z).sum(axis=1)
     L = np.empty((n // 3, n))
     rest = np.ones(n)
     for r in range(len(L)):
-        pivot = int(np.argmax(rest))
-        row = gaussian_gram(X[pivot : pivot + 1], X, width)[0] - L[:r, pivot] @ L[:r]
-        L[r] = row / np.sqrt(rest[pivot])
-        rest -= L[r] ** 2
+        pivot = int(rest.argmax())
+        row = Z @ Z[pivot]
+        row -= half_norms
+        row -= half_norms[pivot]
+        np.exp(np.minimum(row, 0.0, out=row), out=row)
+        row -= L[:r, pivot] @ L[:r]
+        np.divide(row, np.sqrt(rest[pivot]), out=L[r])
+        np.square(L[r], out=row)
+        rest -= row
         np.maximum(rest, 0.0, out=rest)
         if rest.sum() <= tolerance:
             return L[: r + 1]

@@ -42,7 +42,8 @@ class OBiGrad:
         residual: For squared losses, "direct" regresses g_w - Y once (ours); "separate" takes h_w - m.
         inner_class: "pointwise" for an inner problem over all functions; "restricted" for the penalized sieve
             itself as the target (learner must be a `SieveRidge` with a number as penalty), fitted in sample.
-        nested: Fit the adjoint and its kin on out-of-fold h values of the training rows (general losses).
+        nested: Fit the adjoint and its kin on out-of-fold h values of the training rows (general losses); the
+            inner folds are drawn from `rng` by row, so that the order of the rows matters within noise.
         diagnose: Fit the two half-sample nuisances that the product-bias warning needs.
         backend: Where folds of scikit-learn learners run, as in `metier.core.map_tasks`.
 
@@ -128,8 +129,8 @@ class OBiGrad:
         self.sample_ = check_sample(X, Z, weights=weights, groups=groups)
         self.outer_ = None if outer is None else _outer_sample(outer)
         self.external_ = External(external_predictions, self.sample_.X)
-        seed = 0 if isinstance(self.rng, np.random.Generator) else int(self.rng)
-        self.learners_ = learners_by_nuisance(self.learner, seed=seed)
+        self.seed_ = 0 if isinstance(self.rng, np.random.Generator) else int(self.rng)
+        self.learners_ = learners_by_nuisance(self.learner, seed=self.seed_)
         self.repeats_ = build_repeats(self)
         self._cache: tuple[bytes, list[Evaluation]] | None = None
         return self

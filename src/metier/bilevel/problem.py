@@ -10,7 +10,8 @@ from metier.core.checks import positive_int
 from metier.core.errors import InputError
 
 from .arrays import Rows
-from .losses import Loss, Squared
+from .losses import Loss
+from .residual_losses import Squared
 from .targets import AffineTarget, ColumnTarget, as_target
 from .torch_loss import TorchLoss
 

@@ -9,7 +9,7 @@ import numpy as np
 from .arrays import Floats
 from .crossfit import Codes
 
-MOST_FEATURES = 30
+MOST_FEATURES = 40
 ROWS_PER_FEATURE = 4
 CLIP = 2.5
 
@@ -23,25 +23,33 @@ class Product:
 
 
 def dictionary(X: Floats, fitted: Floats, codes: Codes) -> Floats:
-    """Return features (n, P) in which misfit is looked for: the fits themselves, x and squares, products.
+    """Return features (n, P) in which misfit is looked for: the fits, then x, x^2, x^3, then products of x.
 
-    The features come in this order up to one per `ROWS_PER_FEATURE` rows of a fold; columns of x are scaled.
+    Columns come in the order of their correlation with the fits of the same fold, which know nothing of the
+    fold's own outcomes; up to one feature per `ROWS_PER_FEATURE` rows of a fold.
     """
     room = int(max(3, min(MOST_FEATURES, np.bincount(codes).min() // ROWS_PER_FEATURE)))
+    x = _scaled(X) if X.dtype.kind == "f" else np.zeros((len(X), 0))
     # Scaled fold by fold: a center over all folds would carry a fold's own noise into its features.
-    own = np.empty_like(fitted)
+    blocks, order = [], np.argsort(codes, kind="stable")
     for k in range(int(codes.max()) + 1):
-        own[codes == k] = _scaled(fitted[codes == k])
-    parts = [own]
-    if X.dtype.kind == "f":
-        x = _scaled(X)
-        first, second = np.triu_indices(x.shape[1], 1)
-        few = slice(0, room)
-        # x_1, x_1^2, x_2, x_2^2, ...: curvature comes before the last columns where room is short.
-        pairs = np.stack([x[:, few], x[:, few] ** 2], axis=2).reshape(len(x), -1)
-        parts += [pairs, x[:, first[few]] * x[:, second[few]]]
-    psi = np.concatenate(parts, axis=1)[:, :room]
+        own = _scaled(fitted[codes == k])
+        blocks.append(
+            np.concatenate([own, *_powers_and_products(x[codes == k], own, room)], axis=1)[:, :room]
+        )
+    psi = np.empty((len(X), blocks[0].shape[1]))
+    psi[order] = np.concatenate(blocks)
     return np.column_stack([np.ones(len(X)), psi])
+
+
+def _powers_and_products(x: Floats, own: Floats, room: int) -> tuple[Floats, Floats]:
+    """Return powers of the columns, most relevant ones first, and products of two of the first."""
+    together = np.stack([np.abs(own.T @ _scaled(part)).max(axis=0) for part in (x, x**2)]) if x.size else x
+    x = x[:, np.argsort(-together.max(axis=0), kind="stable")][:, :room]
+    powers = np.stack([x, x**2, x**3 / CLIP], axis=2).reshape(len(x), -1)
+    first, second = np.triu_indices(x.shape[1], 1)
+    nearest = np.argsort(first + second, kind="stable")[:room]
+    return powers, x[:, first[nearest]] * x[:, second[nearest]]
 
 
 def _scaled(x: Floats) -> Floats:
@@ -57,12 +65,12 @@ def error_product(left: Floats, right: Floats, features: Floats, codes: Codes, c
     left (n, d) and right (n,) are gradients of two nuisances' risks at out-of-fold fits, whose conditional
     means are H times the errors. Only pairs of different rows of one fold enter, because the fits of a fold
     know nothing of its rows: a U-statistic of order two, without bias but for what the features do not
-    span.
+    span. A fold's own Gram matrix of P features shrinks it by about 1 - P / rows, which is divided out.
 
     Source: the second-order influence function of Robins et al.; its use as a warning is ours.
     """
-    d = left.shape[1]
-    total, variance, pairs = np.zeros(d), np.zeros(d), 0
+    d, P = left.shape[1], features.shape[1]
+    total, variance, pairs = np.zeros(d), np.zeros(d), 0.0
     for k in range(int(codes.max()) + 1):
         rows = codes == k
         psi, e, f = features[rows], left[rows], right[rows]
@@ -71,7 +79,7 @@ def error_product(left: Floats, right: Floats, features: Floats, codes: Codes, c
         own = (projected * psi).sum(axis=1)
         total += (psi.T @ e).T @ (projected.T @ f) - (own * f) @ e
         variance += _pair_variance(psi, projected, own, e, f)
-        pairs += len(f) * (len(f) - 1)
+        pairs += len(f) * (len(f) - 1) * max(1.0 - P / len(f), 0.25)
     return Product(total / pairs, np.sqrt(np.maximum(variance, 0.0)) / pairs)
 
 

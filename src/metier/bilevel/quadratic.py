@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from metier.core.errors import InputError
+from metier.core.rng import derive
 
 from .arrays import Floats
-from .crossfit import Codes
+from .crossfit import Codes, draw_folds
 from .evaluation import Evaluation, Fitted
 from .learners import cross_fitter, fit_regressor, is_linear_smoother, rows_of
 from .problem import BilevelProblem
@@ -38,7 +39,9 @@ class QuadraticRepeat:
         codes: Codes | None,
         residual: str,
         backend: str,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.sample, self.learners, self.external, self.codes = sample, learners, external, codes
         self.separate, self.backend = residual == "separate", backend
         self.target = as_target(problem.inner_loss.target)  # type: ignore[attr-defined]
@@ -47,7 +50,7 @@ class QuadraticRepeat:
         _one_value("the outer target", y)
         self.y: Floats = y[:, 0]
         self.fitters: dict[int, Any] = {}
-        self._halves: list[tuple[Floats, Floats, Floats]] | None = None
+        self._halves: list[tuple[Floats, Floats]] | None = None
         self.affine: _AffineFits | None = None
         if isinstance(self.target, AffineTarget):
             self.affine = _AffineFits(self, *self.target.parts(sample.rows))
@@ -86,13 +89,17 @@ class QuadraticRepeat:
             batches.setdefault(answer if alone else id(learner), []).append(answer)
         return list(batches.values())
 
-    def half_fits(self) -> list[tuple[Floats, Floats, Floats]] | None:
-        """Return (j, r0, j_r) at the first fold's rows, fitted on either half of the other rows; once."""
+    def half_fits(self, w: Floats) -> list[tuple[Floats, Floats]] | None:
+        """Return (j, r) at the first fold's rows, fitted on either half of the other rows."""
         if not isinstance(self.target, AffineTarget) or self.codes is None:
             return None
+        g0, dg = self.target.parts(self.sample.rows)
+        if not is_linear_smoother(self.learners["residual"]) and not self.separate:
+            g = (g0[:, 0] + dg[:, :, 0] @ w)[:, None]
+            return [(j, r[:, 0]) for j, r in _half_fits(self, dg[:, :, 0], g - self.y[:, None])]
         if self._halves is None:
-            self._halves = _half_fits(self, *self.target.parts(self.sample.rows))
-        return self._halves
+            self._halves = _half_fits(self, dg[:, :, 0], np.column_stack([g0[:, 0] - self.y, dg[:, :, 0]]))
+        return [(j, r[:, 0] + r[:, 1:] @ w) for j, r in self._halves]
 
     def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
         """Return the scores at w."""
@@ -224,23 +231,20 @@ class _AffineFits:
                 self.residual = self.h0 - self.outcome, self.j
 
 
-def _half_fits(repeat: QuadraticRepeat, g0: Floats, dg: Floats) -> list[tuple[Floats, Floats, Floats]]:
-    """Fit g0 - y and dg apart, which gives r at any w up to what a tuned penalty would change."""
+def _half_fits(repeat: QuadraticRepeat, dg: Floats, residual: Floats) -> list[tuple[Floats, Floats]]:
+    """Fit the jacobian's targets (n, d) and the residual's (n, m) on two random halves."""
     assert repeat.codes is not None
     sample, codes = repeat.sample, repeat.codes
     test, train = np.flatnonzero(codes == 0), np.flatnonzero(codes != 0)
     unit = np.arange(sample.n) if sample.clusters is None else sample.clusters
-    order = np.unique(unit[train], return_inverse=True)[1]
-    targets = np.column_stack([dg[:, :, 0], g0[:, 0] - repeat.y])
-    d = dg.shape[1]
+    units, order = np.unique(unit[train], return_inverse=True)
+    half_of = draw_folds(len(units), 2, derive(repeat.seed, "halves"))[order]
     out = []
     for half in (0, 1):
-        rows = train[order % 2 == half]
+        rows = train[half_of == half]
         om = None if sample.weights is None else sample.weights[rows]
         X, X_test = rows_of(sample.X, rows), rows_of(sample.X, test)
-        j = fit_regressor(repeat.learners["jacobian"], X, targets[rows, :d], om)(X_test)
-        same = repeat.learners["jacobian"] is repeat.learners["residual"]
-        wanted = targets[rows, d:] if same else targets[rows]
-        r = fit_regressor(repeat.learners["residual"], X, wanted, om)(X_test)
-        out.append((j, r[:, -1], j if same else r[:, :d]))
+        j = fit_regressor(repeat.learners["jacobian"], X, dg[rows], om)(X_test)
+        r = fit_regressor(repeat.learners["residual"], X, residual[rows], om)(X_test)
+        out.append((j, r))
     return out

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from .policies import Policy as Policy
     from .policies import PurePolicy as PurePolicy
     from .policies import UniformPolicy as UniformPolicy
+    from .training.guard import dispatch_in_turn as dispatch_in_turn
+    from .training.population import Population as Population
+    from .training.ppo import PPO as PPO
+    from .training.progress import Progress as Progress
+    from .training.self_play import train_fcp as train_fcp
+    from .training.self_play import train_self_play as train_self_play
 
 _MODULES = {
     "animation": ("animate", "record_episode"),
@@ -42,8 +48,14 @@ _MODULES = {
     "measures.logs": ("BehaviourCounts", "behaviour_counts"),
     "measures.trajectories": ("latent_log_prob", "trajectory_information"),
     "policies": ("ConstantPolicy", "Policy", "PurePolicy", "UniformPolicy"),
+    "training.guard": ("dispatch_in_turn",),
+    "training.population": ("Population",),
+    "training.ppo": ("PPO",),
+    "training.progress": ("Progress",),
+    "training.self_play": ("train_fcp", "train_self_play"),
 }
 _NEED_JAX = {"animation", "pairing", "evaluation", "policies"}
+_NEED_OPTAX = {name for name in _MODULES if name.startswith("training.")}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = ("games",)
 
@@ -53,8 +65,10 @@ __all__ = sorted([*_HOME, *_PACKAGES])
 def __getattr__(name: str) -> Any:
     """Load a name on first use: the measures must not need JAX."""
     if name in _HOME:
-        if _HOME[name] in _NEED_JAX:
+        if _HOME[name] in _NEED_JAX | _NEED_OPTAX:
             _require_jax()
+        if _HOME[name] in _NEED_OPTAX:
+            _require("optax")
         return getattr(importlib.import_module(f"metier.partners.{_HOME[name]}"), name)
     if name in _PACKAGES:
         _require_jax()
@@ -63,9 +77,13 @@ def __getattr__(name: str) -> Any:
 
 
 def _require_jax() -> None:
+    _require("jax")
+
+
+def _require(module: str) -> None:
     from metier.core import require
 
-    require("jax", "partners")
+    require(module, "partners")
 
 
 def __dir__() -> list[str]:

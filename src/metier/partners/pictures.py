@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .measures.logs import BehaviourCounts
     from .pairing import CrossPlay
+    from .training.progress import Progress
 
 
 def draw_cross_play(pairs: CrossPlay, ax: Any = None) -> Any:
@@ -45,6 +46,25 @@ def draw_behaviours(counts: BehaviourCounts, ax: Any = None) -> Any:
     ax.set_xlabel("share of episodes")
     ax.set_title("What each partner does")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return ax
+
+
+def draw_learning_curves(progress: Progress, ax: Any = None) -> Any:
+    """Draw each member's return with itself, and the mean with others, over steps; returns the axes."""
+    ax = ax or _axes(8, 5)
+    steps = np.array([row["steps"] for row in progress.rows]) / 1e6
+    own = np.array([row["returns"] for row in progress.rows])
+    pairs = np.array([row["cross_play"] for row in progress.rows])
+    for member, returns in enumerate(own.T):
+        ax.plot(steps, returns, marker=".", label=f"member {member} with itself")
+    n = own.shape[1]
+    if n > 1:
+        others = pairs[:, ~np.eye(n, dtype=bool)].mean(axis=1)
+        ax.plot(steps, others, color="black", linestyle="--", label="with others, mean")
+    ax.set_xlabel("environment steps, millions")
+    ax.set_ylabel("mean return")
+    ax.set_title("Learning curves")
+    ax.legend(frameon=False)
     return ax
 
 

@@ -72,6 +72,12 @@ REGISTRY: dict[str, Entry] = {
         "Weights of data sources: how much should each count, and does it pay?",
         in_tour=False,
     ),
+    "bilevel-warnings": Entry(
+        "metier.studies.bilevel_warnings.study:STUDY",
+        "bilevel",
+        "Bilevel gradients: do the warnings come where intervals cover too little?",
+        in_tour=False,
+    ),
     "moe-balancing": Entry(
         "metier.studies.moe_balancing.study:STUDY",
         "moe",

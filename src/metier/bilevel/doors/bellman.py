@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.bilevel.estimate import HypergradientEstimate, Solution
-from metier.bilevel.losses import Squared
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
+from metier.bilevel.residual_losses import Squared
 from metier.bilevel.targets import AffineTarget
 from metier.core.checks import finite_array, one_of
 from metier.core.errors import InputError
@@ -112,7 +112,16 @@ class FittedBellman:
                 got="both" if features is not None else "neither",
                 next_step="Pass one of them.",
             )
+        n = np.shape(X)[0] if np.ndim(X) else 0
         after = read_columns("next features", next_features, prefix="w")
+        for name, values in (("reward", reward), ("next_features", after.values), ("outcome", outcome)):
+            if values is not None and np.shape(values)[:1] != (n,):
+                raise InputError(
+                    f"{name} has one entry per transition",
+                    expected=f"{n} rows, as X has",
+                    got=f"shape {np.shape(values)}",
+                    next_step="Pass data of the same transitions, in the same order.",
+                )
         finite_array("next_features", after.values)
         slope, returns = self.discount * after.values, np.zeros(len(after.values))
         if features is not None:

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from metier.bilevel.crossfit import Mean, draw_folds, median_of_repeats
 from metier.bilevel.estimate import HypergradientEstimate, Solution
 from metier.bilevel.learners import fit_regressor
-from metier.bilevel.losses import Squared
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
+from metier.bilevel.residual_losses import Squared
 from metier.bilevel.settings import seed_of, seeded
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import AffineTarget

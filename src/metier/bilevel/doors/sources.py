@@ -11,9 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from metier.bilevel.crossfit import draw_folds
 from metier.bilevel.inner import InnerTask, fit_inner
-from metier.bilevel.losses import Logistic, Loss, Squared
+from metier.bilevel.likelihood_losses import Logistic
+from metier.bilevel.losses import Loss
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
+from metier.bilevel.residual_losses import Squared
 from metier.bilevel.risks import Parts
 from metier.bilevel.settings import learners_by_nuisance, seed_of
 from metier.bilevel.sieve import SieveRidge
@@ -259,11 +261,22 @@ class SourceReweighting:
         Args:
             X: (m, p).
             log_weights: (d,) other weights than the fitted ones; zeros are equal weights.
+
+        Raises:
+            InputError: X has other columns than in `fit`, or log_weights another length.
         """
         x = finite_array("X", X)
+        x = x[:, None] if x.ndim == 1 else x
         w = self.log_weights_ if log_weights is None else finite_array("log_weights", log_weights, ndim=1)
-        everything = np.arange(len(self._x))
-        return self._fit_model(w, everything, x[:, None] if x.ndim == 1 else x)[:, 0]
+        for name, got, fitted in (
+            ("X has the columns of fit", x.shape[1], self._x.shape[1]),
+            ("log_weights has one entry per free source", len(w), len(self.log_weights_)),
+        ):
+            if got != fitted:
+                raise InputError(
+                    name, expected=f"{fitted}", got=f"{got}", next_step="Pass the same, in the same order."
+                )
+        return self._fit_model(w, np.arange(len(self._x)), x)[:, 0]
 
     @property
     def stderr_(self) -> Floats:

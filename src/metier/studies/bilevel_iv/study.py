@@ -29,7 +29,8 @@ class IVConfig:
         weak_n: rows of each.
         weak_strength: its first-stage coefficient; the expected effective F is about weak_n x its square.
         rivals: whether to run the rivals that are installed.
-        rival: Python file with estimate(y, t, z, x) -> (coefficient, standard error), or none.
+        rival: Python file with estimate(y, t, z, x) -> (coefficient, standard error), or none; an estimate
+            of None says that the rival cannot do that data set.
     """
 
     cases: tuple[str, ...] = ("labsup", "401ksubs", "card")

@@ -90,8 +90,8 @@ def _doubleml(case: Case, seed: int, *, boosted: bool) -> list[float] | None:
     return [float(fit.coef[0]), float(fit.se[0])]
 
 
-def _own_rival(case: Case, path: Path) -> list[float]:
-    """Call `estimate(y, t, z, x) -> (coefficient, standard error)` of a Python file."""
+def _own_rival(case: Case, path: Path) -> list[float] | None:
+    """Call `estimate(y, t, z, x) -> (coefficient, standard error)`, or None, of a Python file."""
     spec = importlib.util.spec_from_file_location("rival", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise InputError(
@@ -102,8 +102,8 @@ def _own_rival(case: Case, path: Path) -> list[float]:
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    coef, stderr = module.estimate(case.y, case.t, case.z, case.x)
-    return [float(coef), float(stderr)]
+    answer = module.estimate(case.y, case.t, case.z, case.x)
+    return None if answer is None else [float(answer[0]), float(answer[1])]
 
 
 def biased_plugin(n: int, *, seed: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Training of populations: networks, rollouts, PPO, and the losses that make partners differ."""

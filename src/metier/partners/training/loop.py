@@ -1,0 +1,197 @@
+"""The loop of every trainer: iterate, report, keep a checkpoint, go on from one, stop on Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from metier.core import derive_seed, positive_int
+from metier.partners.games.game import Game, reset_pool
+
+from .actors import Actor
+from .checkpoints import check_header, load_header, load_tree, save_tree
+from .guard import dispatch_in_turn
+from .population import Population
+from .ppo import PPO
+from .progress import Progress, report
+
+FILE = "training.safetensors"
+OnProgress = Callable[[Mapping[str, Any]], None]
+
+
+class Trainer(Protocol):
+    """What a method brings to the loop: a frozen dataclass, so that it can be a static argument of `jit`.
+
+    The state is a pytree of arrays (random keys as raw `jax.random.key_data`), with a field `params`: the
+    stacked parameters of the members.
+    """
+
+    @property
+    def game(self) -> Game: ...  # noqa: D102
+    @property
+    def actor(self) -> Actor: ...  # noqa: D102
+    @property
+    def ppo(self) -> PPO: ...  # noqa: D102
+    @property
+    def n_members(self) -> int: ...  # noqa: D102
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one iteration, all members and pairs together."""
+
+    def init(self, key: Array) -> Any:
+        """Return the state before training."""
+
+    def iterate(self, state: Any, pool: Any) -> tuple[Any, dict[str, Array]]:
+        """Return (state after one iteration, scalars to report); runs under one `jit`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the loop returns.
+
+    Attributes:
+        population: The members at the end.
+        snapshots: Their parameters at the fractions of training that were asked for, with the steps.
+    """
+
+    population: Population
+    snapshots: tuple[tuple[int, Any], ...]
+
+
+def train(
+    trainer: Any,
+    *,
+    steps: int,
+    rng: int,
+    folder: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    reports: int = 10,
+    report_episodes: int = 32,
+    snapshots: tuple[float, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Run a trainer for `steps` environment steps.
+
+    Args:
+        trainer: See `Trainer`; hashable, because its `iterate` is compiled once per trainer.
+        steps: Environment steps in all; rounded up to whole iterations.
+        rng: Seed.
+        folder: Where a checkpoint is kept, and looked for: a training that was interrupted goes on from there
+            and ends with the same bits. None keeps none.
+        on_progress: Called with every row of `Progress`.
+        reports: How many reports are spread over the training.
+        report_episodes: Episodes per ordered pair of members in each report.
+        snapshots: Fractions of the training after which parameters are kept.
+        settings: What else must agree for a checkpoint to fit, as JSON takes it.
+
+    Returns:
+        The population, its progress, and the snapshots.
+
+    Raises:
+        InputError: A checkpoint in the folder is damaged or belongs to another training.
+        KeyboardInterrupt: On Ctrl-C, after the checkpoint is written.
+    """
+    dispatch_in_turn()
+    positive_int("steps", steps)
+    n_iterations = math.ceil(steps / trainer.steps_per_iteration)
+    marks = {max(1, round(fraction * n_iterations)): k for k, fraction in enumerate(snapshots)}
+    every = max(1, n_iterations // positive_int("reports", reports))
+    keys = [
+        jax.random.key(derive_seed(rng, "partners", label) % 2**32) for label in ("init", "pool", "report")
+    ]
+    header = _header(trainer, rng, {**(settings or {}), **({"steps": steps} if snapshots else {})})
+    state = jax.jit(trainer.init)(keys[0])
+    kept = jax.tree.map(lambda leaf: jnp.zeros((len(snapshots), *leaf.shape), leaf.dtype), state.params)
+    done = 0
+    rows: list[dict[str, Any]] = []
+    if folder is not None and (Path(folder) / FILE).exists():
+        done, rows, (state, kept) = _resume(Path(folder) / FILE, header, (state, kept))
+    state, pool = place(state, trainer), make_pool(trainer.game, keys[1])
+    scalars: Any = {}
+    iterate = jax.jit(trainer.iterate)
+    try:
+        while done < n_iterations:
+            state, scalars = jax.block_until_ready(iterate(state, pool))  # type: ignore[no-untyped-call]
+            done += 1
+            if done in marks:
+                kept = _put(kept, state.params, marks[done])
+            if done % every == 0 or done == n_iterations:
+                rows.append(
+                    report(
+                        trainer.game,
+                        trainer.actor,
+                        state.params,
+                        jax.random.fold_in(keys[2], done),
+                        steps=done * trainer.steps_per_iteration,
+                        episodes=report_episodes,
+                        scalars=scalars,
+                    )
+                )
+                _save(folder, header, done, rows, (state, kept))
+                if on_progress is not None:
+                    on_progress(rows[-1])
+    except KeyboardInterrupt:
+        _save(folder, header, done, rows, (state, kept))
+        raise
+    population = Population(
+        trainer.game.name, trainer.actor, _gathered(state.params), progress=Progress(tuple(rows))
+    )
+    taken = tuple((mark * trainer.steps_per_iteration, _take(kept, k)) for mark, k in sorted(marks.items()))
+    return Trained(population, taken)
+
+
+def _put(stacked: Any, tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaves, leaf: leaves.at[index].set(leaf), stacked, tree)
+
+
+def _take(stacked: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaves: leaves[index], stacked)
+
+
+def make_pool(game: Game, key: Array) -> Any:
+    """Return the start states that episodes draw from."""
+    return jax.jit(lambda key: reset_pool(game, key))(key)
+
+
+def place(state: Any, trainer: Any) -> Any:
+    """Return the state on the devices: members spread where several devices share them evenly."""
+    from .members import spread
+
+    return spread(state, trainer.n_members)
+
+
+def _gathered(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)
+
+
+def _header(trainer: Any, rng: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "training",
+        "method": type(trainer).__name__,
+        "game": repr(trainer.game),
+        "actor": asdict(trainer.actor),
+        "members": trainer.n_members,
+        "ppo": asdict(trainer.ppo),
+        "rng": rng,
+        "settings": dict(settings),
+    }
+
+
+def _save(folder: Any, header: Mapping[str, Any], done: int, rows: list[Any], tree: Any) -> None:
+    if folder is not None:
+        save_tree(Path(folder) / FILE, tree, {**header, "iterations": done, "rows": rows})
+
+
+def _resume(path: Path, header: Mapping[str, Any], like: Any) -> tuple[int, list[Any], Any]:
+    found = load_header(path)
+    check_header(found, header, path=path)
+    tree = jax.tree.map(jnp.asarray, load_tree(path, like))
+    return int(found["iterations"]), list(found["rows"]), tree

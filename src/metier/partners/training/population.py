@@ -1,0 +1,174 @@
+"""A population: the parameters of all its members stacked, with what is needed to play and to save them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metier.core import InputError
+from metier.partners.games.game import N_SEATS, Game
+
+from .actors import Actor, ActorPolicy
+from .checkpoints import load_header, load_tree, save_tree
+from .networks import Network
+from .progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Policies of one shape, their parameters stacked: as a sequence, its members as `Policy` objects.
+
+    `cross_play`, `evaluate` and the measures take it wherever they take a list of policies.
+
+    Args:
+        game: Name of the game it was trained for.
+        actor: The shape of every member.
+        params: The members' parameters, a leading member axis on every array.
+        names: One name per member; empty numbers them.
+        progress: What was reported while it was trained.
+
+    Raises:
+        InputError: No members, another number of names, or arrays that disagree about the number of members.
+
+    Example:
+        >>> from metier.partners.games import LeverGame
+        >>> population = Population.fresh(LeverGame(), n_members=3, rng=0)
+        >>> len(population), population.names[2]
+        (3, 'member 2')
+    """
+
+    game: str
+    actor: Actor
+    params: Any
+    names: tuple[str, ...] = ()
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        sizes = {int(np.shape(leaf)[0]) for leaf in jax.tree.leaves(self.params)}
+        if len(sizes) != 1 or 0 in sizes:
+            raise InputError(
+                "a population has members, as many in every array",
+                expected="one leading member axis of at least 1",
+                got=f"leading sizes {sorted(sizes)}",
+                next_step="Stack the parameters of at least one member.",
+            )
+        n = sizes.pop()
+        if not self.names:
+            object.__setattr__(self, "names", tuple(f"member {k}" for k in range(n)))
+        elif len(self.names) != n:
+            raise InputError(
+                "names has one entry per member",
+                expected=f"{n} names",
+                got=f"{len(self.names)}",
+                next_step="Leave names out to number the members.",
+            )
+
+    @classmethod
+    def fresh(cls, game: Game, *, n_members: int, rng: int = 0, actor: Actor | None = None) -> Population:
+        """Return untrained members for a game."""
+        actor = actor or Actor.for_game(game)
+        params = jax.jit(jax.vmap(actor.init))(jax.random.split(jax.random.key(rng), n_members))
+        return cls(game.name, actor, params)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> ActorPolicy:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"member {index} of a population of {len(self)}")
+        return ActorPolicy(jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.params), self.actor)
+
+    def __iter__(self) -> Iterator[ActorPolicy]:
+        return iter(self.policies())
+
+    def policies(self) -> list[ActorPolicy]:
+        """Return the members as policies."""
+        return [self[index] for index in range(len(self))]
+
+    def select(self, members: Sequence[int]) -> Population:
+        """Return a population of some members, in the given order."""
+        chosen = np.asarray(members, int)
+        params = jax.tree.map(lambda leaf: leaf[chosen], self.params)
+        names = tuple(self.names[index] for index in chosen)
+        return Population(self.game, self.actor, params, names, self.progress)
+
+    def joined(self, other: Population) -> Population:
+        """Return a population of the members of both.
+
+        Raises:
+            InputError: The other one is for another game or of another shape.
+        """
+        if (self.game, self.actor) != (other.game, other.actor):
+            raise InputError(
+                "populations that join play the same game with networks of the same shape",
+                expected=f"{self.game}, {self.actor}",
+                got=f"{other.game}, {other.actor}",
+                next_step="Pass their policies() side by side as a list instead.",
+            )
+        params = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self.params, other.params)
+        return Population(self.game, self.actor, params, self.names + other.names, self.progress)
+
+    def check_game(self, game: Game) -> None:
+        """Refuse a game that the members cannot play.
+
+        Raises:
+            InputError: Another name, or other sizes of observations or actions.
+        """
+        wanted = (game.name, game.observation_size, game.n_actions)
+        network = self.actor.network
+        mine = (self.game, network.n_inputs - N_SEATS - self.actor.n_latents, network.n_outputs)
+        if wanted != mine:
+            raise InputError(
+                "a population plays the game it was trained for",
+                expected="game {!r} with {} numbers observed and {} actions".format(*mine),
+                got="game {!r} with {} numbers observed and {} actions".format(*wanted),
+                next_step="Train a population for this game.",
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the population as one safetensors file, replaced in one move."""
+        header = {
+            "kind": "population",
+            "game": self.game,
+            "actor": asdict(self.actor),
+            "names": list(self.names),
+            "progress": self.progress.to_dict(),
+        }
+        save_tree(path, self.params, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], game: Game | None = None) -> Population:
+        """Read a population; with `game`, refuse one of another game.
+
+        Raises:
+            InputError: A missing or damaged file, one without a population, or one of another game.
+        """
+        header = load_header(path)
+        if header.get("kind") != "population":
+            raise InputError(
+                "the file holds a population",
+                expected="a file written by Population.save",
+                got=f"kind {header.get('kind')!r}",
+                next_step="Resume a training by passing its folder to the trainer instead.",
+            )
+        actor = actor_from_dict(header["actor"])
+        keys = jax.random.split(jax.random.key(0), len(header["names"]))
+        shapes = jax.eval_shape(jax.vmap(actor.init), keys)
+        progress = Progress.from_dict(header["progress"])
+        params = jax.tree.map(jnp.asarray, load_tree(path, shapes))
+        population = cls(header["game"], actor, params, tuple(header["names"]), progress)
+        if game is not None:
+            population.check_game(game)
+        return population
+
+
+def actor_from_dict(values: Mapping[str, Any]) -> Actor:
+    """Return the actor that `dataclasses.asdict` turned into plain values."""
+    network = {**values["network"], "hidden": tuple(values["network"]["hidden"])}
+    return Actor(Network(**network), values["n_latents"])

@@ -1,0 +1,1 @@
+"""Study `bilevel-warnings`: do the warnings come where intervals cover too little?"""
