@@ -17,12 +17,15 @@ SAYS = {
     "moe_optimizer_hook.py": r"balancer steps: 100\nlargest bias: 0\.\d+",
     "moe_own_potential.py": r"step   1: .*\nstep 400: .*gate entropy 0\.9[5-9]",
     "moe_sparse_layer.py": r"MaxVio 0\.\d\d, worst layer [01]\.\d\d\n\['balancer', 'blocks'\]",
+    "multilinear_demonstration.py": r"kept: embeddings change by \de-0[5-9][\s\S]*off: changes least",
     "own_frame.py": r"Specializing pays|generalist stays",
     "gates.py": r"crossfit .*\n.*mean .*\n.*paper .*\n.*none ",
     "exogenous_and_calendar.py": r"with promotions.*\n.*without",
     "counts_with_lightgbm.py": r"lightgbm-poisson",
     "scikit_learn_model.py": r"splines in every lag\n.*candidate",
     "cross_validation.py": r"ClusterForecaster.*",
+    "partners_five_minutes.py": r"the planner with secretive: \d% from the start[\s\S]*wrote episode.gif",
+    "partners_own_game.py": r"left +0\.\d+ +100 %[\s\S]*robustness",
     "iv_labor_supply.py": r"Anderson-Rubin 95 % set: \[-(.|\n)*gradient at 0: 0\.",
 }
 

@@ -188,6 +188,22 @@ SIGNATURES = {
         ("episodes", REQUIRED),
         ("rng", 0),
     ),
+    "partners.distill": (
+        ("population", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("method", "spectrl_dagger"),
+        ("dagger_weight", 0.1),
+        ("steps", REQUIRED),
+        ("rng", 0),
+    ),
+    "partners.train_generalist": (
+        ("population", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("steps", REQUIRED),
+        ("rng", 0),
+    ),
     "partners.behaviour_information": (
         ("probabilities", None),
         "*",

@@ -13,13 +13,13 @@ from metier.runs import Run
 from metier.studies import Silent, load_study
 from metier.studies.moe_balancing.arms import ARMS, make_balancer
 from metier.studies.moe_balancing.bias import _biases, _gradient
-from metier.studies.moe_balancing.claims import _within, decide, detectable
 from metier.studies.moe_balancing.corpus import batches, evaluation_windows, load_corpus
 from metier.studies.moe_balancing.findings import at_edge
 from metier.studies.moe_balancing.model import SparseLanguageModel
 from metier.studies.moe_balancing.ngram import count, probabilities, tuned_ngram
 from metier.studies.moe_balancing.study import STUDY, chosen
 from metier.studies.moe_balancing.train import Training, build, fit, schedule, train
+from metier.studies.paired_seeds import decide, detectable, within_claim
 
 TINY = dataclasses.replace(
     STUDY.sizes["tour"],
@@ -235,7 +235,7 @@ def test_equivalence_should_be_a_verdict():
     a = rng.normal(size=10)
     assert decide(a, a + 1e-3 * rng.normal(size=10), margin=0.01).verdict == "equivalent"
     assert decide(a, a + 1.0, margin=0.01).verdict == "pays"
-    claim = _within(
+    claim = within_claim(
         np.array([0.4, 0.6, 0.5]),
         0.5,
         below=True,

@@ -7,6 +7,8 @@ from metier.data.bundled import registry as registry
 from metier.data.bundled import verify as verify
 from metier.data.external import ExternalPanel as ExternalPanel
 from metier.data.external import external as external
+from metier.data.images import ImageData as ImageData
+from metier.data.images import load_images as load_images
 from metier.data.nycflights13 import load_nycflights13 as load_nycflights13
 from metier.data.oracle import autocorrelations as autocorrelations
 from metier.data.oracle import oracle_gain as oracle_gain
@@ -37,6 +39,7 @@ __all__ = [
     "BundledPanel",
     "BundledTable",
     "ExternalPanel",
+    "ImageData",
     "PanelData",
     "RegimePanel",
     "TableData",
@@ -45,6 +48,7 @@ __all__ = [
     "autocorrelations",
     "external",
     "load",
+    "load_images",
     "load_metr_la",
     "load_nycflights13",
     "load_pems",

@@ -89,6 +89,22 @@ REGISTRY: dict[str, Entry] = {
         "Mixtures of experts: does upcycling a trained encoder pay?",
         in_tour=False,
     ),
+    "multilinear-digits": Entry(
+        "metier.studies.multilinear_digits.study:STUDY",
+        "moe",
+        "Multilinear experts: do many small ones pay at the price of a dense layer?",
+    ),
+    "multilinear-minilm": Entry(
+        "metier.studies.multilinear_minilm.study:STUDY",
+        "moe",
+        "Multilinear experts: a trained encoder, taken apart and put together",
+    ),
+    "multilinear-bias": Entry(
+        "metier.studies.multilinear_bias.study:STUDY",
+        "moe",
+        "Multilinear experts: does editing them mend a planted bias?",
+        in_tour=False,
+    ),
 }
 
 

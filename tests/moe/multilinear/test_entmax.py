@@ -195,9 +195,16 @@ def test_dtype_and_dimension_should_be_kept(dtype):
     assert (p.float().sum(1) - 1).abs().max() <= (1e-2 if dtype == torch.bfloat16 else 2e-3)
 
 
-def test_large_logits_should_stay_probabilities():
-    x = 1e4 * torch.randn(50, 64, generator=torch.Generator().manual_seed(0))
-    assert (moe.entmax15(x).sum(-1) - 1).abs().max() <= 1e-5
+@pytest.mark.parametrize("alpha", [1.1, 1.5, 1.9])
+@pytest.mark.parametrize("size", [1e4, 1e6, 1e9, 1e30])
+def test_large_logits_should_stay_probabilities(size, alpha):
+    x = size * torch.randn(50, 64, generator=torch.Generator().manual_seed(0))
+    assert (moe.alpha_entmax(x, alpha=alpha).sum(-1) - 1).abs().max() <= 1e-5
+    whole = torch.randint(-3, 4, (50, 64), generator=torch.Generator().manual_seed(0)).float()
+    for shift in (1e4, -1e6):
+        # Whole numbers: the shifted logits are exact, so that the map must be too.
+        shifted = moe.alpha_entmax(whole + shift, alpha=alpha)
+        torch.testing.assert_close(shifted, moe.alpha_entmax(whole, alpha=alpha), rtol=0, atol=1e-6)
 
 
 def test_empty_batches_should_work():

@@ -6,6 +6,7 @@ import copy
 import itertools
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -257,6 +258,11 @@ def test_a_mode_of_two_under_layer_norm_should_warn():
         ({"n_experts": 4, "form": "tucker", "rank": (2, 2)}, r"expected \(R_N1, R_I, R_O\)"),
         ({"n_experts": 4, "form": "mxd", "rank": 3}, 'form="mxd" has full rank'),
         ({"n_experts": 4, "form": "tr", "rank": 3, "ring_ranks": (0, 4)}, "ring_ranks is a whole number"),
+        ({"n_experts": 4, "form": "tr", "ring_ranks": (4,)}, "two whole numbers"),
+        ({"n_experts": 4, "form": "tr", "ring_ranks": 4}, "two whole numbers"),
+        ({"n_experts": 4, "form": "tt", "rank": 2.0}, "rank is a whole number"),
+        ({"n_experts": 4, "noise": -1.0}, "noise has no negative values"),
+        ({"n_experts": 4, "gate_std": float("nan")}, "gate_std has no negative values"),
         ({"n_experts": 4, "form": "cpd"}, "Did you mean 'cp'"),
         ({"n_experts": 4, "gate": "entmax"}, "Did you mean 'entmax15'"),
         ({"n_experts": 4, "gate": moe.TopK(k=0)}, "k is a whole number"),
@@ -275,6 +281,13 @@ def test_bad_calls_should_be_refused():
         layer(torch.ones(2, 7))
     with pytest.raises(ValueError, match="the last dimension of gate input"):
         layer(torch.ones(2, 8), gate_input=torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"x is a tensor: expected a tensor \(..., 8\), got ndarray"):
+        layer(np.ones((2, 8)))
+    for wrong in (torch.ones(2, 3), (torch.ones(2, 4), torch.ones(2, 3))):
+        with pytest.raises(
+            ValueError, match=r"belong to the expert modes: expected \(..., 3\) and \(..., 4\)"
+        ):
+            layer(torch.ones(2, 8), coefficients=wrong)
     with pytest.raises(ValueError, match="expected an index from 0 to 11, got 12"):
         layer.expert_weight(12)
     with pytest.raises(ValueError, match="expected an index from 0 to 3, got 4"):
@@ -283,8 +296,9 @@ def test_bad_calls_should_be_refused():
         ValueError, match=r"an expert has one index per mode: expected 2 for n_experts=\(3, 4\)"
     ):
         layer.expert_weight((1, 2, 3))
-    with pytest.raises(ValueError, match="an index from 0"), layer.ablated([-1]):
-        pass
+    for wrong in ([-1], 1.5, None):
+        with pytest.raises(ValueError, match="an index from 0"), layer.ablated(wrong):
+            pass
     with pytest.raises(ValueError, match="a layer without a gate is told its coefficients"):
         moe.MultilinearMoE(8, 6, n_experts=3, gate=None)(torch.ones(8))
     with pytest.raises(ValueError, match="rank is given for all layers of a block, or for each"):

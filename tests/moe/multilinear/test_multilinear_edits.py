@@ -100,6 +100,38 @@ def test_an_error_inside_the_context_should_restore():
     assert layer.edits is None
 
 
+def test_a_permanent_edit_inside_a_context_should_not_be_lost_in_silence():
+    layer = build()
+    with pytest.warns(UserWarning, match="made permanent inside a context is undone"), layer.ablated(1):
+        layer.edit_(scale={2: 0.0})
+    assert layer.edits is None
+    with layer.ablated(1), layer.scaled(2, 0.5):
+        pass
+    assert layer.edits is None
+
+
+@pytest.mark.parametrize("make", [build, lambda: moe.MultilinearMLP(7, 9, 6, n_experts=5, rank=3)])
+def test_loading_a_state_should_bring_its_edits(make):
+    """A fresh module has no place for edits, and torch would drop them without a word."""
+    old, new = make(), make()
+    (old if isinstance(old, moe.MultilinearMoE) else old.down).edit_(scale={0: 0.0}, bias={1: torch.ones(6)})
+    new.load_state_dict(old.state_dict())
+    torch.testing.assert_close(new(x_of()), old(x_of()), rtol=0, atol=0)
+    new.load_state_dict(old.state_dict())
+    assert torch.equal(new(x_of()), old(x_of()))
+
+
+def test_a_profile_should_be_that_of_evaluation():
+    """Batch norm would normalize by the sub-population and remember it."""
+    layer = build(norm="batch")
+    layer(x_of(200))
+    statistics = layer.gate.batch_norm.running_mean.clone()
+    profile = moe.expert_profile(layer, 3 + x_of())
+    assert torch.equal(layer.gate.batch_norm.running_mean, statistics)
+    assert layer.training
+    assert torch.equal(profile, layer.eval().gate_values(3 + x_of()).mean(0))
+
+
 def test_edits_of_wrong_shape_should_be_refused():
     layer = build()
     with pytest.raises(
@@ -108,6 +140,15 @@ def test_edits_of_wrong_shape_should_be_refused():
         layer.edit_(weight={0: torch.ones(6, 7)})
     with pytest.raises(ValueError, match="bias says what is added"):
         layer.edit_(bias={0: torch.ones(7)})
+    with pytest.raises(ValueError, match=r"weight says what is added .* got ndarray"):
+        layer.edit_(weight={0: np.ones((7, 6))})
+    with pytest.raises(ValueError, match=r"bias says what is added .* got NaN or infinity"):
+        layer.edit_(bias={0: torch.full((6,), torch.nan)})
+    with pytest.raises(ValueError, match="scale"):
+        layer.edit_(scale={0: float("nan")})
+    with pytest.raises(ValueError, match=r"several experts are a list: \[1, 2\]"), layer.ablated((1, 2)):
+        pass
+    assert layer.edits is None
 
 
 def test_blocks_should_switch_experts_off_in_every_layer():

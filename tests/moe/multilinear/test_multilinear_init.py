@@ -60,7 +60,7 @@ def test_11_output_scale_should_not_depend_on_the_rank(form, rank, linear_scale)
     assert abs(scale - 1) <= (0.2 if rank == 2 else 0.1)
 
 
-@pytest.mark.parametrize("gate", ["softmax", "sparsemax", "topk"])
+@pytest.mark.parametrize("gate", ["softmax", "sparsemax", "topk", "relu_topk"])
 @pytest.mark.parametrize("norm", ["layer", "batch", "none"])
 def test_11_output_scale_should_hold_for_other_gates(gate, norm, linear_scale):
     make = lambda seed: moe.MultilinearMoE(  # noqa: E731

@@ -11,6 +11,7 @@ from torch import nn
 
 from metier import moe
 from metier.moe import inspect
+from metier.moe.inspect.polysemanticity import _report
 
 FORMS = tuple(moe.FORMS)
 
@@ -63,6 +64,8 @@ def test_dead_experts_and_masks_should_be_seen():
         mask = torch.arange(40) % 2 == 0
         seen.only(mask)
         layer(x)
+        with pytest.raises(ValueError, match=r"one entry per row that goes through layer: expected 7"):
+            layer(x[:7])
     usage = seen.usage()["layer"]
     assert usage.dead() == [3]
     assert usage.rows == 20
@@ -156,6 +159,31 @@ def test_20_planted_specialists_should_score_zero_below_their_null():
     np.testing.assert_allclose(groups.scores, 2**-0.5)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("base", "special"), [(0.01, 0.3), (0.06, 0.06)], ids=["focused", "spread"])
+def test_20_intervals_should_cover_what_this_many_rows_give(base, special):
+    """Statement 20: 95 % intervals cover at least 33 of 40 times (a true 90 % would fall short 1 in 50).
+
+    Plain percentiles cover the score of spread effects 1 time in 40: resampling flips lowers it.
+    """
+    draw, shape, n = np.random.default_rng(1), (12, 6), 400
+    rates = np.full(shape, base)
+    rates[np.arange(12), np.arange(12) % 6] = special
+
+    def world():
+        classes = draw.integers(6, size=n)
+        return -(draw.random((12, n)) < rates[:, classes]).astype(np.int8), classes
+
+    def report(samples):
+        flips, classes = world()
+        return _report(flips, classes, np.zeros(shape), samples=samples, level=0.95, rng=0)
+
+    expected = np.mean([report(1).mean for _ in range(300)])
+    seen = [report(60) for _ in range(40)]
+    assert all(r.interval[0] <= r.mean <= r.interval[1] for r in seen)
+    assert sum(r.interval[0] <= expected <= r.interval[1] for r in seen) >= 33
+
+
 def test_20_few_flips_should_warn_and_be_shown():
     """Statement 20: below 5 flips per expert it warns; experts without effect are counted, not scored."""
     layer, x, labels = planted(per_class=2)
@@ -173,11 +201,17 @@ def test_20_few_flips_should_warn_and_be_shown():
 
 
 def test_polysemanticity_should_refuse_labels_that_do_not_fit():
-    layer, x, _ = planted()
+    layer, x, labels = planted()
     with pytest.raises(ValueError, match="labels number the classes of the rows"):
         inspect.polysemanticity(layer, lambda: layer(x).log_softmax(-1), torch.full((240,), 4))
     with pytest.raises(ValueError, match="labels number the classes of the rows"):
         inspect.polysemanticity(layer, lambda: layer(x).log_softmax(-1), torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"labels number the classes .* of type <U3"):
+        inspect.polysemanticity(layer, lambda: layer(x).log_softmax(-1), ["cat"] * 240)
+    with pytest.raises(ValueError, match="NaN in 240 of 240 rows"):
+        inspect.polysemanticity(layer, lambda: layer(x) * torch.nan, labels)
+    with pytest.raises(ValueError, match="level is a fraction"):
+        inspect.polysemanticity(layer, lambda: layer(x).log_softmax(-1), labels, level=95)
 
 
 def test_mass_matched_groups_should_carry_equal_loads():
@@ -218,6 +252,19 @@ def test_probes_should_find_the_expert_of_a_class():
     assert held.n % 5 == 0
     with pytest.raises(ValueError, match="a probe tells two labels apart"):
         inspect.sparse_probe(layer.gate_values(x), labels.numpy())
+    # Rows that repeat their group's first one tell no more than the groups do.
+    repeated = np.random.default_rng(0).dirichlet(np.ones(4), 60)
+    half = np.arange(60) % 2
+    alone = inspect.sparse_probe(repeated, half, k=2)[0]
+    eight = inspect.sparse_probe(
+        np.repeat(repeated, 8, axis=0), np.repeat(half, 8), k=2, groups=np.repeat(np.arange(60), 8)
+    )[0]
+    width = lambda probe: probe.interval[1] - probe.interval[0]  # noqa: E731
+    assert width(eight) >= 0.9 * width(alone)
+    with pytest.raises(ValueError, match=r"groups say which rows belong together.* got 5"):
+        inspect.sparse_probe(layer.gate_values(x), labels.numpy() == 2, groups=np.arange(5))
+    with pytest.raises(ValueError, match="held_out is a fraction"):
+        inspect.sparse_probe(layer.gate_values(x), labels.numpy() == 2, held_out=0)
     with pytest.raises(ValueError, match="k <= 4"):
         inspect.sparse_probe(layer.gate_values(x), labels.numpy() == 2, k=(9,))
 

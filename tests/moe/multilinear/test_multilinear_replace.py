@@ -9,7 +9,15 @@ import re
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+)
 
 from metier import moe
 
@@ -188,7 +196,49 @@ def test_batch_norm_should_be_refused_in_causal_models():
     )
 
 
+def test_causal_models_should_be_seen_inside_others():
+    """Statement 14: a base model without a head, and a causal model inside a user's own module."""
+    for model in (LlamaModel(llama().config), nn.ModuleDict({"inner": llama()})):
+        with pytest.raises(ValueError, match=r"a causal model must not see later tokens"):
+            moe.replace(model, "*.mlp", n_experts=6, norm="batch")
+
+
+def test_a_refused_replacement_should_leave_the_model_alone():
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    with pytest.raises(ValueError, match="the budget of 2 must pay for the gate"):
+        moe.replace(model, ["0", "2"], n_experts=8, budget=0.6)
+    assert [type(module) for module in model] == [nn.Linear, nn.ReLU, nn.Linear]
+
+
+def test_the_bias_of_the_gate_should_be_in_the_budget():
+    """The published MxD gate has a bias: at this budget it makes the difference of one rank."""
+    for budget in torch.linspace(0.5, 0.9, 41).tolist():
+        model = nn.ModuleDict({"head": nn.Linear(16, 16)})
+        (layer,) = moe.replace(model, "head", n_experts=4, budget=budget, gate="relu_topk").layers
+        assert layer.parameters <= budget * layer.parameters_before
+
+
+def test_seeds_should_decide_the_noise():
+    """And the noise of a block's layers differs, and is not the gate's own draw."""
+    state = torch.random.get_rng_state()
+    models = [gpt2() for _ in range(3)]
+    torch.random.set_rng_state(state)
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        moe.replace(model, "*.mlp", n_experts=6, rank=8, noise=0.1, rng=seed)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    a, b, c = (model.transformer.h[0].mlp for model in models)
+    experts = [block.up.factors.experts[0] for block in (a, b, c)]
+    assert torch.equal(experts[0], experts[1])
+    assert not torch.equal(experts[0], experts[2])
+    assert not torch.equal(experts[0], a.down.factors.experts[0])
+
+
 def test_bad_replacements_should_be_refused():
+    dense = nn.ModuleDict({"head": nn.Linear(4, 6)})
+    with pytest.raises(ValueError, match='form="mxd" has full rank'):
+        moe.replace(dense, "head", n_experts=3, form="mxd", rank=2)
+    with pytest.raises(ValueError, match="budget has no negative values"):
+        moe.replace(dense, "head", n_experts=3, budget=float("nan"))
     with pytest.raises(ValueError, match=r"a match, e.g. head, got '\*.mpl', which matches none"):
         moe.replace(nn.ModuleDict({"head": nn.Linear(2, 2)}), "*.mpl", n_experts=6)
     with pytest.raises(

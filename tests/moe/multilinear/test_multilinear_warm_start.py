@@ -113,6 +113,26 @@ def test_a_warm_start_should_learn_to_specialize(form, linear):
     assert (layer.expert_weight(0) - layer.expert_weight(1)).norm() > 0.05
 
 
+@pytest.mark.parametrize("kind", ["zero", "one row", "one direction", "huge"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_10_singular_calibrations_should_keep_the_function_at_full_rank(kind, bias):
+    """Also for inputs that the calibration has never seen."""
+    torch.manual_seed(3)
+    linear, x = nn.Linear(20, 14, bias=bias), inputs()
+    seen = {"zero": 0 * x, "one row": x[:1], "one direction": x[:, :1].expand(-1, 20), "huge": 1e6 * x[:3]}
+    layer = moe.MultilinearMoE.from_linear(linear, n_experts=6, calibration=seen[kind])
+    assert (layer(x) - linear(x)).norm() / linear(x).norm() <= 1e-5
+
+
+def test_a_seed_should_decide_the_noise(linear):
+    state = torch.random.get_rng_state()
+    make = lambda seed: moe.MultilinearMoE.from_linear(linear, n_experts=6, noise=0.1, rng=seed)  # noqa: E731
+    a, b, c = (make(seed).factors.experts[0] for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_dtype_should_follow_the_dense_layer(linear):
     layer = moe.MultilinearMoE.from_linear(linear.bfloat16(), n_experts=4)
     assert layer(inputs().bfloat16()).dtype == torch.bfloat16
@@ -127,5 +147,9 @@ def test_bad_warm_starts_should_be_refused(linear):
         moe.MultilinearMoE.from_linear(linear, n_experts=4, calibration=torch.zeros(0, 20))
     with pytest.raises(ValueError, match="got NaN or infinity"):
         moe.MultilinearMoE.from_linear(linear, n_experts=4, calibration=torch.full((2, 20), torch.nan))
+    with pytest.raises(
+        ValueError, match=r"inputs of the dense layer: expected \(..., 20\), got shape \(5, 7\)"
+    ):
+        moe.MultilinearMoE.from_linear(linear, n_experts=4, calibration=torch.ones(5, 7))
     with pytest.warns(UserWarning, match="do not sum to 1: the dense function is not kept"):
         moe.MultilinearMoE.from_linear(linear, n_experts=4, gate="relu_topk")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from metier.core.checks import finite_array
 from metier.core.mutual_information import InformationResult, information
 
 
@@ -41,7 +42,7 @@ def class_information(
     values: Any = (
         coefficients.detach().cpu().double().numpy() if isinstance(coefficients, Tensor) else coefficients
     )
-    weights = np.asarray(values, dtype=np.float64)
+    weights = finite_array("coefficients", values, ndim=2)
     # Half-precision gates sum to 1 only to three digits.
     weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     return information(classes, weights, groups=groups, permutations=permutations, rng=rng)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metier.core.checks import positive_int
+from metier.core.checks import open_fraction, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.moe.multilinear.layer import MultilinearMoE
@@ -52,7 +52,9 @@ class Polysemanticity:
         lost: Predictions that become wrong without it, (M,).
         graded: Mean change of the true class's log-probability by class, (M, C).
         mean: Mean score of experts with an effect.
-        interval: Interval of the mean over bootstrap samples of rows.
+        interval: Interval of the score that this number of rows gives on average: the spread over bootstrap
+            samples of rows around `mean`. Their percentiles would lie too low, as flips drawn twice make an
+            expert look like it serves fewer classes.
         null_mean: Mean score if the same numbers of flips fell on random rows.
         null_interval: Central interval of the null's mean.
         affected: Experts with an effect on accuracy.
@@ -147,8 +149,9 @@ def polysemanticity(
 
     Source: arXiv 2402.12550 for the score; flips, graded effects, null and interval are ours.
     """
-    samples = positive_int("samples", samples)
+    samples, level = positive_int("samples", samples), open_fraction("level", level)
     targets = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    targets = targets.astype(np.int64) if targets.dtype == bool else targets
     base = _values(log_probabilities(), targets)
     removals = (
         [[n] for n in range(layer.n_joint)]
@@ -170,18 +173,23 @@ def polysemanticity(
 
 
 def _values(log_probabilities: Tensor, targets: NDArray[Any]) -> NDArray[np.float64]:
-    values = log_probabilities.detach().cpu().double().numpy()
-    if (
-        values.ndim != 2
-        or targets.shape != values.shape[:1]
-        or targets.min() < 0
-        or targets.max() >= values.shape[1]
-    ):
+    values = torch.as_tensor(log_probabilities).detach().cpu().double().numpy()
+    whole = targets.size > 0 and np.issubdtype(targets.dtype, np.integer)
+    fits = values.ndim == 2 and targets.shape == values.shape[:1]
+    if not whole or not fits or targets.min() < 0 or targets.max() >= values.shape[1]:
+        span = f"from {targets.min()} to {targets.max()}" if whole else f"of type {targets.dtype}"
         raise InputError(
             "labels number the classes of the rows",
             expected=f"classes from 0 to {values.shape[-1] - 1} for probabilities of shape {values.shape}",
-            got=f"shape {targets.shape}, from {targets.min()} to {targets.max()}",
+            got=f"shape {targets.shape}, {span}",
             next_step="Encode the classes as columns of the probabilities.",
+        )
+    if bool(np.isnan(values).any()):
+        raise InputError(
+            "log-probabilities say what the model predicts",
+            expected="numbers",
+            got=f"NaN in {int(np.isnan(values).any(1).sum())} of {len(values)} rows",
+            next_step="Check the model's inputs.",
         )
     return values
 
@@ -234,14 +242,15 @@ def _report(
             "polysemanticity says little here; use more rows, groups of experts, or the graded effects.",
             stacklevel=3,
         )
-    low, high = _percentiles(booted, tail)
+    center = _mean(scores)
+    low, high = _centered(booted, tail, center, top=float(np.sqrt(1 - 1 / shape[1])))
     null_low, null_high = _percentiles(null, tail)
     return Polysemanticity(
         scores=scores,
         gained=(flips > 0).sum(1),
         lost=(flips < 0).sum(1),
         graded=graded,
-        mean=_mean(scores),
+        mean=center,
         interval=(low, high),
         null_mean=_mean(np.array(null)),
         null_interval=(null_low, null_high),
@@ -261,6 +270,13 @@ def _percentiles(values: list[float], tail: list[float]) -> tuple[float, float]:
     if not known:
         return float("nan"), float("nan")
     low, high = np.percentile(known, tail)
+    return float(low), float(high)
+
+
+def _centered(values: list[float], tail: list[float], center: float, *, top: float) -> tuple[float, float]:
+    """Return percentiles moved so that their samples have their mean at `center`, within 0 and `top`."""
+    moved = [v + center - _mean(np.array(values)) for v in values]
+    low, high = np.clip(_percentiles(moved, tail), 0.0, top)
     return float(low), float(high)
 
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metier.core.checks import label_codes, positive_int
+from metier.core.checks import finite_array, label_codes, open_fraction, positive_int
 from metier.core.errors import InputError
 from metier.core.estimate import quantile
 from metier.core.rng import derive
@@ -25,7 +25,8 @@ class Probe:
         k: Number of experts used.
         experts: Which, in order of their difference between the classes on the training rows.
         accuracy: Accuracy on held-out rows.
-        interval: Its Wilson interval.
+        interval: Its Wilson interval; with groups, for the number of independent rows that the spread
+            between held-out groups is worth.
         majority: Accuracy of always naming the more frequent class, on the same rows.
         n: Held-out rows.
     """
@@ -46,7 +47,7 @@ def sparse_probe(
     coefficients: Tensor | ArrayLike,
     labels: ArrayLike,
     *,
-    k: Sequence[int] = (1, 2, 5),
+    k: int | Sequence[int] = (1, 2, 5),
     held_out: float = 0.3,
     groups: ArrayLike | None = None,
     level: float = 0.95,
@@ -59,7 +60,7 @@ def sparse_probe(
     Args:
         coefficients: Gate values (n, N).
         labels: One of two labels per row, (n,).
-        k: Numbers of experts.
+        k: Numbers of experts, or one number.
         held_out: Share of rows, or of whole groups, that are held out.
         groups: Independent unit of each row; a unit is held out as a whole.
         level: Level of the intervals.
@@ -69,7 +70,7 @@ def sparse_probe(
         One probe per k.
 
     Raises:
-        InputError: There are not two labels, or k exceeds the number of experts.
+        InputError: There are not two labels, k exceeds the number of experts, or values do not fit.
 
     Example:
         >>> draw = np.random.default_rng(0)
@@ -85,7 +86,8 @@ def sparse_probe(
     values: Any = (
         coefficients.detach().cpu().double().numpy() if isinstance(coefficients, Tensor) else coefficients
     )
-    a = np.asarray(values, dtype=np.float64)
+    a = finite_array("coefficients", values)
+    held_out, level = open_fraction("held_out", held_out), open_fraction("level", level)
     y, names = label_codes("labels", labels)
     if a.ndim != 2 or len(a) != len(y) or len(names) != 2:
         raise InputError(
@@ -95,6 +97,13 @@ def sparse_probe(
             next_step="Compare one class with the others: labels == name.",
         )
     unit = np.arange(len(y)) if groups is None else label_codes("groups", groups)[0]
+    if len(unit) != len(y):
+        raise InputError(
+            "groups say which rows belong together",
+            expected=f"one entry per row, {len(y)}",
+            got=len(unit),
+            next_step="Check how the rows were selected.",
+        )
     order = derive(rng, "probe").permutation(int(unit.max()) + 1)
     test = np.isin(unit, order[: max(1, round(held_out * len(order)))])
     if len(np.unique(y[~test])) < 2 or not test.any():
@@ -107,7 +116,7 @@ def sparse_probe(
     gap = a[~test][y[~test] == 1].mean(0) - a[~test][y[~test] == 0].mean(0)
     ranked = np.argsort(-np.abs(gap), kind="stable")
     probes = []
-    for size in k:
+    for size in k if isinstance(k, Sequence) else (k,):
         if positive_int("k", size) > a.shape[1]:
             raise InputError(
                 "a probe uses experts there are",
@@ -116,7 +125,8 @@ def sparse_probe(
                 next_step="Lower k.",
             )
         chosen = ranked[:size]
-        scale = a[~test][:, chosen].std(0) + 1e-12
+        spread = a[~test][:, chosen].std(0)
+        scale = np.where(spread > 1e-9, spread, 1.0)
         model = LogisticRegression(max_iter=1000).fit(a[~test][:, chosen] / scale, y[~test])
         hits = model.predict(a[test][:, chosen] / scale) == y[test]
         share = y[test].mean()
@@ -125,7 +135,7 @@ def sparse_probe(
                 k=int(size),
                 experts=tuple(int(n) for n in chosen),
                 accuracy=float(hits.mean()),
-                interval=wilson(int(hits.sum()), hits.size, level),
+                interval=wilson(float(hits.mean()), independent_rows(hits, unit[test]), level),
                 majority=float(max(share, 1 - share)),
                 n=int(hits.size),
             )
@@ -133,15 +143,39 @@ def sparse_probe(
     return probes
 
 
-def wilson(hits: int, n: int, level: float) -> tuple[float, float]:
-    """Return the Wilson interval of a proportion.
+def independent_rows(hits: NDArray[np.bool_], unit: NDArray[np.int64]) -> float:
+    """Return how many independent rows tell as much about the mean of `hits` as rows in units do.
+
+    p (1 - p) over the clustered variance of the mean, at most the number of rows; without any spread, the
+    number of units.
 
     Example:
-        >>> [round(end, 3) for end in wilson(8, 10, 0.95)]
+        >>> hits, unit = np.array([1, 1, 0, 0]) == 1, np.array([0, 0, 1, 1])
+        >>> independent_rows(hits, unit), independent_rows(hits, np.arange(4))
+        (1.0, 3.0)
+    """
+    codes, counts = np.unique(unit, return_inverse=True, return_counts=True)[1:]
+    share, n_units = float(hits.mean()), len(counts)
+    if share in (0.0, 1.0) or n_units == 1:
+        return float(n_units)
+    sums = np.bincount(codes, hits - share)
+    variance = float(np.square(sums).sum()) * n_units / (n_units - 1) / hits.size**2
+    return float(hits.size if variance == 0 else min(hits.size, share * (1 - share) / variance))
+
+
+def wilson(share: float, n: float, level: float) -> tuple[float, float]:
+    """Return the Wilson interval of a proportion.
+
+    Args:
+        share: The proportion.
+        n: Number of independent rows.
+        level: Level of the interval.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(0.8, 10, 0.95)]
         [0.49, 0.943]
     """
     z = quantile(0.5 + level / 2)
-    share = hits / n
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return center - half, center + half

@@ -85,6 +85,13 @@ class _Tally:
         rows = torch.arange(self.rows, self.rows + joint.shape[0])
         self.rows += joint.shape[0]
         if kept is not None:
+            if kept.shape[0] != joint.shape[0]:
+                raise InputError(
+                    f"the mask of only(...) has one entry per row that goes through {self.name}",
+                    expected=f"{joint.shape[0]} entries",
+                    got=f"{kept.shape[0]}",
+                    next_step="Call only(mask) before every batch, only(None) where none is padded.",
+                )
             joint, rows = joint[kept], rows[kept]
         self.counted += joint.shape[0]
         if not joint.shape[0]:

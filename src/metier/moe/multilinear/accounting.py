@@ -22,7 +22,9 @@ class Cost:
         multiplies: Multiplies in matrix products per token; a counter of floating-point operations shows
             twice as many.
         gate_multiplies: Those of the gates.
-        saved: Numbers that autograd keeps per token for the backward pass, inputs of the layers excluded.
+        saved: Numbers that autograd keeps per token for the backward pass, inputs of the layers excluded;
+            what a block's activation function keeps between its layers is not in it (`activation_bytes` has
+            it all).
         dense_parameters: Parameters of the dense layers they stand for.
         dense_multiplies: Multiplies of those.
 

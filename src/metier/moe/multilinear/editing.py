@@ -14,13 +14,14 @@ from torch import Tensor
 from metier.core.decision import Decision, specialize_or_fall_back
 from metier.core.errors import InputError
 
-from .edits import Edits, ExpertIndex
+from .edits import Edits, ExpertIndex, in_place
+from .evaluation import evaluating
 from .layer import MultilinearMoE
 
 
 @torch.no_grad()
 def expert_profile(layer: MultilinearMoE, inputs: Tensor) -> Tensor:
-    """Return the mean coefficients (N,) of joint experts over the rows of inputs (..., I).
+    """Return the mean coefficients (N,) of joint experts over rows of inputs (..., I), in evaluation mode.
 
     Example:
         >>> layer = MultilinearMoE(4, 2, n_experts=3, rank=2)
@@ -35,7 +36,9 @@ def expert_profile(layer: MultilinearMoE, inputs: Tensor) -> Tensor:
             got="none",
             next_step="Check how the sub-population was selected.",
         )
-    return layer.gate_values(rows).mean(0)
+    # Batch norm would normalize by the sub-population itself, and remember it.
+    with evaluating(layer):
+        return layer.gate_values(rows).mean(0)
 
 
 def _threshold(layer: MultilinearMoE, profile: Tensor, output: int, amount: float) -> Edits:
@@ -84,12 +87,8 @@ def thresholded(
 
     Source: arXiv 2402.12550, section 4.2 (expert-conditional thresholding).
     """
-    before = layer.edits
-    layer.edits = _threshold(layer, profile, output, amount)
-    try:
+    with in_place(layer, _threshold(layer, profile, output, amount)):
         yield layer
-    finally:
-        layer.edits = before
 
 
 def threshold_(layer: MultilinearMoE, profile: Tensor, *, output: int, amount: float) -> MultilinearMoE:

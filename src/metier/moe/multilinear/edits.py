@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metier.core.checks import finite_array
 from metier.core.errors import InputError
 
 from .forms import Form
@@ -36,7 +39,7 @@ def joint_index(n: ExpertIndex, modes: tuple[int, ...]) -> tuple[int, ...]:
                 "an expert has one index per mode",
                 expected=f"{len(modes)} for n_experts={modes}",
                 got=f"{tuple(n)}",
-                next_step="Pass a flat index, or one index per mode.",
+                next_step="Pass a flat index, or one index per mode; several experts are a list: [1, 2].",
             )
         for index, size in zip(n, modes, strict=True):
             _check_range(index, size, modes)
@@ -109,7 +112,7 @@ class Edits(nn.Module):
         )
         for n, factor in (scale or {}).items():
             index = joint_index(n, modes)
-            scales[index] = scales.get(index, 1.0) * float(factor)
+            scales[index] = scales.get(index, 1.0) * float(finite_array("scale", factor, ndim=0))
             rows = _scale_rows(rows, flat_index(n, modes), float(factor))
         for n, delta in (weight or {}).items():
             rows += _weight_components(layer, flat_index(n, modes), delta)
@@ -174,6 +177,25 @@ class Edits(nn.Module):
         return weight + added[:-1], bias + added[-1]
 
 
+@contextmanager
+def in_place(layer: MultilinearMoE, edits: Edits) -> Iterator[None]:
+    """Put edits in place inside the context, and put back what was there before, whatever happens inside.
+
+    Warns:
+        UserWarning: A permanent edit was made inside: it is undone on leaving.
+    """
+    before, layer.edits = layer.edits, edits
+    try:
+        yield
+    finally:
+        lost, layer.edits = layer.edits is not edits, before
+        if lost:
+            warnings.warn(
+                "an edit that was made permanent inside a context is undone with it; make it outside.",
+                stacklevel=6,
+            )
+
+
 def _scale_rows(
     rows: list[tuple[Tensor, Tensor, Tensor]], n: int, factor: float
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -214,6 +236,13 @@ def _bias_component(layer: MultilinearMoE, n: int, shift: Tensor) -> tuple[Tenso
 
 
 def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    if not isinstance(value, Tensor) or not bool(torch.isfinite(value).all()):
+        raise InputError(
+            f"{name} says what is added to an expert",
+            expected=f"a tensor of shape {shape} of finite numbers",
+            got="NaN or infinity" if isinstance(value, Tensor) else type(value).__name__,
+            next_step="Convert it with torch.as_tensor, or check how it was computed.",
+        )
     if tuple(value.shape) != shape:
         raise InputError(
             f"{name} says what is added to an expert",

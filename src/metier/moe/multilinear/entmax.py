@@ -15,6 +15,9 @@ from metier.core.errors import InputError
 CHUNK = 1 << 18
 """Elements that one thread works on at a time: 1 MiB of float32, so that all passes stay in cache."""
 
+FAR = 1e3
+"""Logits beyond this are shifted first; closer to 0, rounding of the root costs nothing."""
+
 UNCHECKED_STEPS = 3
 """Newton steps before the first look at their size."""
 
@@ -213,6 +216,10 @@ def _fill(x: Tensor, out: Tensor, alpha: float) -> None:
     power, n = 1 / (alpha - 1), x.shape[-1]
     top = x.amax(-1, keepdim=True)
     top.masked_fill_(top == -torch.inf, 0.0)
+    if x.device.type != "cpu" or float(top.abs().max()) > FAR:
+        # Beside large logits the root, top - 1 or so, is rounded; beyond 1e7 it would be top itself.
+        x = x - top
+        top = torch.zeros_like(top)
     # The root lies between top - 1 and top - N^(-1/power); standard normal logits have theirs near the guess.
     least = top * (alpha - 1) - 1.0
     t = least.clamp_min(normal_root(n) if power == 2 else -torch.inf).minimum(least + (1 - n ** (-1 / power)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from metier.core.errors import InputError
 
 from .blocks import ACTIVATIONS
+from .evaluation import evaluating
 from .warm_start import dense_weight
 
 # Names of (up, down, activation) and (activated, up, down, activation), by library.
@@ -118,11 +119,8 @@ def _check_function(module: nn.Module, layers: dict[str, nn.Module], activation:
     weight, _ = dense_weight(layers["up"], where=where)
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1, 4, weight.shape[1], generator=draw).to(weight)
-    training = module.training
-    try:
-        got = module.eval()(x)
-    finally:
-        module.train(training)
+    with evaluating(module):
+        got = module(x)
     hidden = (
         ACTIVATIONS[activation](layers["activated"](x)) * layers["up"](x) if "activated" in layers else None
     )

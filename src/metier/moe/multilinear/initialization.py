@@ -13,7 +13,7 @@ from .forms import Form, MxD, TensorRing, Tucker
 from .gates import Gate
 
 SAMPLES = 1024
-"""Logit rows from which the initial concentration of the gate is estimated (standard error below 2 %)."""
+"""Logit rows from which the initial moments of the gate are estimated (standard error below 2 %)."""
 
 
 def generator_of(rng: int | None) -> torch.Generator | None:
@@ -26,7 +26,8 @@ def generator_of(rng: int | None) -> torch.Generator | None:
     return None if rng is None else torch.Generator().manual_seed(rng)
 
 
-def _normal(parameter: Tensor, mean: float, std: float, generator: torch.Generator | None) -> None:
+def fill_normal(parameter: Tensor, mean: float, std: float, generator: torch.Generator | None) -> None:
+    """Draw normal values in place, from a stream or from torch's own."""
     if generator is None:
         nn.init.normal_(parameter, mean, std)
     else:
@@ -49,7 +50,7 @@ def initialize_gate(gate: Gate, *, std: float | None, generator: torch.Generator
     std = 0 the gradient of G is multiplied by 1 / sqrt(eps), about 300.
     """
     scale = gate.in_features**-0.5 if std is None else std
-    _normal(gate.weight, 0.0, scale, generator)
+    fill_normal(gate.weight, 0.0, scale, generator)
     if gate.bias is not None:
         gate.bias.zero_()
 
@@ -66,11 +67,12 @@ def initialize_form(
     """Draw the factors so that outputs have the variance of `nn.Linear`'s, 1/3 for unit inputs.
 
     Experts are copies of one matrix plus noise; with sigma -> `noise`, a_e the initial coefficients of
-    mode e, and f a mixture, E[f^2] is prod_e (1 + sigma^2 ||a_e||^2), and the output factor makes up for it.
+    mode e, and f a mixture, E[f^2] is prod_e E[(sum_n a_e[n])^2 + sigma^2 ||a_e||^2], and the output factor
+    makes up for it. The sum is 1 for every gate but "relu_topk".
 
     Args:
         form: Factors to fill.
-        gate: Gate whose initial concentration ||a_e||^2 enters; None stands for equal coefficients.
+        gate: Gate whose initial coefficients enter; None stands for equal ones.
         noise: sigma, the standard deviation of an expert's deviation from the common matrix.
         std: Standard deviation of G, as in `initialize_gate`.
         generator: Stream of the draws.
@@ -79,15 +81,17 @@ def initialize_form(
     """
     _uniform_input(form, generator)
     modes = form.shape.n_experts
-    spread = [noise**2 * (concentration(gate, e, std) if gate else 1 / n) for e, n in enumerate(modes)]
+    moments = [gate_moments(gate, e, std) if gate else (1.0, 1 / n) for e, n in enumerate(modes)]
+    # Coefficients that all start at 0 leave nothing to make up for.
+    energies = [total + noise**2 * squares or 1.0 for total, squares in moments]
     if isinstance(form, TensorRing):
-        _initialize_ring(form, spread, noise, generator)
+        _initialize_ring(form, energies, noise, generator)
     elif isinstance(form, Tucker):
-        _initialize_tucker(form, spread, noise, generator)
+        _initialize_tucker(form, energies, noise, generator)
     else:
         for u in form.experts:
-            _normal(u, 1.0, noise, generator)
-        energy = math.prod(1 + s for s in spread)
+            fill_normal(u, 1.0, noise, generator)
+        energy = math.prod(energies)
         if isinstance(form, MxD):
             form.last_weight.div_(math.sqrt(energy))
         else:
@@ -111,28 +115,28 @@ def ring_pattern(form: TensorRing, mode: int) -> Tensor:
 
 
 def _initialize_ring(
-    form: TensorRing, spread: list[float], noise: float, generator: torch.Generator | None
+    form: TensorRing, energies: list[float], noise: float, generator: torch.Generator | None
 ) -> None:
     energy = torch.ones(())
     for e, core in enumerate(form.experts):
         pattern = ring_pattern(form, e)
-        _normal(core, 1.0, noise, generator)
+        fill_normal(core, 1.0, noise, generator)
         core.mul_(pattern.flatten())
-        second = pattern.double().cpu() ** 2 * (1 + spread[e])
+        second = pattern.double().cpu() ** 2 * energies[e]
         energy = second if e == 0 else energy @ second
     bound = math.sqrt(3 / (form.ranks[-1] * float(energy.sum())))
     _uniform(form.last_weight, bound, generator)
 
 
 def _initialize_tucker(
-    form: Tucker, spread: list[float], noise: float, generator: torch.Generator | None
+    form: Tucker, energies: list[float], noise: float, generator: torch.Generator | None
 ) -> None:
     *of_experts, r_in, r_out = form.ranks
     for u, rank in zip(form.experts, of_experts, strict=True):
-        _normal(u, 1.0, noise, generator)
+        fill_normal(u, 1.0, noise, generator)
         u.mul_(rank**-0.5)
-    _normal(form.core, 0.0, r_in**-0.5, generator)
-    energy = math.prod(1 + s for s in spread)
+    fill_normal(form.core, 0.0, r_in**-0.5, generator)
+    energy = math.prod(energies)
     _uniform(form.last_weight, math.sqrt(3 / (r_out * energy)), generator)
 
 
@@ -144,35 +148,38 @@ def initialize_as_published(form: Form, *, generator: torch.Generator | None) ->
     """
     _uniform_input(form, generator)
     for e, u in enumerate(form.experts):
-        _normal(u, 1.0, 1.0 if e == 0 else 0.0, generator)
+        fill_normal(u, 1.0, 1.0 if e == 0 else 0.0, generator)
         if isinstance(form, TensorRing):
             u.mul_(torch.eye(form.ranks[e], form.ranks[e + 1], device=u.device, dtype=u.dtype).flatten())
     if isinstance(form, Tucker):
-        _normal(form.core, 0.0, form.ranks[-2] ** -0.5, generator)
+        fill_normal(form.core, 0.0, form.ranks[-2] ** -0.5, generator)
     if not isinstance(form, MxD):
         _uniform(form.last_weight, form.last_weight.shape[1] ** -0.5, generator)
 
 
-def concentration(gate: Gate, mode: int, std: float | None) -> float:
-    """Return the expected ||a_e||^2 of a new gate for unit inputs: 1/N if uniform, 1 if one-hot.
+def gate_moments(gate: Gate, mode: int, std: float | None) -> tuple[float, float]:
+    """Return the expected (sum_n a_e[n])^2 and ||a_e||^2 of a new gate for unit inputs.
+
+    On the simplex the first is 1; the second is 1/N if the coefficients are uniform, 1 if one-hot.
 
     Example:
-        >>> round(concentration(Gate(8, (1,)), 0, None), 6)
-        1.0
+        >>> [round(moment, 6) for moment in gate_moments(Gate(8, (1,)), 0, None)]
+        [1.0, 1.0]
     """
     scale = 1.0 if std is None else std * math.sqrt(gate.in_features)
     if gate.norm == "batch" and scale > 0:
         scale = 1.0
-    return _concentration(gate.activation, gate.norm == "layer", gate.n_experts[mode], scale)
+    return _moments(gate.activation, gate.norm == "layer", gate.n_experts[mode], scale)
 
 
 @functools.lru_cache(maxsize=256)
-def _concentration(activation: GateActivation, layer_norm: bool, n: int, scale: float) -> float:
+def _moments(activation: GateActivation, layer_norm: bool, n: int, scale: float) -> tuple[float, float]:
     rows = max(32, min(SAMPLES, (1 << 20) // n))
-    # A stream of its own: building a layer must not depend on how the concentration is found.
+    # A stream of its own: building a layer must not depend on how the moments are found.
     draw = torch.Generator().manual_seed(0)
     with torch.device("cpu"):
         logits = scale * torch.randn(rows, n, generator=draw, dtype=torch.float32)
         if layer_norm:
             logits = torch.nn.functional.layer_norm(logits, (n,), eps=1e-5)
-        return float(activation(logits).square().sum(-1).mean())
+        a = activation(logits).double()
+        return float(a.sum(-1).square().mean()), float(a.square().sum(-1).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import one_of, positive_int
+from metier.core.checks import non_negative, one_of, positive_int
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
-from .edits import Edits, ExpertIndex, flat_index, joint_index
+from .edits import Edits, ExpertIndex, flat_index, in_place, joint_index
 from .forms import FORMS, Form, Rank, Shape
+from .forms.ranks import two_ranks
 from .gates import Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_as_published, initialize_form, initialize_gate
 
@@ -131,7 +132,7 @@ class MultilinearMoE(nn.Module):
     ) -> None:
         super().__init__()
         factory = FORMS[one_of("form", form, FORMS)]
-        modes = expert_modes(n_experts)
+        modes, ring_ranks = expert_modes(n_experts), two_ranks(ring_ranks)
         self.in_features = positive_int("in_features", in_features)
         self.out_features = positive_int("out_features", out_features)
         self.n_experts, self.bias, self.causal = modes, bool(bias), causal
@@ -149,7 +150,8 @@ class MultilinearMoE(nn.Module):
         self.factors = factory(shape, ranks, device=device, dtype=dtype)
         self.edits: Edits | None
         self.register_module("edits", None)
-        self.init, self.noise, self.gate_std = one_of("init", init, INITS), float(noise), gate_std
+        self.init, self.noise = one_of("init", init, INITS), non_negative("noise", noise)
+        self.gate_std = None if gate_std is None else non_negative("gate_std", gate_std)
         if self.factors.input_weight.device.type != "meta":
             self.reset_parameters(rng)
 
@@ -207,6 +209,8 @@ class MultilinearMoE(nn.Module):
             else coefficients
         )
         modes = (given,) if isinstance(given, Tensor) else tuple(given)
+        if coefficients is not None:
+            check_coefficients(modes, self.n_experts)
         if self.edits is None:
             return self.factors.apply_mixture(x, self.factors.mix(modes))
         return self.edits(self.factors, x, modes)  # type: ignore[no-any-return]
@@ -297,12 +301,8 @@ class MultilinearMoE(nn.Module):
             ...     torch.allclose(layer.expert_bias(1), before + 1)
             True
         """
-        before = self.edits
-        self.edits = Edits.of(self, scale=scale, weight=weight, bias=bias)
-        try:
+        with in_place(self, Edits.of(self, scale=scale, weight=weight, bias=bias)):
             yield self
-        finally:
-            self.edits = before
 
     def edit_(
         self,
@@ -315,8 +315,15 @@ class MultilinearMoE(nn.Module):
         self.edits = Edits.of(self, scale=scale, weight=weight, bias=bias)
         return self
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Make room for saved edits: torch ignores, without a word, the keys of a submodule that is None."""
+        scales, rows = state_dict.get(f"{prefix}edits.scale"), state_dict.get(f"{prefix}edits.expert")
+        if scales is not None and rows is not None:
+            self.edits = Edits(scales.shape[0], rows.shape[0], self)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def _indices(self, experts: ExpertIndex | Sequence[ExpertIndex]) -> list[int]:
-        if isinstance(experts, int | np.integer | tuple):
+        if isinstance(experts, int | np.integer | tuple) or not isinstance(experts, Iterable):
             return [flat_index(experts, self.n_experts)]
         return [flat_index(n, self.n_experts) for n in experts]
 
@@ -412,8 +419,25 @@ def has_gate_bias(gate: str | GateActivation) -> bool:
     return gate == "relu_topk" or type(gate).__name__ == "ReluTopK"
 
 
+def check_coefficients(modes: Sequence[Tensor], n_experts: tuple[int, ...]) -> None:
+    """Refuse coefficients that are not those of the expert modes."""
+    sizes = tuple(mode.shape[-1] for mode in modes)
+    if sizes != n_experts:
+        raise InputError(
+            "coefficients belong to the expert modes",
+            expected=" and ".join(f"(..., {n})" for n in n_experts),
+            got=" and ".join(str(tuple(mode.shape)) for mode in modes),
+            next_step="Pass what coefficients(z) of the layer or its block returns.",
+        )
+
+
 def check_last(name: str, x: Tensor, features: int) -> None:
     """Refuse inputs whose last dimension is not `features`."""
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"{name} is a tensor", expected=f"a tensor (..., {features})", got=type(x).__name__,
+            next_step="Convert it with torch.as_tensor.",
+        )  # fmt: skip
     if x.dim() < 1 or x.shape[-1] != features:
         raise InputError(
             f"the last dimension of {name} holds the features",

@@ -13,10 +13,7 @@ from torch import nn
 
 from metier.core.errors import InputError
 
-from .edits import Edits
-
 FORMAT = 1
-
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -60,17 +57,5 @@ def load_pretrained(cls: type[M], folder: str | Path, *, device: torch.device | 
     # Built without values: reading a layer draws nothing from torch's stream.
     module: M = cls.from_config(saved["config"], device="meta", dtype=dtype)  # type: ignore[attr-defined]
     module.to_empty(device=device or "cpu")
-    make_room_for_edits(module, state)
     module.load_state_dict(state)
     return module
-
-
-def make_room_for_edits(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Give every layer whose saved state holds edits an `Edits` of the right size."""
-    from .layer import MultilinearMoE
-
-    for name, layer in module.named_modules():
-        prefix = f"{name}." if name else ""
-        scales, rows = state.get(f"{prefix}edits.scale"), state.get(f"{prefix}edits.expert")
-        if isinstance(layer, MultilinearMoE) and scales is not None and rows is not None:
-            layer.edits = Edits(scales.shape[0], rows.shape[0], layer)

@@ -8,6 +8,7 @@ from metier.core.checks import one_of, positive_int
 from metier.core.errors import InputError
 
 from .forms import FORMS, Shape
+from .forms.ranks import two_ranks
 from .layer import expert_modes
 
 ROUNDINGS = ("floor", "ceil")
@@ -57,8 +58,11 @@ def rank_for_budget(
         >>> rank_for_budget(768, 1000, n_experts=64, parameters=769_000, rounding="ceil")
         393
 
+    The gate of "relu_topk" has a bias of N more parameters, which are not counted.
+
     Source: arXiv 2402.12550, appendix; the solver for every form, multiplies and modes is ours.
     """
+    ring_ranks = two_ranks(ring_ranks)
     modes, rounding = expert_modes(n_experts), one_of("rounding", rounding, ROUNDINGS)
     name, budget = _budget(parameters, multiplies)
     factory = FORMS[one_of("form", form, FORMS)]

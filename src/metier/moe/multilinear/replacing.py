@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,17 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import one_of
+from metier.core.checks import non_negative, one_of
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_activation
 from .blocks import MultilinearGLU, MultilinearMLP
+from .evaluation import evaluating
 from .feed_forward import FeedForward, is_dense, recognize
 from .forms import FORMS, Rank, Shape
+from .forms.ranks import two_ranks
 from .gates import refuse_causal_batch_norm
-from .layer import MultilinearMoE, expert_modes
+from .layer import MultilinearMoE, expert_modes, has_gate_bias
 from .ranks import largest
-from .warm_start import dense_weight, effective_weight, fill_from_dense, full_rank
+from .warm_start import dense_weight, effective_weight, fill_from_dense, full_rank, noise_generator
 
 Pattern = str | re.Pattern[str] | Sequence[str] | Callable[[str, nn.Module], bool]
 CLASSES: dict[str, Any] = {
@@ -149,7 +150,7 @@ def replace(
         ring_ranks: As in `MultilinearMoE`.
         causal: Whether the model is causal; None looks at its configuration.
         force: Allow batch norm in causal models, and weights shared with other modules.
-        rng: Seed of the gates.
+        rng: Seed of the gates and the noise.
 
     Returns:
         What was replaced: ranks, parameters and errors per layer.
@@ -169,6 +170,7 @@ def replace(
     Source: ours.
     """
     modes, form = expert_modes(n_experts), one_of("form", form, FORMS)
+    ring_ranks = two_ranks(ring_ranks)
     is_causal = looks_causal(model) if causal is None else causal
     refuse_causal_batch_norm(norm, causal=is_causal, force=force, where=type(model).__name__)
     if rank is not None and budget is not None:
@@ -183,13 +185,16 @@ def replace(
         "n_experts": modes, "form": form, "gate": gate_activation(gate), "norm": norm, "causal": is_causal,
         "ring_ranks": ring_ranks, "force": True,
     }  # fmt: skip
-    done = []
+    done, parts = [], []
     for i, target in enumerate(targets):
-        ranks = _ranks(target, modes, form, rank, budget, ring_ranks)
+        ranks = _ranks(target, modes, form, rank, budget, ring_ranks, has_gate_bias(gate))
         seed = None if rng is None else rng + i
         new = _build(target, ranks, {**settings, "rng": seed})
-        done.append(_fill(target, new, moments.get(target.name, {}), noise))
-        _put(model, target.name, new.train(target.module.training))
+        done.append(_fill(target, new, moments.get(target.name, {}), noise, seed))
+        parts.append(new.train(target.module.training))
+    # The model changes only once every layer could be built.
+    for target, new in zip(targets, parts, strict=True):
+        _put(model, target.name, new)
     return Replacement(tuple(done))
 
 
@@ -220,10 +225,21 @@ def rebuild(model: nn.Module, plan: Replacement | Mapping[str, Any]) -> nn.Modul
 
 
 def looks_causal(model: nn.Module) -> bool:
-    """Return whether a model predicts later tokens from earlier ones, by its configuration or class."""
-    config, name = getattr(model, "config", None), type(model).__name__
+    """Return whether a model, or any part of it, predicts later tokens from earlier ones.
+
+    Attention modules of transformers say so; otherwise the configuration or the class's name does.
+
+    Example:
+        >>> looks_causal(nn.Linear(2, 2))
+        False
+    """
     kinds = ("CausalLM", "LMHeadModel", "GPT")
-    return bool(getattr(config, "is_decoder", False)) or any(kind in name for kind in kinds)
+    return any(
+        getattr(part, "is_causal", False) is True
+        or getattr(getattr(part, "config", None), "is_decoder", False) is True
+        or any(kind in type(part).__name__ for kind in kinds)
+        for part in model.modules()
+    )
 
 
 def _targets(model: nn.Module, pattern: Pattern) -> list[_Target]:
@@ -282,15 +298,16 @@ def _ranks(
     rank: Rank | None,
     budget: float | None,
     ring: tuple[int, int],
+    gate_bias: bool,
 ) -> dict[str, Any]:
     shapes = target.shapes(modes)
     if form == "mxd" and budget is None:
-        return dict.fromkeys(shapes)
+        return dict.fromkeys(shapes, rank)
     if budget is None:
         full = {role: full_rank(form, s.slots, s.out_features, ring) for role, s in shapes.items()}
         return full if rank is None else dict.fromkeys(shapes, rank)
     dense = sum(p.numel() for p in target.module.parameters())
-    gate = sum(modes) * next(iter(shapes.values())).in_features
+    gate = sum(modes) * (next(iter(shapes.values())).in_features + gate_bias)
     factory = FORMS[form]
 
     def cost(r: int) -> int:
@@ -299,7 +316,7 @@ def _ranks(
             for s in shapes.values()
         )
 
-    allowed = math.floor(budget * dense)
+    allowed = math.floor(non_negative("budget", budget) * dense)
     if cost(1) > allowed:
         raise InputError(
             f"the budget of {target.name} must pay for the gate and for rank 1",
@@ -329,7 +346,9 @@ def _build(target: _Target, ranks: dict[str, Any], settings: dict[str, Any]) -> 
     )
 
 
-def _fill(target: _Target, new: Any, moments: dict[str, Tensor], noise: float) -> ReplacedLayer:
+def _fill(
+    target: _Target, new: Any, moments: dict[str, Tensor], noise: float, seed: int | None
+) -> ReplacedLayer:
     roles = (
         {"linear": new} if target.kind == "linear" else {role: getattr(new, role) for role in target.layers}
     )
@@ -340,7 +359,8 @@ def _fill(target: _Target, new: Any, moments: dict[str, Tensor], noise: float) -
         moment = moments.get(role)
         if moment is not None and bias is None:
             moment = moment[:-1, :-1]
-        fill_from_dense(layer, weight, bias, moment=moment, noise=noise)
+        stream = noise_generator(seed, role)
+        fill_from_dense(layer, weight, bias, moment=moment, noise=noise, generator=stream)
         column = weight.new_zeros(len(weight)) if bias is None else bias
         dense = torch.cat([weight, column.unsqueeze(1)], dim=1).double()
         off = effective_weight(layer).double() - dense
@@ -393,7 +413,7 @@ def _moments(
         for role, layer in target.layers.items()
     ]
     try:
-        with _evaluating(model):
+        with evaluating(model):
             for batch in batches:
                 _run(model, batch)
     finally:
@@ -420,14 +440,3 @@ def _run(model: nn.Module, batch: Any) -> None:
         model(*batch)
     else:
         model(batch)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from metier.core.checks import non_negative, one_of
 from metier.core.errors import InputError
+from metier.core.rng import derive_seed
 
 from .activations import GateActivation, gate_activation
 from .forms import FORMS, Form, MxD, Rank, TensorRing, Tucker
+from .forms.ranks import two_ranks
+from .initialization import fill_normal, generator_of
 from .layer import MultilinearMoE, expert_modes
 
 RIDGE = 1e-6
@@ -55,7 +58,8 @@ def second_moment(inputs: Tensor, *, bias: bool) -> Tensor:
         tensor([[5., 2.],
                 [2., 1.]], dtype=torch.float64)
     """
-    rows = inputs.detach().reshape(-1, inputs.shape[-1]).double()
+    rows = torch.as_tensor(inputs).detach()
+    rows = rows.reshape(-1, rows.shape[-1]).double()
     if not rows.numel() or not bool(torch.isfinite(rows).all()):
         raise InputError(
             "calibration inputs show what the layer sees",
@@ -134,7 +138,7 @@ def warm_start(
     weight, offset = dense_weight(linear)
     has_bias = offset is not None if bias is None else bias
     _check_bias(offset, has_bias)
-    modes = expert_modes(n_experts)
+    modes, ring_ranks = expert_modes(n_experts), two_ranks(ring_ranks)
     form, slots = one_of("form", form, FORMS), weight.shape[1] + int(has_bias)
     if rank is None:
         rank = full_rank(form, slots, weight.shape[0], ring_ranks)
@@ -159,7 +163,14 @@ def warm_start(
         **settings,
     )
     moment = None if calibration is None else second_moment(calibration, bias=has_bias)
-    fill_from_dense(layer, weight, offset, moment=moment, noise=noise)
+    if moment is not None and len(moment) != slots:
+        raise InputError(
+            "calibration inputs are inputs of the dense layer",
+            expected=f"(..., {weight.shape[1]})",
+            got=f"shape {tuple(calibration.shape)}",  # type: ignore[union-attr]
+            next_step="Pass what the layer itself sees, not the model's inputs.",
+        )
+    fill_from_dense(layer, weight, offset, moment=moment, noise=noise, generator=noise_generator(rng))
     return layer
 
 
@@ -181,6 +192,7 @@ def fill_from_dense(
     *,
     moment: Tensor | None = None,
     noise: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> None:
     """Set a layer's factors so that every expert is the truncated dense layer; the gate stays.
 
@@ -190,9 +202,10 @@ def fill_from_dense(
         offset: (O,) or None.
         moment: Second moment of the inputs as `second_moment` returns it, for a data-aware truncation.
         noise: As in `warm_start`.
+        generator: Stream of the noise; torch's own if left out.
     """
     form, sigma = layer.factors, non_negative("noise", noise)
-    _fill_experts(form, sigma)
+    _fill_experts(form, sigma, generator)
     if isinstance(form, MxD):
         form.input_weight.copy_(weight)
         if form.input_bias is not None:
@@ -237,12 +250,11 @@ def truncated(dense: Tensor, rank: int, *, moment: Tensor | None = None) -> tupl
     if moment is None:
         left, values, right = torch.linalg.svd(dense, full_matrices=False)
     else:
-        ridge = (
-            RIDGE
-            * moment.diagonal().mean()
-            * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-        )
-        root = torch.linalg.cholesky(moment.to(dense) + ridge.to(dense))
+        # Where all inputs are 0 any ridge does: the truncation is then that of the weights.
+        mean = moment.diagonal().mean()
+        ridge = torch.where(mean > 0, RIDGE * mean, 1.0)
+        unit = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+        root = torch.linalg.cholesky((moment + ridge * unit).to(dense))
         left, values, right = torch.linalg.svd(dense @ root, full_matrices=False)
         right = torch.linalg.solve_triangular(root.mT, right.mT, upper=True).mT
     k = min(rank, values.numel())
@@ -250,11 +262,23 @@ def truncated(dense: Tensor, rank: int, *, moment: Tensor | None = None) -> tupl
     return scale.unsqueeze(1) * right[:k], left[:, :k] * scale
 
 
-def _fill_experts(form: Form, sigma: float) -> None:
+def noise_generator(rng: int | None, *labels: str) -> torch.Generator | None:
+    """Return the stream of the noise that belongs to a seed: another one than that of the gate.
+
+    Example:
+        >>> noise_generator(None) is None
+        True
+    """
+    return None if rng is None else generator_of(derive_seed(rng, "warm start", *labels))
+
+
+def _fill_experts(form: Form, sigma: float, generator: torch.Generator | None) -> None:
     """Set every expert to the common matrix, plus relative noise whose mean over experts is 0."""
     for e, experts in enumerate(form.experts):
         pattern = _pattern(form, e)
-        draw = torch.randn_like(experts) * sigma if sigma else torch.zeros_like(experts)
+        draw = torch.zeros_like(experts)
+        if sigma:
+            fill_normal(draw, 0.0, sigma, generator)
         experts.copy_(pattern * (1.0 + draw - draw.mean(0)))
 
 

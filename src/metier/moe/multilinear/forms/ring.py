@@ -121,6 +121,6 @@ class TensorTrain(TensorRing):
         if isinstance(rank, int | np.integer):
             inner = positive_int("ring_ranks", ring_ranks[1])
             return (1, *([inner] * e), positive_int("rank", rank))
-        if len(rank) == e + 2 and rank[0] == 1:
+        if isinstance(rank, tuple | list) and len(rank) == e + 2 and rank[0] == 1:
             rank = rank[1:]
         return (1, *many_ranks(cls.name, rank, tuple(f"r{i + 2}" for i in range(e + 1))))

@@ -1,0 +1,28 @@
+"""Run a model as it is used, and leave it as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put all modules in evaluation mode inside the context; each gets its own mode back.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2).eval())
+        >>> with evaluating(model):
+        ...     pass
+        >>> model[0].training, model[1].training
+        (True, False)
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

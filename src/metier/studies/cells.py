@@ -1,0 +1,46 @@
+"""Tasks of a study as cells of its run: what the journal lacks is computed, several at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from metier.runs import Run
+from metier.studies.base import Progress
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+
+def journaled(
+    compute: Callable[[Task], Answer],
+    work: Sequence[tuple[str, Task]],
+    run: Run,
+    progress: Progress,
+    *,
+    workers: int,
+    words: str,
+) -> list[Answer]:
+    """Return the result of every task, computing those whose cell is missing, `workers` at a time.
+
+    Args:
+        compute: picklable function of one task.
+        work: the cell's key and the task.
+        run, progress: of the study.
+        workers: processes; 1 computes here.
+        words: what the progress says.
+    """
+    from metier.core import map_tasks
+
+    missing = [(key, task) for key, task in work if not run.has_cell(key)]
+    chunks = [missing[i : i + workers] for i in range(0, len(missing), workers)]
+    backend = "joblib" if workers > 1 else "serial"
+    for chunk in progress.track(chunks, words, total=len(chunks)):
+        results = map_tasks(compute, [task for _, task in chunk], backend=backend, n_workers=workers)
+        for (key, _), result in zip(chunk, results, strict=True):
+            run.cell(key, lambda result=result: result)  # type: ignore[misc]
+    return [run.cell(key, _absent) for key, _ in work]
+
+
+def _absent() -> Any:
+    raise RuntimeError("every task was journaled before")

@@ -1,0 +1,1 @@
+"""Multilinear experts on small images: do many small experts pay, and what do they specialize in?"""

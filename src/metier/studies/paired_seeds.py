@@ -1,0 +1,103 @@
+"""Statements about paired seeds: means with intervals, decisions, and the claims they make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from metier.core import Decision, specialize_or_fall_back
+from metier.runs import Claim, Measured
+
+Floats = NDArray[np.float64]
+Rows = Sequence[Mapping[str, Any]]
+LEVEL = 0.95
+POWER = 0.8
+VERDICTS = {"pays": "holds", "hurts": "does not hold"}
+
+
+def of(rows: Rows, figure: str) -> Floats:
+    """One figure of every seed."""
+    return np.array([row[figure] for row in rows], dtype=float)
+
+
+def paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
+    """The seeds that both have."""
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    n = min(x.size, y.size)
+    return x[:n], y[:n]
+
+
+def mean_of(values: ArrayLike, *, percent: bool = False) -> Measured:
+    """Mean over seeds with its Student t interval."""
+    x = np.asarray(values, dtype=float)
+    half = half_width(x)
+    interval = {} if math.isnan(half) else {"low": x.mean() - half, "high": x.mean() + half, "level": LEVEL}
+    return Measured(
+        value=float(x.mean()),
+        n=x.size,
+        unit="seeds",
+        method="Student t over seeds",
+        percent=percent,
+        **interval,
+    )
+
+
+def half_width(x: Floats) -> float:
+    """Half of the t interval of a mean; NaN for a single value."""
+    if x.size < 2:
+        return math.nan
+    return float(stats.t.ppf(0.5 + LEVEL / 2, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size))
+
+
+def detectable(x: ArrayLike, y: ArrayLike) -> float:
+    """Smallest paired difference found with 80 % power at two-sided 5 %, from the spread over seeds."""
+    a, b = paired(x, y)
+    if a.size < 2:
+        return math.nan
+    quantiles = stats.t.ppf([0.5 + LEVEL / 2, POWER], a.size - 1).sum()
+    return float(quantiles * (a - b).std(ddof=1) / math.sqrt(a.size))
+
+
+def decide(ours: ArrayLike, rival: ArrayLike, *, margin: float = 0.0) -> Decision:
+    """Whether ours is lower, at two-sided 5 %, or the two agree within `margin`."""
+    a, b = paired(ours, rival)
+    return specialize_or_fall_back(a, b, alpha=(1 - LEVEL) / 2, margin=margin)
+
+
+def lower_claim(ours: Floats, rival: Floats, *, margin: float = 0.0, **words: Any) -> Claim:
+    """Ours is lower than the rival; the measured value is rival minus ours."""
+    a, b = paired(ours, rival)
+    decision = decide(a, b, margin=margin)
+    open_ = decision.verdict == "undecided" and math.isfinite(decision.needed)
+    least = detectable(a, b)
+    return Claim(
+        minimum_effect_value=margin or None,
+        measured=mean_of(b - a),
+        verdict=VERDICTS.get(decision.verdict, decision.verdict),
+        needed=math.ceil(decision.needed) if open_ else None,
+        needed_unit="seeds" if open_ else "",
+        reason=f"minimum detectable effect {least:.4f}" if math.isfinite(least) else "",
+        **words,
+    )
+
+
+def within_claim(values: Floats, limit: float, *, below: bool, **words: Any) -> Claim:
+    """The mean over seeds is on the right side of a limit, interval and all."""
+    told = mean_of(values)
+    sides = (told.low, told.high) if told.low is not None else (told.value, told.value)
+    good = sides[1] <= limit if below else sides[0] > limit  # type: ignore[operator]
+    bad = sides[0] > limit if below else sides[1] <= limit  # type: ignore[operator]
+    verdict = "holds" if good else "does not hold" if bad else "undecided"
+    needed: dict[str, Any] = {}
+    distance = abs(told.value - limit)
+    if verdict == "undecided" and values.size > 1 and distance > 0:
+        needed = {
+            "needed": math.ceil(values.size * (half_width(values) / distance) ** 2) + 1,
+            "needed_unit": "seeds",
+        }
+    return Claim(minimum_effect_value=limit, measured=told, verdict=verdict, **needed, **words)
