@@ -24,6 +24,8 @@ SAYS = {
     "counts_with_lightgbm.py": r"lightgbm-poisson",
     "scikit_learn_model.py": r"splines in every lag\n.*candidate",
     "cross_validation.py": r"ClusterForecaster.*",
+    "partners_five_minutes.py": r"the planner with secretive: \d% from the start[\s\S]*wrote episode.gif",
+    "partners_own_game.py": r"left +0\.\d+ +100 %[\s\S]*robustness",
     "iv_labor_supply.py": r"Anderson-Rubin 95 % set: \[-(.|\n)*gradient at 0: 0\.",
 }
 

@@ -188,6 +188,22 @@ SIGNATURES = {
         ("episodes", REQUIRED),
         ("rng", 0),
     ),
+    "partners.distill": (
+        ("population", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("method", "spectrl_dagger"),
+        ("dagger_weight", 0.1),
+        ("steps", REQUIRED),
+        ("rng", 0),
+    ),
+    "partners.train_generalist": (
+        ("population", REQUIRED),
+        ("game", REQUIRED),
+        "*",
+        ("steps", REQUIRED),
+        ("rng", 0),
+    ),
     "partners.behaviour_information": (
         ("probabilities", None),
         "*",
@@ -221,6 +237,7 @@ SIGNATURES = {
         ("noise", REQUIRED),
         ("n_units", REQUIRED),
     ),
+    "multi_index.local_exponent": (("x", REQUIRED), ("y", REQUIRED)),
     "multi_index.step_activation": (("noise_sensitivity", 3),),
     "multi_index.Exponents.coefficient": (("power", REQUIRED), ("degree", REQUIRED)),
 }

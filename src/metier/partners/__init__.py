@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from .policies import Policy as Policy
     from .policies import PurePolicy as PurePolicy
     from .policies import UniformPolicy as UniformPolicy
+    from .samplers import BanditSampler as BanditSampler
+    from .samplers import CapacitySampler as CapacitySampler
+    from .samplers import PartnerSampler as PartnerSampler
+    from .samplers import UniformSampler as UniformSampler
+    from .training.distill import distill as distill
+    from .training.generalist import Generalist as Generalist
+    from .training.generalist import train_generalist as train_generalist
     from .training.guard import dispatch_in_turn as dispatch_in_turn
     from .training.population import Population as Population
     from .training.ppo import PPO as PPO
@@ -48,13 +55,16 @@ _MODULES = {
     "measures.logs": ("BehaviourCounts", "behaviour_counts"),
     "measures.trajectories": ("latent_log_prob", "trajectory_information"),
     "policies": ("ConstantPolicy", "Policy", "PurePolicy", "UniformPolicy"),
+    "samplers": ("BanditSampler", "CapacitySampler", "PartnerSampler", "UniformSampler"),
+    "training.distill": ("distill",),
+    "training.generalist": ("Generalist", "train_generalist"),
     "training.guard": ("dispatch_in_turn",),
     "training.population": ("Population",),
     "training.ppo": ("PPO",),
     "training.progress": ("Progress",),
     "training.self_play": ("train_fcp", "train_self_play"),
 }
-_NEED_JAX = {"animation", "pairing", "evaluation", "policies"}
+_NEED_JAX = {"animation", "pairing", "evaluation", "policies", "samplers"}
 _NEED_OPTAX = {name for name in _MODULES if name.startswith("training.")}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = ("games",)

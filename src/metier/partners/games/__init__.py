@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from .check import check_game as check_game
 from .cooking import Cooking as Cooking
 from .game import Game as Game
 from .game import Step as Step
 from .game import input_size as input_size
 from .game import reset_pool as reset_pool
 from .game import seated as seated
+from .jaxmarl import JaxMarlGame as JaxMarlGame
+from .jaxmarl import overcooked as overcooked
 from .lever import LeverGame as LeverGame
 from .matrix import MatrixGame as MatrixGame
 from .planners import Planner as Planner
@@ -17,12 +20,15 @@ from .rendezvous import Rendezvous as Rendezvous
 __all__ = [
     "Cooking",
     "Game",
+    "JaxMarlGame",
     "LeverGame",
     "MatrixGame",
     "Planner",
     "Rendezvous",
     "Step",
+    "check_game",
     "input_size",
+    "overcooked",
     "reset_pool",
     "seated",
     "specialists",

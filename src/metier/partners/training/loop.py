@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -116,10 +117,9 @@ def train(
         done, rows, (state, kept) = _resume(Path(folder) / FILE, header, (state, kept))
     state, pool = place(state, trainer), make_pool(trainer.game, keys[1])
     scalars: Any = {}
-    iterate = jax.jit(trainer.iterate)
     try:
         while done < n_iterations:
-            state, scalars = jax.block_until_ready(iterate(state, pool))  # type: ignore[no-untyped-call]
+            state, scalars = jax.block_until_ready(_iterate(trainer, state, pool))  # type: ignore[no-untyped-call]
             done += 1
             if done in marks:
                 kept = _put(kept, state.params, marks[done])
@@ -146,6 +146,12 @@ def train(
     )
     taken = tuple((mark * trainer.steps_per_iteration, _take(kept, k)) for mark, k in sorted(marks.items()))
     return Trained(population, taken)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _iterate(trainer: Trainer, state: Any, pool: Any) -> tuple[Any, dict[str, Array]]:
+    """Iterate once; trainers that are equal share one compilation, whatever their seeds."""
+    return trainer.iterate(state, pool)
 
 
 def _put(stacked: Any, tree: Any, index: int) -> Any:

@@ -1,0 +1,139 @@
+"""Partners: how many environment steps per CPU-second, beside JaxMARL's and Python's Overcooked.
+
+python benchmarks/partners.py environment [--rival PATH]    # cooking alone, no policy but random draws
+
+PATH holds the package of a Python Overcooked environment (overcooked_ai_py, or overcooked) and whatever it
+needs; without it, its line says "not measured". JaxMARL is measured where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import random
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+# One thread, so that steps per CPU-second mean one core.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+
+import jax
+import jax.numpy as jnp
+
+from metier.partners.games import Cooking, overcooked, reset_pool, seated
+from record import in_turn, table, write
+
+GOAL = 400_000
+BATCH, STEPS, SCANS = 256, 200, 20
+
+
+def stepper(game: Any, *, batch: int, steps: int) -> Callable[[], None]:
+    """Random play with observations and fresh starts, all in one jit: `steps` steps of `batch` games."""
+    key = jax.random.key(0)
+    pool = reset_pool(game, key, 1024)
+
+    def one(carry: Any, key: Any) -> tuple[Any, None]:
+        states, total = carry
+        act_key, start_key = jax.random.split(key)
+        actions = jax.random.randint(act_key, (batch, 2), 0, game.n_actions)
+        step = jax.vmap(game.step)(states, actions)
+        starts = jax.random.randint(start_key, (batch,), 0, 1024)
+        done = step.terminated | step.truncated
+
+        def keep(old: Any, new: Any) -> Any:
+            return jnp.where(done.reshape((batch,) + (1,) * (new.ndim - 1)), old[starts], new)
+
+        states = jax.tree.map(keep, pool, step.state)
+        seen = seated(jax.vmap(game.observe)(states))
+        # Everything that is computed is summed, so that nothing can be left out.
+        return (states, total + seen.sum() + step.reward.sum()), None
+
+    @jax.jit
+    def run(states: Any, key: Any) -> tuple[Any, Any]:
+        carry, _ = jax.lax.scan(one, (states, jnp.float32(0)), jax.random.split(key, steps))
+        return carry
+
+    state = [jax.tree.map(lambda leaf: leaf[:batch], pool)]
+
+    def call() -> None:
+        for scan in range(SCANS):
+            state[0], total = run(state[0], jax.random.key(scan))
+        jax.block_until_ready(total)
+
+    return call
+
+
+def python_overcooked(path: str, steps: int) -> tuple[str, Callable[[], None]]:
+    """The Python environment found under `path`: transitions and lossless encodings, one game at a time."""
+    sys.path.insert(0, path)
+    for package in ("overcooked_ai_py.mdp", "overcooked.mdp"):
+        try:
+            mdp_module = importlib.import_module(f"{package}.overcooked_mdp")
+            actions = importlib.import_module(f"{package}.actions").Action.ALL_ACTIONS
+        except ModuleNotFoundError as error:
+            if not package.startswith(error.name or ""):
+                raise SystemExit(
+                    f"{path} has {package}, which needs {error.name}: install that beside it"
+                ) from None
+            continue
+        mdp = mdp_module.OvercookedGridworld.from_layout_name("cramped_room")
+        return package.split(".")[0], partial(python_steps, mdp, actions, steps)
+    raise SystemExit(f"{path} holds neither overcooked_ai_py nor overcooked")
+
+
+def python_steps(mdp: Any, actions: Any, steps: int) -> None:
+    """Step one Python environment, observations included."""
+    draws, state = random.Random(0), mdp.get_standard_start_state()
+    for _ in range(steps):
+        state, _ = mdp.get_state_transition(state, (draws.choice(actions), draws.choice(actions)))
+        mdp.lossless_state_encoding(state)
+
+
+def environment(options: argparse.Namespace) -> dict[str, Any]:
+    """Steps per CPU-second of one core, all in turn."""
+    games: dict[str, Any] = {"metier": Cooking(), "metier, 5 x 5 kitchen": Cooking(layout="small")}
+    missing = []
+    try:
+        for version in (2, 1):
+            games[f"JaxMARL Overcooked v{version}"] = overcooked(version)
+    except ImportError as error:
+        missing.append(f"JaxMARL: {error}")
+    per_call = dict.fromkeys(games, BATCH * STEPS * SCANS)
+    runs = {name: stepper(game, batch=BATCH, steps=STEPS) for name, game in games.items()}
+    if options.rival:
+        name, call = python_overcooked(options.rival, 2_000)
+        runs[f"Python {name}"], per_call[f"Python {name}"] = call, 2_000
+    else:
+        missing.append("the Python environment: no --rival")
+    times = in_turn(runs, options.repeats)
+    rates = {name: per_call[name] / times[name]["cpu_min"] for name in runs}
+    rows = [("environment", "observation", "steps per CPU-second", "times slower")]
+    for name, rate in rates.items():
+        size = str(games[name].observation_size) if name in games else "lossless"
+        rows.append((name, size, f"{rate:,.0f}", f"{rates['metier'] / rate:.1f}"))
+    print(table(rows))
+    for line in missing:
+        print("not measured:", line)
+    reached = rates["metier"] >= GOAL
+    print(f"goal {GOAL:,} steps per CPU-second: {'reached' if reached else 'missed'}")
+    return {"batch": BATCH, "steps_per_cpu_second": rates, "times": times, "not_measured": missing}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    modes = {"environment": environment}
+    parser.add_argument("mode", choices=modes)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rival", help="folder with a Python Overcooked package")
+    options = parser.parse_args()
+    write(f"partners-{options.mode}", modes[options.mode](options), seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()

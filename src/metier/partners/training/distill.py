@@ -1,0 +1,383 @@
+"""Distillation of partners: students who learn with their source in the other seat, and from its choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from metier.core import InputError, non_negative, one_of
+from metier.partners.games.game import N_SEATS, Game
+
+from .actors import Actor, Memory, draw, entropy, log_prob
+from .collect import Chunk, Running, begin, collect
+from .loop import OnProgress, train
+from .mates import fingerprint
+from .members import over_members
+from .population import Population
+from .ppo import (
+    PPO,
+    advantages,
+    critic_network,
+    descend,
+    fit_critic,
+    minibatch_order,
+    normalized,
+    policy_loss,
+)
+
+METHODS = ("spectrl_dagger", "spectrl")
+LABELS = ("full", "sampled")
+
+
+class Lesson(NamedTuple):
+    """What is kept of a student's seat.
+
+    Attributes:
+        actions: The student's, int32, shape (steps, envs).
+        log_probs: Of these when they were drawn, likewise.
+        labels: The source's probabilities in the student's seat, float32, (steps, envs, n_actions).
+        hidden: The student's memory before the first step, shape (envs, gru_units).
+        mate_actions: What the source in the other seat did, int32, shape (steps, envs).
+    """
+
+    actions: Array
+    log_probs: Array
+    labels: Array
+    hidden: Array
+    mate_actions: Array
+
+
+@dataclass(frozen=True, slots=True)
+class StudentTeam:
+    """A student in one seat, its source in the other; the source also says what it would do in the first.
+
+    `params` is (student's, source's). Where the source has a latent z, both its sitting self and the labeller
+    draw one per seat and episode; the student has none.
+
+    Args:
+        student: The student's actor.
+        source: The source's.
+        seat: The student's seat.
+    """
+
+    student: Actor
+    source: Actor
+    seat: int
+
+    def start(self, n_envs: int) -> tuple[Memory, Memory, Memory]:
+        """Return the memories of student, mate and labeller."""
+        return self.student.start(n_envs), self.source.start(n_envs), self.source.start(n_envs)
+
+    def play(
+        self,
+        params: tuple[Any, Any],
+        observations: Array,
+        memories: tuple[Memory, Memory, Memory],
+        starts: Array,
+        times: Array,
+        uniforms: Array,
+    ) -> tuple[Array, Any, Any]:
+        """Let the student and its source act, and the labeller watch the student's seat."""
+        own, other = self.seat, 1 - self.seat
+        learner, source = params
+        student, mate, labeller = memories
+        # A student has no z, so that its seat's draw is free for the labeller's.
+        student = self.student.begin(student, starts, uniforms[:, 2 + own])
+        labeller = self.source.begin(labeller, starts, uniforms[:, 2 + own])
+        mate = self.source.begin(mate, starts, uniforms[:, 2 + other])
+        seen = observations[:, own]
+        action, logs, student = self.student.act(learner, seen, jnp.array(own), student, uniforms[:, own])
+        theirs, _, mate = self.source.act(
+            source, observations[:, other], jnp.array(other), mate, uniforms[:, other]
+        )
+        inputs = self.source.inputs(seen, jnp.array(own), labeller.latent)
+        logits, hidden = self.source.network.step(source, inputs, labeller.hidden)
+        labeller = Memory(hidden, labeller.latent)
+        pair = [action, theirs] if own == 0 else [theirs, action]
+        record = (action, logs, jax.nn.softmax(logits), theirs)
+        return jnp.stack(pair, axis=1), (student, mate, labeller), record
+
+    def record(self, recorded: Any, memories: tuple[Memory, Memory, Memory]) -> Lesson:
+        """Return the student's record."""
+        actions, logs, labels, theirs = recorded
+        return Lesson(actions, logs, labels, memories[0].hidden, theirs)
+
+
+class DistillState(NamedTuple):
+    """Everything of a distillation; leading axes are students, then seatings where there are two.
+
+    Attributes:
+        params: Of the students.
+        sources: Of the sources, never changed.
+        optimizer: Of the students.
+        critic: One critic per student and seating.
+        critic_optimizer: Theirs.
+        running: The environments of both seatings, a tuple.
+        keys: Raw random keys.
+    """
+
+    params: Any
+    sources: Any
+    optimizer: Any
+    critic: Any
+    critic_optimizer: Any
+    running: tuple[Running, Running]
+    keys: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """The trainer of one student per source; see `loop.Trainer`.
+
+    The sources' parameters go into the state, so that trainers are equal, and compiled once, for all.
+    """
+
+    game: Game
+    actor: Actor
+    ppo: PPO
+    n_members: int
+    source: Actor
+    sources: Any = field(compare=False)
+    dagger_weight: float
+    labels: str = "full"
+    members: str = "vmap"
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one iteration: both seatings of every student."""
+        return self.n_members * N_SEATS * self.ppo.n_envs * self.ppo.n_steps
+
+    def team(self, seat: int) -> StudentTeam:
+        """Return who plays where the student has `seat`."""
+        return StudentTeam(self.actor, self.source, seat)
+
+    def init(self, key: Array) -> DistillState:
+        """Return fresh students."""
+        pool = jax.vmap(self.game.reset)(jax.random.split(jax.random.fold_in(key, 1), self.ppo.n_envs))
+        critic = critic_network(self.game.observation_size)
+
+        def member(source: Any, key: Array) -> DistillState:
+            actor_key, critic_key, start, keep = jax.random.split(key, 4)
+            params = self.actor.init(actor_key)
+            value = jax.vmap(critic.init)(jax.random.split(critic_key, N_SEATS))
+            optimizer = self.ppo.optimizer()
+            running = tuple(
+                begin(self.game, self.team(seat), pool, jax.random.fold_in(start, seat), self.ppo.n_envs)
+                for seat in range(N_SEATS)
+            )
+            critic_state = jax.vmap(optimizer.init)(value)
+            return DistillState(
+                params,
+                source,
+                optimizer.init(params),
+                value,
+                critic_state,
+                running,  # type: ignore[arg-type]
+                jax.random.key_data(keep),
+            )
+
+        sources = jax.tree.map(jnp.asarray, self.sources)
+        return jax.vmap(member)(sources, jax.random.split(key, self.n_members))
+
+    def iterate(self, state: DistillState, pool: Any) -> tuple[DistillState, dict[str, Array]]:
+        """Let all students play with their sources and learn once."""
+        return over_members(lambda s: self.iteration(s, pool), self.members)(state)  # type: ignore[no-any-return]
+
+    def iteration(self, state: DistillState, pool: Any) -> tuple[DistillState, dict[str, Array]]:
+        """Let one student play with its source in both seatings, and learn once."""
+        ppo, critic = self.ppo, critic_network(self.game.observation_size)
+        key, play, order_key, label_key = jax.random.split(jax.random.wrap_key_data(state.keys), 4)
+        running, chunks = self.collect(state, pool, play)
+        stacked: Chunk = jax.tree.map(lambda *leaves: jnp.stack(leaves), *chunks)
+        advantage, old = jax.vmap(lambda params, chunk: advantages(critic, params, chunk, ppo))(
+            state.critic, stacked
+        )
+        order = minibatch_order(order_key, ppo)
+        batch = student_batch(chunks, normalized(advantage), label_key, self.labels)
+        params, optimizer, reports = descend(self.loss, state.params, state.optimizer, batch, order, ppo)
+        value, critic_optimizer, more = jax.vmap(
+            lambda params, opt, chunk, old, target: fit_critic(
+                critic, params, opt, chunk, old, target, order, ppo
+            )
+        )(state.critic, state.critic_optimizer, stacked, old, advantage + old)
+        reports["value_loss"] = more["value_loss"].mean()
+        ended = sum(chunk.done.sum() for chunk in chunks)
+        earned = sum(chunk.returns.sum() for chunk in chunks)
+        reports["return_with_source"] = earned / jnp.maximum(ended, 1)
+        after = DistillState(
+            params, state.sources, optimizer, value, critic_optimizer, running, jax.random.key_data(key)
+        )
+        return after, reports
+
+    def collect(
+        self, state: DistillState, pool: Any, key: Array
+    ) -> tuple[tuple[Running, Running], tuple[Chunk, Chunk]]:
+        """Play one iteration's steps with the student left, then right."""
+        played = [
+            collect(
+                self.game,
+                self.team(seat),
+                (state.params, state.sources),
+                state.running[seat],
+                pool,
+                jax.random.fold_in(key, seat),
+                n_steps=self.ppo.n_steps,
+                successors=self.ppo.time_limit == "bootstrap",
+            )
+            for seat in range(N_SEATS)
+        ]
+        return (played[0][0], played[1][0]), (played[0][1], played[1][1])
+
+    def loss(self, params: Any, part: Any) -> tuple[Array, dict[str, Array]]:
+        """Return Lp(task) + dagger_weight NLL - entropy_weight entropy of a minibatch, and its parts."""
+        (_, actions, old, starts, advantage, labels), hidden = part
+        logits = student_logits(self.actor, params, part[0][0], starts, hidden)
+        ratio = jnp.exp(log_prob(logits, actions) - old)
+        surrogate = policy_loss(ratio, advantage, self.ppo.clip)
+        disorder = entropy(logits).mean()
+        gap = cross_entropy(labels, logits)
+        total = surrogate - self.ppo.entropy_weight * disorder
+        if self.dagger_weight:
+            total = total + self.dagger_weight * gap
+        return total, {"policy_loss": surrogate, "entropy": disorder, "cross_entropy": gap}
+
+
+def student_batch(
+    chunks: tuple[Chunk, Chunk], advantage: Array, key: Array, labels: str
+) -> tuple[Any, Array]:
+    """Return what `descend` takes: leaves (steps, envs, 2, ...), where [..., s] is the student in seat s."""
+    lessons: list[Lesson] = [chunk.seats for chunk in chunks]
+    observations = jnp.stack([chunk.observations[:, :, seat] for seat, chunk in enumerate(chunks)], axis=2)
+    p = jnp.stack([lesson.labels for lesson in lessons], axis=2)
+    if labels == "sampled":
+        drawn = draw(jnp.log(p + 1e-30), jax.random.uniform(key, p.shape[:-1]))
+        p = (drawn[..., None] == jnp.arange(p.shape[-1])).astype(p.dtype)
+    sequences = (
+        observations,
+        jnp.stack([lesson.actions for lesson in lessons], axis=2),
+        jnp.stack([lesson.log_probs for lesson in lessons], axis=2),
+        jnp.stack([chunk.starts for chunk in chunks], axis=2),
+        jnp.moveaxis(advantage, 0, 2),
+        p,
+    )
+    return sequences, jnp.stack([lesson.hidden for lesson in lessons], axis=1)
+
+
+def student_logits(actor: Actor, params: Any, observations: Array, starts: Array, hidden: Array) -> Array:
+    """Return the logits in both seats, shape (steps, envs, 2, n_actions), as when they were played."""
+    none = jnp.zeros(starts.shape, jnp.int32)
+    return actor.unroll(params, observations, jnp.arange(N_SEATS), none, hidden, starts)
+
+
+def cross_entropy(labels: Array, logits: Array) -> Array:
+    """Return the mean of -sum_a p(a) log pi(a): the imitation loss, with one-hot p that of sampled labels."""
+    return -(labels * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
+
+
+def distill(
+    population: Population,
+    game: Game,
+    *,
+    method: str = "spectrl_dagger",
+    dagger_weight: float = 0.1,
+    labels: str = "full",
+    steps: int,
+    rng: int = 0,
+    ppo: PPO | None = None,
+    members: str = "vmap",
+    folder: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    reports: int = 10,
+) -> Population:
+    r"""Train one student per member: it learns the task with its source in the other seat (SpecTRL).
+
+    max_{A'} sum_i J(A'^i, A^{-i}) - dagger_weight E[-log A'^i(a | tau)], a ~ A^i(. | tau): the source A ->
+    `population`, the student A' -> the result, i the student's seat. Sabotage earns nothing here, so that a
+    student keeps its source's preference and loses its handshakes. The second term ("spectrl_dagger")
+    imitates, in states that the student reaches, what the source would do in the student's own seat.
+
+    Args:
+        population: The sources; they are not changed.
+        game: The game they play.
+        method: "spectrl_dagger", or "spectrl" for the first term alone.
+        dagger_weight: Weight of the imitation; the paper's best is 0.1.
+        labels: "full": the cross-entropy with the source's probabilities; "sampled": with one action drawn
+            from them (the same gradient on average, with more noise).
+        steps: Environment steps in all, of both seatings of all students.
+        rng: Seed.
+        ppo: Settings of the learning; `n_envs` counts per student and seating.
+        members: "vmap" or "loop".
+        folder: Where a checkpoint is kept and looked for.
+        on_progress: Called with each report.
+        reports: Reports spread over the training.
+
+    Returns:
+        The students, in the order and with the names of their sources, without a latent.
+
+    Raises:
+        InputError: A population of another game, settings out of range, a checkpoint of another training.
+
+    Example:
+        >>> from metier.partners.games import LeverGame
+        >>> game = LeverGame(n_levers=2, n_stages=2)
+        >>> quick = PPO(n_envs=8, n_steps=4, epochs=1, minibatches=1)
+        >>> sources = Population.fresh(game, n_members=2)
+        >>> len(distill(sources, game, steps=128, ppo=quick, reports=1))
+        2
+
+    Source: Charakorn et al., NeurIPS 2024, SpecTRL and SpecTRL DAgger. The full cross-entropy, both seatings
+        with equally many environments, and one z per seat and episode for sources with a latent are ours.
+    """
+    one_of("method", method, METHODS)
+    one_of("labels", labels, LABELS)
+    non_negative("dagger_weight", dagger_weight)
+    population = checked_population(population, game, what="distill")
+    student = Actor(
+        replace(
+            population.actor.network, n_inputs=population.actor.network.n_inputs - population.actor.n_latents
+        )
+    )
+    weight = float(dagger_weight) if method == "spectrl_dagger" else 0.0
+    trainer = Distillation(
+        game,
+        student,
+        ppo or PPO(),
+        len(population),
+        population.actor,
+        population.params,
+        weight,
+        labels,
+        members,
+    )
+    trained = train(
+        trainer,
+        steps=steps,
+        rng=rng,
+        folder=folder,
+        on_progress=on_progress,
+        reports=reports,
+        settings={"sources": fingerprint(population.params), "dagger_weight": weight, "labels": labels},
+    ).population
+    return replace(trained, names=population.names)
+
+
+def checked_population(population: Any, game: Game, *, what: str) -> Population:
+    """Return the population if it is one for this game.
+
+    Raises:
+        InputError: Something else, or a population of another game.
+    """
+    if not isinstance(population, Population):
+        raise InputError(
+            f"{what} takes a trained population",
+            expected="a metier.partners.Population",
+            got=type(population).__name__,
+            next_step="Train one with train_xp_min or train_self_play, or load one with Population.load.",
+        )
+    population.check_game(game)
+    return population

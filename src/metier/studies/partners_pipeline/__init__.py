@@ -1,0 +1,1 @@
+"""Study `partners`: specialist partners, distilled, and the generalist that learns with them."""

@@ -1,0 +1,154 @@
+"""Generalists: exact replay with memory, frozen partners of every kind, weights, learning, saving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metier.core import InputError
+from metier.partners import PPO, CapacitySampler, Generalist, Population, evaluate, train_generalist
+from metier.partners.games import Cooking, LeverGame, MatrixGame, reset_pool, specialists
+from metier.partners.policies import ConstantPolicy
+from metier.partners.samplers import UniformSampler
+from metier.partners.training.actors import Actor, log_prob
+from metier.partners.training.generalist import GeneralistTraining, generalist_batch, generalist_logits
+from metier.partners.training.mates import stacked_mates
+
+GAME = LeverGame(n_levers=3, n_stages=4)
+QUICK = PPO(n_envs=16, n_steps=8, epochs=2, minibatches=2, learning_rate=1e-2, entropy_weight=0.01)
+LEVERS = [ConstantPolicy(k) for k in range(3)]
+
+
+def trainer_of(partners, sampler=None, gru_units=6):
+    mate, params, n = stacked_mates(partners, GAME)
+    actor = Actor.for_game(GAME, hidden=(8,), gru_units=gru_units)
+    return GeneralistTraining(GAME, actor, QUICK, mate, params, n, sampler or UniformSampler())
+
+
+def two_chunks(trainer, key):
+    state, pool = trainer.init(key), reset_pool(GAME, key, 8)
+    params = jax.tree.map(lambda leaf: 3.0 * leaf[0] + 0.1, state.params)
+    running, _ = trainer.collect(params, state, pool, key)
+    second = state._replace(running=running)
+    return params, trainer.collect(params, second, pool, jax.random.fold_in(key, 1))[1]
+
+
+@pytest.mark.timeout(900)
+def test_ratio_should_be_one_with_memory_across_episode_ends():
+    """Must 13 for generalists: chunks that begin and end in the middle of episodes, in both seats."""
+    trainer = trainer_of(LEVERS)
+
+    @jax.jit
+    def ratios(key):
+        params, chunks = two_chunks(trainer, key)
+        batch = generalist_batch(chunks, jnp.zeros((3, 2, QUICK.n_steps, QUICK.n_envs)), jnp.ones(3))
+        logits = generalist_logits(trainer.actor, params, batch)
+        return chunks, jnp.exp(log_prob(logits, batch[0][1]) - batch[0][2])
+
+    chunks, ratio = ratios(jax.random.key(1))
+    assert all(chunk.starts[:, 1:].any() and not chunk.starts[:, 0].all() for chunk in chunks)
+    np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
+
+
+@pytest.mark.timeout(900)
+def test_partners_should_sit_opposite_and_stay_as_they_were():
+    trainer = trainer_of(LEVERS)
+    _, chunks = jax.jit(lambda key: two_chunks(trainer, key))(jax.random.key(0))
+    for seat, chunk in enumerate(chunks):
+        assert chunk.rewards.shape == (3, QUICK.n_steps, QUICK.n_envs)
+        goes_on = ~np.asarray(chunk.done)[:, :-1]
+        mate = np.asarray(chunk.observations)[:, 1:, :, seat, 4:8].argmax(-1)
+        for partner in range(3):
+            assert (mate[partner][goes_on[partner]] == partner).all()
+
+
+@pytest.mark.timeout(900)
+def test_a_partner_without_weight_should_not_move_the_generalist():
+    trainer = trainer_of(LEVERS, CapacitySampler((0.5, 0.5, 0.0)))
+    params, chunks = jax.jit(lambda key: two_chunks(trainer, key))(jax.random.key(0))
+    advantage = jax.random.normal(jax.random.key(1), (3, 2, QUICK.n_steps, QUICK.n_envs))
+    other = advantage.at[2].multiply(-7.0)
+    weights = 3.0 * trainer.sampler.weights(trainer.sampler.start(3))
+
+    @jax.jit
+    def gradient(advantage, weights):
+        batch = generalist_batch(chunks, advantage, weights)
+        return jax.grad(lambda p: trainer.loss(p, batch)[0])(params)
+
+    def apart(a, b):
+        return max(float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+    assert apart(gradient(advantage, weights), gradient(other, weights)) == 0.0
+    assert apart(gradient(advantage, jnp.ones(3)), gradient(other, jnp.ones(3))) > 1e-4
+
+
+@pytest.mark.timeout(900)
+def test_generalist_should_learn_every_lever_and_survive_the_disk(tmp_path):
+    steps = 80 * 3 * 2 * QUICK.n_envs * QUICK.n_steps
+    generalist = train_generalist(LEVERS, GAME, steps=steps, ppo=QUICK, gru_units=16, hidden=(16,), reports=1)
+    found = evaluate(generalist, LEVERS, GAME, episodes=100)
+    assert found.rates.minimum > 0.9
+    assert generalist.progress.rows[-1]["partner_success"] > 0.9
+    path = tmp_path / "generalist.safetensors"
+    generalist.save(path)
+    loaded = Generalist.load(path, GAME)
+    for a, b in zip(jax.tree.leaves(generalist.params), jax.tree.leaves(loaded.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="plays the game it was trained for"):
+        Generalist.load(path, MatrixGame())
+    Population.fresh(GAME, n_members=2).save(tmp_path / "two.safetensors")
+    with pytest.raises(InputError, match="one generalist: expected 1 policy, got a population of 2"):
+        Generalist.load(tmp_path / "two.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_interrupted_training_should_end_with_the_same_bits(tmp_path):
+    """Checkpoints of a generalist: half, then the rest, equals the whole; other partners are refused."""
+    steps = 6 * 3 * 2 * QUICK.n_envs * QUICK.n_steps
+    options = {"ppo": QUICK, "gru_units": 4, "hidden": (4,), "reports": 1}
+    whole = train_generalist(LEVERS, GAME, steps=steps, **options)
+    train_generalist(LEVERS, GAME, steps=steps // 2, folder=tmp_path, **options)
+    resumed = train_generalist(LEVERS, GAME, steps=steps, folder=tmp_path, **options)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(resumed.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="same settings"):
+        train_generalist(LEVERS[::-1], GAME, steps=steps, folder=tmp_path, **options)
+
+
+class Torchlike:
+    def act(self, observation, state, rng):
+        return 0, None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Picky:
+    """Takes observations of 5 numbers only."""
+
+    weights: jax.Array
+
+    def initial_state(self):
+        return ()
+
+    def pure_act(self, observation, state, key):
+        return jnp.argmax(observation @ self.weights).astype(jnp.int32), state
+
+
+@pytest.mark.parametrize(
+    ("partners", "match"),
+    [
+        ([], "partners to train with.*got an empty list"),
+        ([Torchlike()], "policies in JAX.*got partner 0: Torchlike"),
+        ([ConstantPolicy(0), *specialists(Cooking())], "one class and one size.*got partner 1: Planner"),
+        ([Picky(jnp.ones((5, 3)))], "take the game's observations: expected 14 numbers"),
+        (Population.fresh(MatrixGame(), n_members=2), "plays the game it was trained for"),
+    ],
+)
+def test_unfit_partners_should_be_refused(partners, match):
+    with pytest.raises(InputError, match=match):
+        train_generalist(partners, GAME, steps=10)
