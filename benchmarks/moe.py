@@ -5,10 +5,13 @@
     python benchmarks/moe.py cost
     python benchmarks/moe.py dispatch --device cuda --dtype bfloat16 --rival scattermoe=PATH.py
 
-All rivals of a table run in turn in this one process. A rival file defines `experts(gate_up, down)`, which
-takes the packed matrices (E, 2 hidden, dim) and (E, dim, hidden) and returns a function of (x, indices,
-weights). Without one, ScatterMoE and MegaBlocks are "not measured". Each mode prints a table and writes
-benchmarks/results/moe-MODE.json (with the device and dtype in the name, where they are not cpu and float32).
+All rivals of a table run in turn in this one process. On a CPU with one thread, times are CPU time of the
+process, which others on the machine change least; on CUDA or with threads they are wall time.
+
+A rival file defines `experts(gate_up, down)`, which takes the packed matrices (E, 2 hidden, dim) and
+(E, dim, hidden) and returns a function of (x, indices, weights). Without one, ScatterMoE and MegaBlocks are
+"not measured". Each mode prints a table and writes benchmarks/results/moe-MODE.json (with the device and
+dtype in the name, where they are not cpu and float32).
 """
 
 from __future__ import annotations
@@ -124,15 +127,26 @@ def ours(p: dict[str, Any], backend: str) -> Work:
     return step_of(run, p)
 
 
-def interleaved(rivals: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every rival in every round; one after another, so that drift hits all alike."""
+def clock_of(options: argparse.Namespace) -> tuple[str, Callable[[], float]]:
+    """CPU time where it is that of the work alone, wall time elsewhere."""
+    if options.device == "cpu" and options.threads == 1:
+        return "cpu", time.process_time
+    return "wall", time.perf_counter
+
+
+def interleaved(rivals: dict[str, Work], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of every rival in every round; one after another, so that drift hits all alike.
+
+    Every other round goes backwards, so that none always follows the same one.
+    """
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for round_ in range(rounds + 2):
-        for name, work in rivals.items():
-            start = time.perf_counter()
+        order = list(rivals.items())
+        for name, work in order[:: 1 if round_ % 2 else -1]:
+            start = clock()
             work()
             if round_ >= 2:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 
@@ -169,7 +183,8 @@ def dispatch(options: argparse.Namespace) -> dict[str, Any]:
         name, path = entry.split("=", 1)
         works[name] = step_of(loaded_rival(path).experts(*matrices), p)
         absent.pop(name, None)
-    times = interleaved(works, options.repeats)
+    kind, clock = clock_of(options)
+    times = interleaved(works, options.repeats, clock)
     own = times["metier auto"]
     rows = [("", "ms", "times metier auto")]
     rows += [(name, f"{median_ms(t):.2f}", f"{paired_ratio(t, own):.2f}") for name, t in times.items()]
@@ -177,6 +192,7 @@ def dispatch(options: argparse.Namespace) -> dict[str, Any]:
     print(table(rows + [(name, "-", why) for name, why in absent.items()]))
     return {
         "size": STATED,
+        "clock": kind,
         "threads": torch.get_num_threads(),
         "median_ms": {name: median_ms(t) for name, t in times.items()},
         "min_ms": {name: 1e3 * min(t) for name, t in times.items()},
@@ -188,18 +204,16 @@ def dispatch(options: argparse.Namespace) -> dict[str, Any]:
 
 def grid(options: argparse.Namespace) -> dict[str, Any]:
     """The automatic choice against the best backend, over sizes, dtypes and balance."""
-    cells, rows = [], [("size", "dtype", "balance", "auto took", "best", "auto / best", "where / auto")]
+    cells, rows = [], [("size", "dtype", "balance", "auto took", "best", "taken / best", "auto / best")]
+    kind, clock = clock_of(options)
     dtypes = options.dtypes.split(",")
     for name in dtypes:
-        for size in GRID:
+        for size in GRID[: options.sizes]:
             for balance, skew in (("even", 0.0), ("skewed", 1.5)):
                 p = problem(size, getattr(torch, name), options.device, skew, options.seed)
                 works = {b: ours(p, b) for b in ("auto", *backends_for(p))}
-                works["where loop"] = step_of(
-                    where_loop(p["experts"].gate_up_proj, p["experts"].down_proj), p
-                )
-                times = interleaved(works, options.repeats)
-                low = {b: statistics.median(t) for b, t in times.items() if b not in ("auto", "where loop")}
+                times = interleaved(works, options.repeats, clock)
+                low = {b: statistics.median(t) for b, t in times.items() if b != "auto"}
                 best = min(low, key=lambda b: low[b])
                 sizes = {"dim": size[1], "hidden_dim": size[2]}
                 took = choose_backend(make_plan(p["indices"], size[3]), p["x"].dtype, **sizes)
@@ -212,7 +226,6 @@ def grid(options: argparse.Namespace) -> dict[str, Any]:
                     "best": best,
                     "took_over_best": paired_ratio(times[took], times[best]),
                     "auto_over_best": paired_ratio(times["auto"], times[best]),
-                    "where_over_auto": paired_ratio(times["where loop"], times["auto"]),
                     "median_ms": {b: median_ms(t) for b, t in times.items()},
                 }
                 cells.append(cell)
@@ -223,14 +236,16 @@ def grid(options: argparse.Namespace) -> dict[str, Any]:
                         balance,
                         took,
                         best,
+                        f"{cell['took_over_best']:.2f}",
                         f"{cell['auto_over_best']:.2f}",
-                        f"{cell['where_over_auto']:.1f}",
                     )
                 )
+                print(*rows[-1], *(f"{b} {t:.2f} ms" for b, t in cell["median_ms"].items()), flush=True)
     print(table(rows))
     within = sum(cell["took_over_best"] <= 1.1 for cell in cells)
     print(f"the backend taken is within 10 % of the best in {within} of {len(cells)} cells")
     return {
+        "clock": kind,
         "threads": torch.get_num_threads(),
         "cells": cells,
         "within_10_percent": within,
@@ -270,6 +285,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     x = torch.randn(COST["tokens"], COST["dim"], device=options.device, dtype=dtype)
     torch.manual_seed(options.seed)
     plain = Stack(None, options.device, dtype)
+    kind, clock = clock_of(options)
     parts: dict[str, list[float]] = {}
     works: dict[str, Work] = {"no balancer": training_step(plain, None, x)}
     for name in moe.PRESETS:
@@ -277,8 +293,8 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
         model = Stack(balancer, options.device, dtype)
         model.load_state_dict(plain.state_dict())
         works[name] = training_step(model, balancer, x)
-        parts[name] = [balancer_only(model, balancer, x) for _ in range(options.repeats + 2)][2:]
-    times = interleaved(works, options.repeats)
+        parts[name] = [balancer_only(model, balancer, x, clock) for _ in range(options.repeats + 2)][2:]
+    times = interleaved(works, options.repeats, clock)
     base = times["no balancer"]
     share = {name: statistics.median(t) / statistics.median(base) for name, t in parts.items()}
     rows = [("", "step ms", "paired ratio", "balancer's own ms", "share of the step")]
@@ -297,6 +313,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     print(table(rows))
     return {
         **COST,
+        "clock": kind,
         "threads": torch.get_num_threads(),
         "step_ms": {name: median_ms(t) for name, t in times.items()},
         "paired_ratio": {name: paired_ratio(t, base) for name, t in times.items()},
@@ -318,14 +335,14 @@ def training_step(model: nn.Module, balancer: moe.Balancer | None, x: Tensor) ->
     return work
 
 
-def balancer_only(model: Stack, balancer: moe.Balancer, x: Tensor) -> float:
+def balancer_only(model: Stack, balancer: moe.Balancer, x: Tensor, clock: Callable[[], float]) -> float:
     """Seconds of the balancer's own work in a step: bias, observe, inject, their backward, and the update."""
     routed = []
     for layer in model.layers:
         with torch.no_grad():
             logits, scores, indices = layer.router(x)
         routed.append((layer, logits.requires_grad_(), scores.requires_grad_(), indices))
-    start = time.perf_counter()
+    start = clock()
     outputs = []
     for layer, logits, scores, indices in routed:
         balancer.bias(layer.layer_name)
@@ -340,7 +357,7 @@ def balancer_only(model: Stack, balancer: moe.Balancer, x: Tensor) -> float:
     balancer.step()
     if x.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:
@@ -353,6 +370,7 @@ def main() -> None:
     parser.add_argument("--dtypes", default="float32,bfloat16,float64", help="of the grid")
     parser.add_argument("--rival", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--sizes", type=int, default=len(GRID), help="of the grid, the first ones")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

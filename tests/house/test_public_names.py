@@ -237,6 +237,7 @@ SIGNATURES = {
         ("noise", REQUIRED),
         ("n_units", REQUIRED),
     ),
+    "multi_index.local_exponent": (("x", REQUIRED), ("y", REQUIRED)),
     "multi_index.step_activation": (("noise_sensitivity", 3),),
     "multi_index.Exponents.coefficient": (("power", REQUIRED), ("degree", REQUIRED)),
 }

@@ -96,8 +96,8 @@ def train_fsdp(rank: int, world: int) -> dict[str, Tensor]:
     return {"gradient": gradient, "m": balancer.loads("gate")}
 
 
-def count_reductions() -> int:
-    """Return the number of all-reduce calls of one step with three layers of two shapes."""
+def count_reductions() -> list[int]:
+    """Return the number of all-reduce calls of each of three steps with three layers of two shapes."""
     balancer = moe.balancer("phi_bias")
     calls, genuine = [], dist.all_reduce
 
@@ -107,13 +107,27 @@ def count_reductions() -> int:
 
     for i, n_experts in enumerate((4, 8, 4)):
         balancer.add_layer(f"l{i}", n_experts=n_experts, top_k=1)
-        balancer.observe(f"l{i}", torch.zeros(3, n_experts), indices=torch.zeros(3, 1).long())
+    numbers = []
     dist.all_reduce = counted
     try:
-        balancer.step()
+        for _ in range(3):
+            for i, n_experts in enumerate((4, 8, 4)):
+                balancer.observe(f"l{i}", torch.zeros(3, n_experts), indices=torch.zeros(3, 1).long())
+            calls.clear()
+            balancer.step()
+            numbers.append(len(calls))
     finally:
         dist.all_reduce = genuine
-    return len(calls)
+    return numbers
+
+
+def layered(names: list[str], preset: str = "phi") -> moe.Balancer:
+    """Return a balancer whose layers of these names were called."""
+    balancer = moe.balancer(preset)
+    for name in names:
+        balancer.add_layer(name, n_experts=4, top_k=1)
+        balancer.observe(name, torch.zeros(3, 4), indices=torch.zeros(3, 1).long())
+    return balancer
 
 
 def errors(rank: int, world: int) -> dict[str, str]:
@@ -138,6 +152,16 @@ def errors(rank: int, world: int) -> dict[str, str]:
     attempt("silent", lambda: fresh(call=False).step())
     attempt("one rank silent", lambda: fresh(call=rank > 0).step())
     attempt("nan on rank 0", lambda: fresh(call="nan").step())
+    attempt("layers", lambda: layered(["a", "b"] if rank == 0 else ["a"]).step())
+    attempt("no layers on rank 0", lambda: layered([] if rank == 0 else ["a"]).step())
+    attempt("names", lambda: layered(["a", "b"] if rank == 0 else ["b", "a"]).step())
+    attempt("rules", lambda: layered(["a"], "quantile" if rank == 0 else "phi_bias").step())
+    grown = layered(["a"])
+    grown.step()
+    for name in ("b",) if rank == 0 else ("b", "c"):
+        grown.add_layer(name, n_experts=4, top_k=1)
+        grown.observe(name, torch.zeros(3, 4), indices=torch.zeros(3, 1).long())
+    attempt("layers added later", lambda: grown.step())
     only_first = dist.new_group([0])
     attempt("group", lambda: fresh().step(only_first))
     attempt("no reduction", lambda: fresh().step(False))
@@ -148,7 +172,7 @@ def rank_main(rank: int, world: int, folder: str) -> None:
     """Run every check of this rank and write what was found."""
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / f"store-{world}"), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=300))
     found: dict[str, Any] = {name: train(rank, world, case) for name, case in CASES.items()}
     found["ddp"] = train_ddp(rank, world)
     found["fsdp"] = train_fsdp(rank, world)
@@ -169,7 +193,7 @@ def launch(folder: str) -> None:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(100)
+            process.join(400)
         codes = [process.exitcode for process in ranks]
         if any(codes) or None in codes:
             sys.exit(f"ranks of a group of {world} ended with {codes}")

@@ -297,6 +297,51 @@ def test_layer_on_another_device_should_be_moved_with_its_state() -> None:
     assert layers.find("l2")[0].part("tokens").tolist() == [2.0, 2.0]
 
 
+def test_running_memory_should_be_each_layer_s_own_mean() -> None:
+    """A layer added later, or without tokens in a step, remembers the mean of its own steps."""
+    balancer = moe.Balancer(running=True)
+    names = [balancer.add_layer(n_experts=EXPERTS, top_k=TOP_K)]
+    seen: dict[str, list[Tensor]] = {}
+    for t in range(6):
+        if t == 3:
+            names.append(balancer.add_layer(n_experts=EXPERTS, top_k=TOP_K))
+        for i, name in enumerate(names):
+            logits = skewed(40, seed=10 * t + i)
+            empty = t == 4 and i == 0
+            mask = torch.zeros(40) if empty else None
+            balancer.observe(name, logits, indices=logits.topk(TOP_K).indices, mask=mask)
+            if not empty:
+                seen.setdefault(name, []).append(logits.softmax(-1).double().mean(0))
+        balancer.step()
+    for name in names:
+        expected = torch.stack(seen[name]).mean(0)
+        assert (balancer.loads(name) - expected).abs().max() <= 1e-7
+    assert balancer.state_dict()["folds"] == [5, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_explicit_losses_should_not_be_rounded_by_autocast(dtype: torch.dtype) -> None:
+    """16 bits would be 4e-3 off, or worse; values and gradients agree to float32."""
+    logits, weight = skewed(200), torch.randn(EXPERTS, 16, generator=torch.Generator().manual_seed(1))
+    indices = logits.topk(TOP_K).indices
+    losses = (
+        lambda z: moe.switch_loss(z.softmax(-1), indices),
+        lambda z: moe.z_loss(z),
+        lambda z: moe.simbal_loss(weight * z.mean()),
+    )
+    for loss in losses:
+        found = []
+        for enabled in (False, True):
+            z = logits.clone().requires_grad_()
+            with torch.autocast("cpu", dtype, enabled=enabled):
+                value = loss(z)
+            found.append((value, torch.autograd.grad(value, z)[0]))
+        (value, gradient), (under, rounded) = found
+        assert under.dtype == torch.float32
+        assert under.item() == pytest.approx(value.item(), rel=1e-6)
+        assert (rounded - gradient).norm() <= 1e-5 * gradient.norm()
+
+
 def test_explicit_rivals_should_mask() -> None:
     probs, logits = skewed(30).softmax(-1), skewed(30)
     indices, mask = probs.topk(TOP_K).indices, torch.arange(30) < 20
@@ -414,7 +459,7 @@ def test_refused_step_should_keep_this_rank_s_own_counts(monkeypatch: pytest.Mon
     """Two ranks are played by an all-reduce that doubles: after the refusal the same step can be finished."""
     monkeypatch.setattr(reduce, "_resolve_group", lambda group: (None, 2))
     monkeypatch.setattr(reduce, "_device", lambda blocks, group: torch.device("cpu"))
-    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group: flat.mul_(2.0))
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group, op=None: op or flat.mul_(2.0))
     balancer = moe.Balancer(weight_new=1.0, sink="both", bias_rule="quantile")
     for name in ("first", "second"):
         balancer.add_layer(name, n_experts=4, top_k=1)

@@ -107,6 +107,48 @@ def test_tokens_per_step_should_reach_the_balancer(tmp_path):
     assert (ours.balancer.tokens_per_step, ours.balancer.loss_scale) == (80, 1.0)
 
 
+class Scales(transformers.TrainerCallback):
+    """Write down the balancer's scale at every micro-batch's optimizer step, and how many there were."""
+
+    def __init__(self, balancer):
+        self.balancer, self.seen, self.calls = balancer, [], 1
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.calls += 1
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.seen.append((self.calls, self.balancer.loss_scale))
+        self.calls = 1
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_last_short_accumulation_of_an_epoch_should_be_scaled_by_its_own_length(tmp_path, resumed):
+    """32 rows in batches of 2 make 16 micro-batches an epoch: with 6 a step, 6, 6 and 4."""
+    ours = callback()
+    settings = {"gradient_accumulation_steps": 6, "max_steps": 5, "save_steps": 2}
+    trainer = trainer_for(tmp_path, ours, model=build("gpt_oss"), **settings)
+    watch = Scales(ours.balancer)
+    trainer.add_callback(watch)
+    trainer.train()
+    if resumed:
+        ours = callback()
+        trainer = trainer_for(tmp_path, ours, model=build("gpt_oss"), **settings)
+        watch = Scales(ours.balancer)
+        trainer.add_callback(watch)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    lengths = [6, 6, 4, 6, 6][2 if resumed else 0 :]
+    assert watch.seen == [(n, 1 / n) for n in lengths]
+
+
+def test_a_loader_without_a_length_should_be_taken_to_have_all(tmp_path):
+    from metier.moe.attachment.callback import _steps_per_epoch
+
+    ours = callback()
+    args = trainer_for(tmp_path, ours).args
+    assert _steps_per_epoch(args, iter([])) is None
+    assert _steps_per_epoch(args, range(9)) == 3
+
+
 def test_a_moving_loss_scale_should_be_refused(tmp_path):
     ours = callback()
     trainer = trainer_for(tmp_path, ours)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
@@ -109,6 +109,7 @@ def test_kinks_should_be_found(text, kinks):
     assert as_activation(text).kinks == pytest.approx(kinks, abs=1e-14)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=7), st.floats(-3, 3))
 def test_polynomial_text_should_evaluate_like_a_polynomial(coefficients, at):
     text = " + ".join(f"({a})*x**{i}" for i, a in enumerate(coefficients))
@@ -200,6 +201,7 @@ def test_steep_but_smooth_callable_should_pass():
     assert found.second_moment == pytest.approx(as_activation("tanh(50*x)").second_moment, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 9), st.floats(-3, 3), st.sampled_from(["tanh", "He4", "abs", "door"]))
 def test_affine_should_transform_values_and_moments(scale, shift, name):
     base = as_activation(name)

@@ -29,6 +29,8 @@ def test_ideal_student_should_specialize_far_above_the_predicted_ratio_only():
     above = simulate.committee_amp("abs", sample_ratio=9.0, **settings)
     below = simulate.committee_amp("abs", sample_ratio=0.6 * above.threshold, **settings)
     assert above.spread.mean > 0.6
+    assert above.excess.mean() > 0.2
+    assert (above.excess_risk < above.rotated_risk).all()
     assert below.spread.mean - below.baseline.mean < 0.2
     assert above.recovered.mean() > 0.8
 

@@ -9,12 +9,12 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.core import InputError
 from metier.multi_index import AtLeast, activation_names, exponents, nse_table, step_activation
-from metier.multi_index.exponents import strong_recovery_bounds
+from metier.multi_index.profile import strong_recovery_bounds
 
 INF = math.inf
 
@@ -97,6 +97,7 @@ def test_note_1_coefficients_should_equal_another_quadrature(name):
 
 
 @pytest.mark.timeout(120)
+@settings(deadline=None)
 @given(
     st.sampled_from(["tanh", "He4", "abs", "relu", "cos", "door", "He3"]),
     st.sampled_from([-3.7, -1.0, 0.2, 1.5, 11.0]),
@@ -365,3 +366,15 @@ def test_results_should_be_plain_values():
         assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert exponents("He3+He4").to_dict()["strong_recovery"] == "3/2"
     assert exponents("sign").to_dict()["noise_sensitivity"] == "inf"
+
+
+def test_powers_of_callables_that_are_not_integrable_should_be_said():
+    e = exponents(lambda z: np.exp(0.2 * z * z))
+    assert e.coefficient(2, 2).mid > 0
+    with pytest.raises(InputError, match="integrable power"):
+        e.coefficient(3, 2)
+
+
+def test_numbers_beyond_floats_should_be_refused():
+    with pytest.raises(InputError, match="fit floats"):
+        exponents("x*" + "9" * 400)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.core import InputError
@@ -81,6 +81,47 @@ def test_spectral_start_should_follow_its_limit():
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda rng: simulate.spectral("abs", snr=2.0, sample_ratios=[2.0], dimension=40, n_seeds=2, rng=rng),
+        lambda rng: simulate.online_sgd(
+            "tanh", snr=2.0, sample_ratio=2, reuse=0.1, dimension=30, n_seeds=2, rng=rng
+        ),
+        lambda rng: simulate.committee_amp(
+            "abs", noise=0.5, sample_ratio=2, dimension=30, n_seeds=2, max_iterations=4, rng=rng
+        ),
+        lambda rng: simulate.gamp(
+            "abs", snr=2.0, sample_ratio=2, dimension=40, n_seeds=2, start="spectral", rng=rng
+        ),
+        lambda rng: simulate.train_student(
+            "abs", n_units=2, decay=1.0, noise=0.1, sample_ratio=2, dimension=20, n_seeds=2, steps=9, rng=rng
+        ),
+    ],
+    ids=["spectral", "sgd", "committee", "gamp-spectral", "hierarchy-student"],
+)
+def test_note_20_every_simulation_should_repeat_from_its_seed(run):
+    assert run(3).to_dict() == run(3).to_dict() != run(4).to_dict()
+
+
+@pytest.mark.timeout(60)
+def test_gamp_should_keep_its_spectral_start():
+    # From the top eigenvector alone the first steps lose what it knows.
+    run = simulate.gamp("abs", snr=2.0, sample_ratio=5.0, dimension=200, n_seeds=2, start="spectral", rng=1)
+    assert run.overlaps.min() > 0.5
+    assert run.trajectory[0].min() > 0.3
+
+
+def test_hierarchies_should_weigh_units_by_rank():
+    teacher = simulate.plant(
+        as_activation("abs"), np.random.default_rng(0), dimension=9, n_units=3, decay=1.0
+    )
+    assert teacher.strengths.tolist() == [1.0, 0.5, 1 / 3]
+    with pytest.raises(InputError, match="decay"):
+        simulate.train_student("abs", n_units=2, noise=0.1, sample_ratio=1, decay=-1.0)
+
+
+@pytest.mark.timeout(120)
 def test_online_sgd_should_follow_its_equation():
     # Spread of the cosine is O(d^-1/2); the limit starts from each seed's own start.
     run = simulate.online_sgd(
@@ -93,7 +134,7 @@ def test_online_sgd_should_follow_its_equation():
 
 @pytest.mark.timeout(120)
 def test_reuse_should_change_the_limit_and_zero_should_be_one_pass():
-    settings = {
+    setting = {
         "snr": 4.0,
         "sample_ratio": 2,
         "dimension": 100,
@@ -101,10 +142,29 @@ def test_reuse_should_change_the_limit_and_zero_should_be_one_pass():
         "normalize": True,
         "start": 0.3,
     }
-    plain = simulate.online_sgd("tanh", **settings)
-    twice = simulate.online_sgd("tanh", reuse=0.3, **settings)
-    assert plain.overlaps.tolist() == simulate.online_sgd("tanh", reuse=0.0, **settings).overlaps.tolist()
+    plain = simulate.online_sgd("tanh", **setting)
+    twice = simulate.online_sgd("tanh", reuse=0.3, **setting)
+    assert plain.overlaps.tolist() == simulate.online_sgd("tanh", reuse=0.0, **setting).overlaps.tolist()
     assert abs(plain.theory[-1, 0] - twice.theory[-1, 0]) > 1e-3
+
+
+@pytest.mark.parametrize("m", [0.3, 0.9])
+def test_sgd_drift_of_abs_should_equal_its_closed_form(m):
+    # h = y sign(s): E[sign s | t] and E[|s| | t] are known, which leaves one integral over t.
+    from scipy.special import ndtr
+
+    from metier.multi_index.simulate.sgd import _drift, _Gradient, slope_of
+
+    sigma, eta, snr = as_activation("abs"), 0.1, 4.0
+    t = np.linspace(-9, 9, 4001)
+    rest = math.sqrt(1 - m * m)
+    sign = 2 * ndtr(m * t / rest) - 1
+    size = rest * math.sqrt(2 / math.pi) * np.exp(-((m * t / rest) ** 2) / 2) + m * t * sign
+    mass = np.exp(-t * t / 2) / math.sqrt(2 * math.pi) * (t[1] - t[0])
+    first = math.sqrt(snr) * float(mass @ (np.abs(t) * (t * sign - m * size)))
+    expected = eta * first - 0.5 * eta**2 * m * (snr + 1)
+    found = _drift(_Gradient(sigma, slope_of(sigma), snr, 0.0), m, eta)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_sgd_should_refuse_steps_and_stiff_settings():
@@ -120,6 +180,7 @@ def test_sgd_should_refuse_steps_and_stiff_settings():
         simulate.online_sgd("tanh", snr=1.0, sample_ratio=1, start=2.0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_note_18_specialization_should_not_see_order_and_sign(seed):
     rng = np.random.default_rng(seed)
@@ -157,6 +218,14 @@ def test_specialization_should_tell_units_from_subspace():
     assert perfect.assignment.information == pytest.approx(math.log(2))
 
 
+def test_rotations_of_two_units_should_have_their_known_index():
+    # cos t - sin t, t uniform on [0, pi/4], has mean (4/pi)(sqrt 2 - 1).
+    found = simulate.specialization(np.eye(2, 9), np.eye(2, 9))
+    assert found.rotated.mean == pytest.approx(4 / math.pi * (math.sqrt(2) - 1), abs=0.06)
+    assert found.rotated_information.max() < found.assignment.information
+    assert found.rotated == simulate.specialization(np.eye(2, 9)[::-1], np.eye(2, 9)).rotated
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [
@@ -172,16 +241,16 @@ def test_bad_weights_should_be_refused(student, teacher, message):
 
 @pytest.mark.timeout(180)
 def test_two_layer_student_should_specialize_with_enough_data_and_repeat():
-    settings = {"n_units": 2, "noise": 0.1, "dimension": 40, "n_seeds": 1, "steps": 500, "rng": 3}
-    much = simulate.train_student("abs", sample_ratio=20, **settings)
-    little = simulate.train_student("abs", sample_ratio=0.5, **settings)
+    setting = {"n_units": 2, "noise": 0.1, "dimension": 40, "n_seeds": 1, "steps": 500, "rng": 3}
+    much = simulate.train_student("abs", sample_ratio=20, **setting)
+    little = simulate.train_student("abs", sample_ratio=0.5, **setting)
     assert much.index[0] > 0.6
     assert little.index[0] < 0.4
     assert much.excess_risk[0] < 0.3 * much.null_risk
-    again = simulate.train_student("abs", sample_ratio=0.5, **settings)
+    again = simulate.train_student("abs", sample_ratio=0.5, **setting)
     assert again.to_dict() == little.to_dict()
     with pytest.raises(InputError, match="constant between its jumps"):
-        simulate.train_student("sign", sample_ratio=1, **settings)
+        simulate.train_student("sign", sample_ratio=1, **setting)
 
 
 @pytest.mark.timeout(60)
@@ -205,6 +274,9 @@ def test_torch_function_should_equal_the_array_function(text):
     [
         (lambda: simulate.gamp("abs", snr=0.0, sample_ratio=1.0), "snr"),
         (lambda: simulate.gamp("abs", snr=1.0, sample_ratio=-1.0), "sample_ratio"),
+        (lambda: simulate.gamp("abs", snr=1e9, sample_ratio=1.0, dimension=20), "resolves the noise"),
+        (lambda: simulate.committee_amp("abs", noise=1e-9, sample_ratio=1.0), "resolves the noise"),
+        (lambda: simulate.committee_amp("abs", noise=0.1, sample_ratio=1.0, start="warm"), "start is one of"),
         (lambda: simulate.gamp("abs", snr=1.0, sample_ratio=1.0, start="warm"), "start is one of"),
         (
             lambda: simulate.plant(as_activation("abs"), np.random.default_rng(0), dimension=3, n_units=4),

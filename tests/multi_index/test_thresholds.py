@@ -206,3 +206,30 @@ def test_bad_sample_ratios_should_be_refused(alphas):
 def test_a_noiseless_sign_label_of_an_activation_that_never_changes_sign_should_be_refused():
     with pytest.raises(InputError, match="takes both signs"):
         thresholds("gaussian", snr=math.inf, channel="sign")
+
+
+def test_a_stepwise_expression_should_be_told_from_a_narrow_bump():
+    from metier.multi_index.posterior import step_levels
+
+    # The bump lies between the points at which a callable is probed.
+    bump = as_activation("abs(x) > 1").affine(1.0, name="steps")
+    assert step_levels(bump).tolist() == [1.0, 0.0, 1.0]
+    assert step_levels(as_activation("sign(x) + exp(-(10*x - 30.123)**2*100)")) is None
+    assert step_levels(as_activation("relu(x)")) is None
+
+
+def test_work_beyond_the_cap_should_be_refused(monkeypatch):
+    from metier.multi_index import channels
+
+    monkeypatch.setattr(channels, "MOST_TERMS", 1e3)
+    with pytest.raises(InputError, match="resolve features of the activation"):
+        thresholds("abs", snr=1.0)
+
+
+def test_slopes_of_narrow_features_should_be_seen():
+    from metier.multi_index.posterior import slope_scale
+
+    narrow = as_activation("exp(-10000*(x - 0.987)**2)")
+    # E[sigma'^2] = phi(c) sqrt(pi a/2) for exp(-a (z - c)^2), a large.
+    expected = np.sqrt(np.exp(-0.5 * 0.987**2) / np.sqrt(2 * np.pi) * np.sqrt(np.pi * 1e4 / 2))
+    assert 0.5 * expected < slope_scale(narrow) < 1.2 * expected

@@ -130,3 +130,16 @@ def test_log_axes_should_be_drawn():
     (x0, y0), (x1, y1), (x2, y2) = (map(float, point) for point in re.findall(r"([0-9.]+) ([0-9.]+)", curve))
     assert x1 - x0 == pytest.approx(x2 - x1, rel=1e-6)
     assert y1 - y0 == pytest.approx(y2 - y1, rel=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.05, 1.9), (0.5, 5.0), (2.1, 2.6), (1e3, 9e3)])
+def test_log_axes_shorter_than_two_decades_should_have_ticks(low, high):
+    from matplotlib.figure import Figure as Canvas
+
+    from metier.report.figures import _plain_powers
+
+    axes = Canvas().subplots()
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    _plain_powers(axes.xaxis)
+    assert sum(low <= at <= high for at in axes.xaxis.get_majorticklocs()) >= 3

@@ -9,17 +9,18 @@ import pytest
 import torch
 
 from metier.core import InputError
-from metier.runs import Run
+from metier.runs import Measured, Run
 from metier.studies import Silent, load_study
 from metier.studies.moe_balancing.arms import ARMS, make_balancer
 from metier.studies.moe_balancing.bias import _biases, _gradient
 from metier.studies.moe_balancing.corpus import batches, evaluation_windows, load_corpus
-from metier.studies.moe_balancing.findings import at_edge
+from metier.studies.moe_balancing.findings import _in_words
 from metier.studies.moe_balancing.model import SparseLanguageModel
 from metier.studies.moe_balancing.ngram import count, probabilities, tuned_ngram
 from metier.studies.moe_balancing.study import STUDY, chosen
+from metier.studies.moe_balancing.tables import at_edge
 from metier.studies.moe_balancing.train import Training, build, fit, schedule, train
-from metier.studies.paired_seeds import decide, detectable, within_claim
+from metier.studies.paired_seeds import decide, detectable, holm, two_sided, within_claim
 
 TINY = dataclasses.replace(
     STUDY.sizes["tour"],
@@ -246,6 +247,30 @@ def test_equivalence_should_be_a_verdict():
         command="c",
     )
     assert claim.verdict == "undecided"
+
+
+def test_p_values_should_be_paired_and_adjusted():
+    rng = np.random.default_rng(0)
+    a, shared = rng.normal(size=10), rng.normal(size=10)
+    from scipy import stats
+
+    assert two_sided(a, a + 0.1 * shared) == pytest.approx(stats.ttest_1samp(0.1 * shared, 0).pvalue)
+    assert two_sided(a, a) == 1.0
+    assert np.isnan(two_sided([1.0], [2.0]))
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_headline_should_say_a_loss_or_a_gain_in_words():
+    def say(verdict, value):
+        gain = Measured(value=value, low=value - 0.001, high=value + 0.001, level=0.95, n=10, unit="seeds")
+        return _in_words(verdict, gain, "switch", 0.01)
+
+    assert "lowers the validation loss by 0.0200 nats" in say("pays", 0.02)
+    assert "costs 0.0200 nats per byte of validation loss" in say("hurts", -0.02)
+    assert "the same validation loss within 0.01" in say("equivalent", -0.0067)
+    assert "is open: -0.0200" in say("undecided", -0.02)
+    assert not any("-0.0200 lower" in say(v, -0.02) for v in ("pays", "hurts", "equivalent", "undecided"))
 
 
 @pytest.mark.timeout(280)

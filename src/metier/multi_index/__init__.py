@@ -12,9 +12,9 @@ from .asymptotics import recovery_curve as recovery_curve
 from .certify.coefficient import Coefficient as Coefficient
 from .committee import Committee as Committee
 from .committee import committee as committee
-from .exponents import AtLeast as AtLeast
-from .exponents import Certificate as Certificate
-from .exponents import Exponents as Exponents
+from .exponent_results import AtLeast as AtLeast
+from .exponent_results import Certificate as Certificate
+from .exponent_results import Exponents as Exponents
 from .exponents import TableRow as TableRow
 from .exponents import exponents as exponents
 from .exponents import nse_table as nse_table

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from metier.core.errors import InputError
 
 from .expression.evaluate import Polynomial, array_function, as_polynomial
-from .expression.nodes import Node, add, multiply, number
+from .expression.nodes import Node, add, is_constant, multiply, number
 from .expression.parse import parse
 from .expression.pieces import Cut, array_pieces, pieces_of
 from .expression.symmetry import parts_of
@@ -94,6 +94,13 @@ class Activation:
     def polynomial(self) -> Polynomial | None:
         """The exact rational power coefficients, constant first, if this is a polynomial."""
         return None if self.node is None else as_polynomial(self.node)
+
+    @cached_property
+    def stepwise(self) -> bool | None:
+        """Whether this is constant between its kinks: proved for an expression, None for a callable."""
+        if self.node is None:
+            return None
+        return all(is_constant(piece.node) for piece in pieces_of(self.node))
 
     @cached_property
     def array_pieces(self) -> tuple[tuple[float, float, Callable[[Any], Any]], ...]:
@@ -211,8 +218,16 @@ def _made(activation: Any, kinks: tuple[float, ...], parity: str | None) -> Acti
 @lru_cache(maxsize=512)
 def _from_text(text: str) -> Activation:
     known = REGISTRY.get(text.strip())
-    made = from_node(parse(known if known is not None else text), name=text.strip())
-    _ = made.rule  # refuses what is not finite or not square-integrable, now rather than later
+    try:
+        made = from_node(parse(known if known is not None else text), name=text.strip())
+        _ = made.rule  # refuses what is not finite or not square-integrable, now rather than later
+    except OverflowError as error:
+        raise InputError(
+            "the numbers of an expression fit floats",
+            expected="magnitudes below 1.8e308",
+            got=f"{text.strip()[:60]}, which holds a larger one",
+            next_step="Scale it down.",
+        ) from error
     return made
 
 

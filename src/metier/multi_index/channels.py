@@ -10,14 +10,19 @@ from typing import Protocol
 import numpy as np
 from scipy.special import ndtr
 
-from metier.core import available_cpus
+from metier.core import InputError, available_cpus
 
-from .kernels import additive_sums
-from .posterior import Array, Link, posterior, prior, slope_scale
+from .kernels import WINDOW, additive_sums
+from .posterior import Array, Link, posterior, prior, slope_scale, values_per_overlap
 
 _STEPS = (0.5, 0.25, 0.125)
 _RARE = 0.2
 _MOST_EXTRA = 6
+_AT_ONCE = 8_000_000
+"""Values of sigma laid out at once: five arrays of that size are held."""
+
+MOST_TERMS = 4e10
+"""Terms of quadrature for one channel: about a minute of one core."""
 
 
 class Channel(Protocol):
@@ -42,6 +47,7 @@ class AdditiveChannel:
     def __init__(self, link: Link, snrs: Array) -> None:
         self.link = link
         self.scales = np.sqrt(np.asarray(snrs, dtype=float))
+        self.spent = 0.0
 
     def overlap(self, overlaps: Array, level: int) -> Array:
         """F(q), (n_snrs, n_overlaps)."""
@@ -50,10 +56,25 @@ class AdditiveChannel:
         extra = np.clip(np.ceil(np.log2(np.maximum(apart, 1e-9))), 0, _MOST_EXTRA).astype(int)
         out = np.empty((self.scales.size, overlaps.size))
         for doublings in np.unique(extra):
-            at = extra == doublings
-            law = posterior(self.link, overlaps[at], level, extra=int(doublings))
-            out[:, at] = self._sums(law.values, law.mass, law.slope, law.outer, level)
+            at = np.flatnonzero(extra == doublings)
+            each = values_per_overlap(self.link, level, extra=int(doublings))
+            self._spend(each * at.size * self.scales.size / _STEPS[min(level, len(_STEPS) - 1)])
+            for some in np.array_split(at, max(1, -(-each * at.size // _AT_ONCE))):
+                if some.size:
+                    law = posterior(self.link, overlaps[some], level, extra=int(doublings))
+                    out[:, some] = self._sums(law.values, law.mass, law.slope, law.outer, level)
         return out
+
+    def _spend(self, terms: float) -> None:
+        self.spent += terms * 2 * WINDOW
+        if self.spent > MOST_TERMS:
+            raise InputError(
+                "thresholds resolve features of the activation down to the noise",
+                expected=f"at most {MOST_TERMS:.0e} terms of quadrature",
+                got=f"{self.spent:.1e} for {getattr(self.link, 'name', 'this activation')} "
+                f"at snr {self.scales.max() ** 2:.3g}",
+                next_step="Lower snr, raise rtol, or widen the narrowest feature of the activation.",
+            )
 
     def onset(self, level: int) -> Array:
         """E_y[(E[z^2 - 1 | y])^2], (n_snrs,)."""

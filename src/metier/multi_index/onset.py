@@ -13,7 +13,7 @@ from .kernels import SMALLEST_RATE
 from .posterior import Array
 
 if TYPE_CHECKING:
-    from .exponents import Exponents
+    from .exponent_results import Exponents
 
 WITHIN = 0.1
 DECADES = (2.0, -12.0)

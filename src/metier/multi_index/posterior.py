@@ -24,6 +24,9 @@ NARROW = 0.5
 _INNER_EDGES = (-5.0, -2.4, 0.0, 2.4, 5.0)
 _OUTER_EDGES = (-4.0, -1.5, 1.5, 4.0)
 _KINK_EDGES = (-6.0, -2.0, 0.0, 2.0, 6.0)
+_PROBES = np.r_[1e-3, (np.arange(1, 1000) * 0.6180339887498949) % 1.0, 1 - 1e-3]
+"""Where a callable is probed for being constant, in shares of a cell; an expression is asked exactly."""
+
 _INNER_POINTS = 8
 _OUTER_POINTS = 7
 
@@ -75,6 +78,17 @@ def posterior(link: Link, overlaps: Array, level: int, *, extra: int = 0) -> Pos
         values = evaluate(link, centers[..., None] + spread[..., None] * nodes)
         slope = mass * nodes / spread[..., None]
     return Posterior(values=values, mass=mass, slope=slope, outer=outer)
+
+
+def values_per_overlap(link: Link, level: int, *, extra: int = 0) -> int:
+    """How many values of sigma `posterior` lays out for one overlap (an upper bound)."""
+    kinks, finer, finest = len(link.kinks), 1 << level, 1 << (level + extra)
+    if kinks == 0:
+        return (72 * finer + 1) * (72 * finest + 1)
+    if step_levels(link) is not None:
+        return (kinks * len(_KINK_EDGES) + len(_OUTER_EDGES) + 1) * _OUTER_POINTS * finer * (kinks + 1)
+    fields = (kinks * len(_KINK_EDGES) + len(_OUTER_EDGES) + 1) * _OUTER_POINTS * finer
+    return fields * (kinks + len(_INNER_EDGES) + 1) * _INNER_POINTS * finest
 
 
 def prior(link: Link, level: int) -> tuple[Array, Array, Array]:
@@ -167,7 +181,10 @@ def step_levels(link: Link) -> Array | None:
     if kinks.size == 0:
         return None
     edges = np.r_[min(-2 * REACH, kinks[0] - 1.0), kinks, max(2 * REACH, kinks[-1] + 1.0)]
-    inside = np.array([0.001, 0.031, 0.2, 0.37, 0.55, 0.73, 0.88, 0.999])
+    stepwise = getattr(link, "stepwise", None)
+    if stepwise is False:
+        return None
+    inside = np.array([0.5]) if stepwise else _PROBES
     values = evaluate(link, edges[:-1, None] + np.diff(edges)[:, None] * inside)
     return values[:, 0].copy() if (values == values[:, :1]).all() else None
 
@@ -176,12 +193,22 @@ def slope_scale(link: Link) -> float:
     """Root mean square slope of sigma between neighboring nodes, kinks and jumps left out."""
     if step_levels(link) is not None:
         return 0.0
-    z = np.linspace(-REACH, REACH, 721)
+    coarse = _rms_slope(link, np.linspace(-REACH, REACH, 721))
+    rule = getattr(link, "rule", None)
+    if rule is None:
+        return coarse
+    # The grid steps over narrow features; the rule of an activation was refined to see them.
+    fine = _rms_slope(link, np.unique(rule.nodes[np.abs(rule.nodes) <= REACH]))
+    return fine if fine > 2 * coarse else coarse
+
+
+def _rms_slope(link: Link, z: Array) -> float:
     slopes = np.diff(evaluate(link, z)) / np.diff(z)
     middle = 0.5 * (z[1:] + z[:-1])
     kinks = np.asarray(link.kinks, dtype=float)
-    near = (np.abs(middle[:, None] - kinks) <= np.diff(z)[0]).any(axis=1)
-    weights = np.where(near, 0.0, density(middle))
+    gaps = np.diff(z)
+    near = (np.abs(middle[:, None] - kinks) <= gaps[:, None]).any(axis=1)
+    weights = np.where(near, 0.0, density(middle) * gaps)
     return float(np.sqrt((weights * slopes**2).sum() / weights.sum()))
 
 

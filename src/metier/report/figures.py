@@ -121,10 +121,23 @@ def _time_axis(axes: Any, narrow: bool) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
+_TICKS = ((1.0, 2.0, 5.0), tuple(np.arange(1.0, 10.0)), tuple(np.arange(10, 100) / 10))
+
+
+def _ticks_inside(steps: Sequence[float], low: float, high: float) -> int:
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    return sum(low <= step * 10.0**k <= high for k in decades for step in steps)
+
+
 def _plain_powers(axis: Any) -> None:
     """Write the ticks of a log axis as 0.1, 1, 10: the page has no mathematical typesetting."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    low, high = sorted(axis.get_view_interval())
+    if low > 0 and high / low < 100:
+        # Powers of ten alone leave a short axis without two ticks.
+        subs = next((few for few in _TICKS if _ticks_inside(few, low, high) >= 3), _TICKS[-1])
+        axis.set_major_locator(LogLocator(base=10.0, subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -63,6 +63,31 @@ def detectable(x: ArrayLike, y: ArrayLike) -> float:
     return float(quantiles * (a - b).std(ddof=1) / math.sqrt(a.size))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values of several comparisons, adjusted so that all together err with at most their level (Holm).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values)
+    steps = [(len(p_values) - rank) * p_values[i] for rank, i in enumerate(order)]
+    raised = np.minimum(np.maximum.accumulate(steps), 1.0)
+    found = np.empty(len(p_values))
+    found[order] = raised
+    return [float(value) for value in found]
+
+
+def two_sided(ours: ArrayLike, rival: ArrayLike) -> float:
+    """p value of the paired t test that both are equal; NaN for a single seed."""
+    a, b = paired(ours, rival)
+    if a.size < 2:
+        return math.nan
+    if np.ptp(a - b) == 0.0:
+        return float(a[0] == b[0])
+    return float(stats.ttest_rel(a, b).pvalue)
+
+
 def decide(ours: ArrayLike, rival: ArrayLike, *, margin: float = 0.0) -> Decision:
     """Whether ours is lower, at two-sided 5 %, or the two agree within `margin`."""
     a, b = paired(ours, rival)
@@ -70,7 +95,7 @@ def decide(ours: ArrayLike, rival: ArrayLike, *, margin: float = 0.0) -> Decisio
 
 
 def lower_claim(ours: Floats, rival: Floats, *, margin: float = 0.0, **words: Any) -> Claim:
-    """Ours is lower than the rival; the measured value is rival minus ours."""
+    """Ours is lower than the rival; the measured value is how much: rival minus ours."""
     a, b = paired(ours, rival)
     decision = decide(a, b, margin=margin)
     open_ = decision.verdict == "undecided" and math.isfinite(decision.needed)
@@ -81,7 +106,9 @@ def lower_claim(ours: Floats, rival: Floats, *, margin: float = 0.0, **words: An
         verdict=VERDICTS.get(decision.verdict, decision.verdict),
         needed=math.ceil(decision.needed) if open_ else None,
         needed_unit="seeds" if open_ else "",
-        reason=f"minimum detectable effect {least:.4f}" if math.isfinite(least) else "",
+        reason=f"minimum detectable effect {least:.4f}, {a.size} paired seeds"
+        if math.isfinite(least)
+        else "",
         **words,
     )
 
@@ -94,10 +121,17 @@ def within_claim(values: Floats, limit: float, *, below: bool, **words: Any) -> 
     bad = sides[0] > limit if below else sides[1] <= limit  # type: ignore[operator]
     verdict = "holds" if good else "does not hold" if bad else "undecided"
     needed: dict[str, Any] = {}
-    distance = abs(told.value - limit)
-    if verdict == "undecided" and values.size > 1 and distance > 0:
-        needed = {
-            "needed": math.ceil(values.size * (half_width(values) / distance) ** 2) + 1,
-            "needed_unit": "seeds",
-        }
-    return Claim(minimum_effect_value=limit, measured=told, verdict=verdict, **needed, **words)
+    least = detectable(values, np.full(values.size, limit))
+    if verdict == "undecided" and values.size > 1:
+        # Seeds at which this distance from the limit is found with 80 % power, not those of an even chance.
+        decision = decide(values, np.full(values.size, limit))
+        if math.isfinite(decision.needed):
+            needed = {"needed": math.ceil(decision.needed), "needed_unit": "seeds"}
+    return Claim(
+        minimum_effect_value=limit,
+        measured=told,
+        verdict=verdict,
+        reason=f"minimum detectable distance from {limit:g}: {least:.4f}" if math.isfinite(least) else "",
+        **needed,
+        **words,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -33,8 +34,10 @@ class BalancingCallback:
 
     Works with gradient accumulation (one balancing step per optimizer step) and data parallelism (one
     all-reduce per step). Without `tokens_per_step` every micro-batch counts as its mean and the balancer's
-    `loss_scale` is set to 1 / `gradient_accumulation_steps`. Its state is written into each checkpoint as
-    `balancer.safetensors` and taken up when the Trainer resumes from one.
+    `loss_scale` is 1 / the number of the step's micro-batches: `gradient_accumulation_steps`, or what is
+    left for the last step of an epoch (a loader without a length does not tell, and is taken to have all).
+    Its state is written into each checkpoint as `balancer.safetensors` and taken up when the Trainer resumes
+    from one.
 
     Args:
         balancer: Fresh, from `moe.balancer(...)`.
@@ -77,6 +80,7 @@ class BalancingCallback:
         self.balancer, self.tokens_per_step, self.families = balancer, tokens_per_step, tuple(families)
         self.bake_bias, self.prefix = bake_bias, prefix
         self.handle: Attachment | None = None
+        self._first_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Attach to the model; take up the state of the checkpoint that training resumes from."""
@@ -97,7 +101,7 @@ class BalancingCallback:
                 got=f"{type(args).__name__}.router_aux_loss_coef={trainer_loss:g}, which the trainer adds",
                 next_step="Set router_aux_loss_coef=0.0 in the trainer's arguments.",
             )
-        if self.tokens_per_step is None and self.balancer.tokens_per_step is None:
+        if self._means:
             self.balancer.loss_scale = 1.0 / args.gradient_accumulation_steps
         elif args.world_size > 1:
             # Gradients are averaged over ranks, while tokens_per_step counts the tokens of all ranks.
@@ -107,6 +111,26 @@ class BalancingCallback:
         )
         if state.global_step > 0:
             self.handle.load_state_dict(load_state(_saved_file(args, state)))
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note at which step the epoch begins; training may resume in its middle."""
+        steps = _steps_per_epoch(args, kwargs.get("train_dataloader"))
+        done = state.global_step % steps if steps and not args.ignore_data_skip else 0
+        self._first_step = state.global_step - done
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Divide by the micro-batches of this step: the last one of an epoch may have fewer."""
+        loader = kwargs.get("train_dataloader")
+        steps, most = _steps_per_epoch(args, loader), args.gradient_accumulation_steps
+        last = steps is not None and state.global_step - self._first_step == steps - 1
+        if self._means:
+            left = len(loader) - (steps - 1) * most if last and loader is not None and steps else most
+            self.balancer.loss_scale = 1.0 / left
+
+    @property
+    def _means(self) -> bool:
+        """Whether every micro-batch counts as its mean."""
+        return self.tokens_per_step is None and self.balancer.tokens_per_step is None
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Finish the balancer's step."""
@@ -131,6 +155,14 @@ class BalancingCallback:
         """Detach."""
         if self.handle is not None:
             self.handle.detach(bake_bias=self.bake_bias)
+
+
+def _steps_per_epoch(args: Any, loader: Any) -> int | None:
+    """Return the optimizer steps of an epoch, or None where the loader does not know its length."""
+    try:
+        return max(1, math.ceil(len(loader) / int(args.gradient_accumulation_steps)))
+    except TypeError:
+        return None
 
 
 def _saved_file(args: Any, state: Any) -> Path:

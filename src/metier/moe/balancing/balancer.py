@@ -8,18 +8,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from metier.core.checks import non_negative, one_of, positive_int
+from metier.core.checks import non_negative, one_of
 from metier.core.errors import InputError
 
 from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule
 from .block_update import BlockUpdate
-from .gating import Tokens, invalid_tokens, read_tokens, route_counts, selection_scores
-from .inject import Inject, inside_backward
-from .layers import Block, Layers
+from .calls import RouterCall
+from .gating import read_tokens, selection_scores
+from .inject import Inject, InjectedLoss, inside_backward
+from .layers import Block, Layers, checked_shape
 from .memory import resolve_memory
 from .paper_price import PaperPrices, fold
 from .potentials import Potential, resolve_potential
-from .quantiles import count_distances, distance_to_selection
 from .reduce import reduce_step
 from .state import pack_state, unpack_state
 from .step_report import StepReport
@@ -44,7 +44,7 @@ class Balancer:
         strength: alpha, the weight of the balancing loss at curvature E.
         half_life_tokens: Tokens after which a remembered load counts half.
         weight_new: Or a constant weight of the new step, in (0, 1]. None of the three means 0.05.
-        running: Or the mean over all steps.
+        running: Or the mean over all steps that had tokens for the layer.
         track: "soft" remembers gate values; "hard" remembers choices, with the gradient through the
             gate values.
         sink: "aux" prices in the loss, "bias" biases in the selection, "both".
@@ -122,8 +122,7 @@ class Balancer:
         self.last: StepReport | None = None
         self._layers = Layers()
         self._paper = PaperPrices()
-        self._losses: dict[torch.device, Tensor] = {}
-        self._finished = False
+        self._injected_loss = InjectedLoss()
         self._pending = False
         self._injected = self._arrived = 0
 
@@ -147,21 +146,13 @@ class Balancer:
             The name.
         """
         name = f"layer_{len(self._layers.rows)}" if name is None else name
-        if name in self._layers.rows:
-            raise InputError(
-                "layer names are unique",
-                expected="a new name",
-                got=f"{name!r} a second time",
-                next_step="Use one balancer per model, and one name per router.",
-            )
-        n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
-        if top_k > n_experts or (self._uses_scores and top_k >= n_experts):
-            raise InputError(
-                f"top_k of layer {name!r} leaves a choice",
-                expected=f"{'fewer than' if self._uses_scores else 'at most'} n_experts={n_experts}",
-                got=f"top_k={top_k}",
-                next_step="Pass the router's own top_k and n_experts.",
-            )
+        n_experts, top_k = checked_shape(
+            name,
+            n_experts=n_experts,
+            top_k=top_k,
+            known=self._layers.names,
+            needs_a_loser=self._uses_scores,
+        )
         start = self.potential.target_loads(torch.zeros(n_experts, dtype=torch.float64))
         bins = HISTOGRAM_BINS if self._uses_scores else 0
         place = torch.device("cpu" if device is None else device)
@@ -210,18 +201,24 @@ class Balancer:
                 layer, block.n_experts, logits=logits, probs=probs, indices=indices, mask=mask, router=router
             )
             counting = not inside_backward()
-            soft = tokens.total(tokens.gates)
+            call = RouterCall(tokens, block.n_experts)
             with torch.no_grad():
-                hard = route_counts(tokens, block.n_experts)
                 if counting:
-                    self._count(block, row, tokens, soft, hard, given=logits is None)
+                    call.count(block, row, given=logits is None)
+                    self._pending = True
                     if block.histogram is not None:
                         own = selection_scores(tokens, router) if scores is None else scores.detach()
-                        self._count_distances(block, row, tokens, own)
-                price = self._price(layer, block, row, tokens, soft=soft, hard=hard, counting=counting)
-            aux = self._aux(tokens, soft, price)
+                        call.count_scores(block, row, own)
+                price = self._price(layer, block, row, call, counting=counting)
+            aux = call.loss(
+                price,
+                strength=None if self.sink == "bias" else self.strength,
+                z_loss=self.z_loss,
+                scale=self.loss_scale,
+                tokens_per_step=self.tokens_per_step,
+            )
         if counting and aux is not None:
-            self._log(aux.detach())
+            self._injected_loss.add(aux.detach())
         return aux
 
     def inject(self, scores: Tensor, aux: Tensor | None) -> Tensor:
@@ -252,6 +249,8 @@ class Balancer:
     def step(self, group: Any = None) -> None:
         """Finish an optimizer step: one all-reduce, then new loads, prices and biases.
 
+        Before the first one the ranks of a group compare their layers, in one more reduction of four numbers.
+
         Args:
             group: Process group (or one-dimensional device mesh) of the ranks that saw different tokens; None
                 is the default group where torch.distributed is initialized; False reduces nothing.
@@ -264,13 +263,6 @@ class Balancer:
             # Ranks folded their own batches; their memories are averaged by tokens.
             for block in self._layers.blocks:
                 block.part("folded").copy_(block.ema * block.part("tokens")[:, None])
-        if not self._layers.rows:
-            raise InputError(
-                "a balancer has layers to balance",
-                expected="moe.attach, moe.SparseMoE(balancer=...) or add_layer before the first step",
-                got="no layer",
-                next_step="Attach the balancer to the model first.",
-            )
         facts = reduce_step(
             self._layers, group, setting=self.describe(), injected=self._injected, arrived=self._arrived
         )
@@ -280,7 +272,6 @@ class Balancer:
             track=self.track,
             price_mode=self.price_mode,
             bias_rule=None if self.sink == "aux" else self._rule(),
-            steps=self.steps,
         )
         reports = [change.apply(block, facts) for block in self._layers.blocks]
         self.last = StepReport(
@@ -295,15 +286,12 @@ class Balancer:
     def discard(self) -> None:
         """Forget what was counted since the last step, for a step that the loop skips."""
         self._clear()
-        self._losses.clear()
+        self._injected_loss.clear()
 
     @property
     def loss(self) -> Tensor:
         """Value of the loss as injected on this rank: of the current step, or of the last finished one."""
-        if not self._losses:
-            return torch.zeros(())
-        home = next(iter(self._losses))
-        return torch.stack([loss.to(home) for loss in self._losses.values()]).sum()
+        return self._injected_loss.value()
 
     def metrics(self) -> dict[str, float]:
         """Return the last step's figures: means over layers and the worst layer, in bounded keys."""
@@ -335,7 +323,7 @@ class Balancer:
         """
         self.steps = unpack_state(state, self._layers, potential=self.potential.identity(), track=self.track)
         self._clear()
-        self._losses.clear()
+        self._injected_loss.clear()
         self.last = None
 
     @property
@@ -379,72 +367,19 @@ class Balancer:
         block, row = self._layers.find(layer)
         return (block, row) if block.device == device else self._layers.move(layer, device)
 
-    def _count(
-        self, block: Block, row: int, tokens: Tokens, soft: Tensor, hard: Tensor, *, given: bool
-    ) -> None:
-        """Add a call's sums to the step's."""
-        gates = tokens.gates.detach()
-        wrong = invalid_tokens(tokens) if given else gates.new_zeros(())
-        counts = torch.stack([torch.as_tensor(tokens.count, dtype=gates.dtype, device=gates.device),
-                              gates.new_ones(()), wrong])  # fmt: skip
-        unused = gates.new_zeros(block.n_experts)
-        block.sums[row].add_(torch.cat([soft.detach(), hard, tokens.total(gates**2), unused, counts]))
-        self._pending = True
-
-    def _count_distances(self, block: Block, row: int, tokens: Tokens, scores: Tensor) -> None:
-        assert block.histogram is not None
-        scores = scores.reshape(tokens.gates.shape).to(tokens.gates.dtype)
-        weight = tokens.weight if tokens.weight is not None else scores.new_ones(scores.shape[0])
-        distance = distance_to_selection(scores, block.bias[row], tokens.indices)
-        # NaN has no bin; its token is refused by `step` through the sums.
-        count_distances(block.histogram[row], distance.nan_to_num(), weight)
-
-    def _price(
-        self,
-        layer: str,
-        block: Block,
-        row: int,
-        tokens: Tokens,
-        *,
-        soft: Tensor,
-        hard: Tensor,
-        counting: bool,
-    ) -> Tensor:
+    def _price(self, layer: str, block: Block, row: int, call: RouterCall, *, counting: bool) -> Tensor:
         """Return the prices that these tokens pay."""
         if self.price_mode == "lagged":
             return block.price[row]
-        count = torch.as_tensor(tokens.count, dtype=soft.dtype, device=soft.device)
-        loads = soft / count.clamp_min(1.0) if self.track == "soft" else hard / hard.sum().clamp_min(1.0)
-        loads = loads.detach()
+        loads = call.loads(self.track)
         if not counting:
             again = self._paper.recall(layer, loads)
             return block.price[row] if again is None else again
-        fold(block.ema[row], loads, self.memory, tokens=count, folds=block.folds[row])
+        fold(block.ema[row], loads, self.memory, tokens=call.count_tensor, folds=block.folds[row])
         block.folds[row] += 1
         price = self.potential.price(block.ema[row]).to(block.price.dtype)
         self._paper.keep(layer, loads, price)
         return price
-
-    def _aux(self, tokens: Tokens, soft: Tensor, price: Tensor) -> Tensor | None:
-        """Return the loss of these tokens, or None where nothing enters the loss."""
-        total: Tensor | None = None
-        if self.sink != "bias":
-            total = self.strength * (soft @ price.to(soft.dtype))
-        if self.z_loss and tokens.logits is not None:
-            squares = tokens.total(torch.logsumexp(tokens.logits, -1) ** 2)
-            total = self.z_loss * squares + (0.0 if total is None else total)
-        if total is None:
-            return None
-        norm = tokens.count if self.tokens_per_step is None else self.tokens_per_step
-        norm = norm.clamp_min(1.0) if isinstance(norm, Tensor) else max(float(norm), 1.0)
-        return total * (self.loss_scale / norm)
-
-    def _log(self, loss: Tensor) -> None:
-        if self._finished:
-            self._losses.clear()
-            self._finished = False
-        before = self._losses.get(loss.device)
-        self._losses[loss.device] = loss if before is None else before + loss
 
     def _arrive(self) -> None:
         self._arrived += 1
@@ -455,7 +390,7 @@ class Balancer:
         self._paper.clear()
         self._injected = self._arrived = 0
         self._pending = False
-        self._finished = True
+        self._injected_loss.finish()
 
 
 def _checked_tokens(tokens: float | None) -> float | None:

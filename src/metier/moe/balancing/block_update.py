@@ -26,7 +26,6 @@ class BlockUpdate:
         track: "soft" remembers gate values, "hard" choices.
         price_mode: "lagged", or "paper", whose loads were folded in the forward pass.
         bias_rule: How selection biases move; None where there are none.
-        steps: Steps finished before this one.
     """
 
     potential: Potential
@@ -34,7 +33,6 @@ class BlockUpdate:
     track: str
     price_mode: str
     bias_rule: BiasRule | None
-    steps: int
 
     @torch.no_grad()
     def apply(self, block: Block, facts: StepFacts) -> BlockReport:
@@ -43,15 +41,19 @@ class BlockUpdate:
         counts = block.part("hard")
         hard = counts / counts.sum(-1, keepdim=True).clamp_min(1.0)
         seen = [facts.tokens[name] for name in block.names]
-        weights = [self.memory.weight(tokens=n, steps=self.steps) for n in seen]
+        # Of the running mean: steps that had tokens for this layer, whenever it was added.
+        earlier = list(block.folds)
+        weights = [self.memory.weight(tokens=n, steps=t) for n, t in zip(seen, earlier, strict=True)]
         self._move_loads(block, hard, weights, world=facts.world)
         # Not in place: a graph that is still waiting for its backward pass holds the old prices.
         block.price = self.potential.price(block.ema).to(block.price.dtype)
         if self.bias_rule is not None:
             self._move_bias(block, hard, self.bias_rule)
-        report = block_report(block, before, [self._noise(weight) for weight in weights])
+        noise = [self._noise(weight, t) for weight, t in zip(weights, earlier, strict=True)]
+        report = block_report(block, before, noise)
         for i, n in enumerate(seen):
             block.tokens[i] += round(n)
+            block.folds[i] += self.price_mode == "lagged" and n > 0
         return report
 
     def _move_loads(self, block: Block, hard: Tensor, weights: list[float], *, world: int) -> None:
@@ -78,8 +80,8 @@ class BlockUpdate:
         chosen = hard.sum(-1, keepdim=True) > 0
         block.bias.copy_(torch.where(chosen, bias, block.bias.to(hard.dtype)))
 
-    def _noise(self, weight: float) -> float:
+    def _noise(self, weight: float, earlier: int) -> float:
         """Return eta' such that Cov m = eta' Cov p for independent steps."""
         if self.memory.running:
-            return 1.0 / max(self.steps, 1)
+            return 1.0 / max(earlier, 1)
         return weight / (2.0 - weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,6 +39,37 @@ class Inject(torch.autograd.Function):
             ctx.arrived()
         shape, dtype, device = ctx.aux
         return grads[0], torch.ones(shape, dtype=dtype, device=device), None
+
+
+@dataclass(slots=True)
+class InjectedLoss:
+    """The value injected in a step, summed where it is: per device, and read when it is asked for."""
+
+    losses: dict[torch.device, Tensor] = field(default_factory=dict)
+    finished: bool = False
+
+    def add(self, loss: Tensor) -> None:
+        """Add a call's loss; the first one after `finish` starts a new sum."""
+        if self.finished:
+            self.clear()
+        before = self.losses.get(loss.device)
+        self.losses[loss.device] = loss if before is None else before + loss
+
+    def finish(self) -> None:
+        """End the step; its value stays readable until the next one begins."""
+        self.finished = True
+
+    def clear(self) -> None:
+        """Forget the value."""
+        self.losses.clear()
+        self.finished = False
+
+    def value(self) -> Tensor:
+        """Return the sum over devices, 0 where nothing was injected."""
+        if not self.losses:
+            return torch.zeros(())
+        home = next(iter(self.losses))
+        return torch.stack([loss.to(home) for loss in self.losses.values()]).sum()
 
 
 def inside_backward() -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from metier.core.checks import positive_int
 from metier.core.errors import InputError
 
 SUMS = ("soft", "hard", "square", "folded")
@@ -33,7 +34,8 @@ class Block:
             values, remembered loads times tokens (price="paper" only), then tokens, calls, invalid tokens.
         histogram: Counts of cut - score per expert for the quantile rule, (L, E, bins), or None.
         tokens: Tokens seen by finished steps, one per layer.
-        folds: Forward passes folded into `ema` by price="paper", one per layer.
+        folds: How often `ema` took loads in, one per layer: in steps with tokens, or in forward passes where
+            price="paper".
     """
 
     names: list[str]
@@ -121,6 +123,8 @@ class Layers:
 
     blocks: list[Block] = field(default_factory=list)
     rows: dict[str, tuple[Block, int]] = field(default_factory=dict)
+    agreed: set[int] = field(default_factory=set)
+    """Process groups, by id, whose ranks were found to have these layers."""
 
     @property
     def names(self) -> list[str]:
@@ -131,6 +135,7 @@ class Layers:
         self, name: str, n_experts: int, top_k: int, *, start: Tensor, device: torch.device, bins: int
     ) -> None:
         """Register a layer."""
+        self.agreed.clear()
         for block in self.blocks:
             if block.n_experts == n_experts and block.device == device:
                 block.append(name, top_k, start)
@@ -178,6 +183,36 @@ def _rows(block: Block, rows: list[int]) -> Block:
         tokens=[block.tokens[i] for i in rows],
         folds=[block.folds[i] for i in rows],
     )
+
+
+def checked_shape(
+    name: str, *, n_experts: int, top_k: int, known: list[str], needs_a_loser: bool
+) -> tuple[int, int]:
+    """Return n_experts and top_k of a new layer, checked.
+
+    Args:
+        name: Of the layer.
+        n_experts: At least 2.
+        top_k: At most n_experts, or below it where the bias rule `needs_a_loser`.
+        known: Names that are taken.
+        needs_a_loser: Whether some expert must go without each token.
+    """
+    if name in known:
+        raise InputError(
+            "layer names are unique",
+            expected="a new name",
+            got=f"{name!r} a second time",
+            next_step="Use one balancer per model, and one name per router.",
+        )
+    n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
+    if top_k > n_experts or (needs_a_loser and top_k >= n_experts):
+        raise InputError(
+            f"top_k of layer {name!r} leaves a choice",
+            expected=f"{'fewer than' if needs_a_loser else 'at most'} n_experts={n_experts}",
+            got=f"top_k={top_k}",
+            next_step="Pass the router's own top_k and n_experts.",
+        )
+    return n_experts, top_k
 
 
 def unknown_layer(name: str, known: list[str]) -> InputError:

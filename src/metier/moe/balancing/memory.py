@@ -17,7 +17,7 @@ class Memory:
 
     Exactly one of the three is set. eta = 1 - 2^(-n / half_life_tokens) for a step of n tokens, so that
     a step of 3n tokens forgets as much as three steps of n; or a constant `weight_new`; or 1 / (t + 1)
-    after t steps, the running mean.
+    after t steps that had tokens for the layer, the running mean.
 
     Args:
         half_life_tokens: Tokens after which a load counts half.
@@ -36,7 +36,7 @@ class Memory:
     running: bool = False
 
     def weight(self, *, tokens: float, steps: int) -> float:
-        """Return eta for a step of `tokens` tokens after `steps` earlier ones; 0 without tokens."""
+        """Return eta for a step of `tokens` tokens after `steps` others with tokens; 0 without tokens."""
         if tokens <= 0:
             return 0.0
         if self.half_life_tokens is not None:

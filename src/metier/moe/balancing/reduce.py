@@ -32,6 +32,15 @@ def reduce_step(layers: Layers, group: Any, *, setting: str, injected: int, arri
             those of this rank, as before.
     """
     process_group, world = _resolve_group(group)
+    if world > 1 and id(process_group) not in layers.agreed:
+        _agree(layers, process_group)
+    if not layers.rows:
+        raise InputError(
+            "a balancer has layers to balance",
+            expected="moe.attach, moe.SparseMoE(balancer=...) or add_layer before the first step",
+            got="no layer",
+            next_step="Attach the balancer to the model first.",
+        )
     mark = float(_fingerprint(setting, layers))
     extra = torch.tensor([mark, float(injected), float(arrived)], dtype=torch.float64)
     if world == 1:
@@ -51,12 +60,39 @@ def _checked(layers: Layers, extra: Tensor, mark: float, world: int) -> StepFact
     if facts["mark"] != world * mark:
         raise InputError(
             "the ranks' balancers are alike",
-            expected="the same settings and the same layers in the same order on every rank",
+            expected="the same settings on every rank",
             got="a rank with others",
             next_step="Build the balancer by the same code on every rank.",
         )
     _check(layers.names, facts)
     return StepFacts(tokens=dict(zip(layers.names, facts["tokens"], strict=True)), world=world)
+
+
+def _agree(layers: Layers, group: Any) -> None:
+    """Raise on every rank where the ranks' layers differ, before sums of unlike lengths would meet.
+
+    Four numbers, of the same length on any rank; asked once for these layers and this group.
+    """
+    mine = [float(len(layers.rows)), float(_fingerprint("", layers))]
+    device = _device(layers.blocks, group)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    ends = torch.tensor([*mine, *(-x for x in mine)], dtype=dtype, device=device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=group)
+    most, highest, fewest, lowest = ends.tolist()
+    if highest == -lowest and most == -fewest:
+        layers.agreed.add(id(group))
+        return
+    got = (
+        f"{len(layers.rows)} on this rank, {int(-fewest)} to {int(most)} on the ranks"
+        if most != -fewest
+        else f"{len(layers.rows)} on every rank, with other names, experts, top_k or rules"
+    )
+    raise InputError(
+        "the ranks' balancers have the same layers",
+        expected="the same layers in the same order on every rank",
+        got=got,
+        next_step="Register all layers on every rank; under pipeline parallelism, one group per stage.",
+    )
 
 
 def _resolve_group(group: Any) -> tuple[Any, int]:
@@ -85,7 +121,7 @@ def _resolve_group(group: Any) -> tuple[Any, int]:
 
 
 def _fingerprint(setting: str, layers: Layers) -> int:
-    shapes = [(name, b.n_experts, b.top_k[row]) for name, (b, row) in layers.rows.items()]
+    shapes = [(name, b.n_experts, b.top_k[row], b.bins) for name, (b, row) in layers.rows.items()]
     digest = hashlib.sha256(f"{setting} {shapes}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -115,7 +151,7 @@ def _all_reduce(layers: Layers, extra: Tensor, group: Any) -> Tensor:
 
 
 def _device(blocks: list[Block], group: Any) -> torch.device:
-    device = blocks[0].device
+    device = blocks[0].device if blocks else torch.device("cpu")
     # A rank that saw no token keeps its state on the CPU, which NCCL cannot reduce.
     if device.type == "cpu" and str(dist.get_backend(group)) == "nccl":
         return torch.device("cuda", torch.cuda.current_device())

@@ -20,7 +20,7 @@ def switch_loss(probs: Tensor, indices: Tensor, *, mask: Tensor | None = None) -
         mask: True where a token counts, (N,).
 
     Returns:
-        A scalar; the gradient goes through `probs` only. f is counts / (k N).
+        A scalar in float32 at least; the gradient goes through `probs` only. f is counts / (k N).
 
     Example:
         >>> probs = torch.full((8, 4), 0.25)
@@ -29,13 +29,14 @@ def switch_loss(probs: Tensor, indices: Tensor, *, mask: Tensor | None = None) -
 
     Source: Switch Transformer (arXiv 2101.03961), equation 4, with f divided by k.
     """
-    n_experts = probs.shape[-1]
+    n_experts, probs = probs.shape[-1], _precise(probs)
     weight = probs.new_ones(probs.shape[0]) if mask is None else mask.reshape(-1).to(probs.dtype)
     total = weight.sum().clamp_min(1.0)
     chosen = weight[:, None].expand(indices.shape).reshape(-1)
     counts = probs.new_zeros(n_experts).scatter_add_(0, indices.reshape(-1), chosen)
     mean = (weight[:, None] * probs).sum(0) / total
-    return n_experts * (counts / (indices.shape[-1] * total)) @ mean
+    # No product of vectors: autocast would round it.
+    return n_experts * (counts / (indices.shape[-1] * total) * mean).sum()
 
 
 def z_loss(logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -47,7 +48,7 @@ def z_loss(logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
 
     Source: ST-MoE (arXiv 2202.08906), equation 5.
     """
-    squares = torch.logsumexp(logits, -1) ** 2
+    squares = torch.logsumexp(_precise(logits), -1) ** 2
     if mask is None:
         return squares.mean()
     weight = mask.reshape(squares.shape).to(squares.dtype)
@@ -72,8 +73,15 @@ def simbal_loss(weight: Tensor) -> Tensor:
 
     Source: SimBal (arXiv 2506.14038).
     """
+    weight = _precise(weight)
     identity = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
-    return (weight @ weight.T - identity).abs().sum()
+    with torch.autocast(weight.device.type, enabled=False):
+        return (weight @ weight.T - identity).abs().sum()
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Return values in float32 at least: a loss in 16 bits would be rounded to 1 in 256."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 @torch.no_grad()

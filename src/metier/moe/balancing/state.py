@@ -12,7 +12,8 @@ from metier.core.errors import InputError
 
 from .layers import Layers
 
-VERSION = 1
+VERSION = 2
+"""2: `folds` counts the steps of lagged prices too, for the running mean of each layer."""
 _TENSORS = ("ema", "price", "bias")
 _NUMBERS = ("tokens", "folds")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from metier.core.errors import InputError
 from metier.multi_index.activations import Activation
 from metier.multi_index.expression.balls import flint, precision, rational
 from metier.multi_index.expression.evaluate import Polynomial, as_polynomial, polynomial_product
@@ -15,6 +17,7 @@ from metier.multi_index.expression.nodes import Node, is_constant, multiply, pow
 from metier.multi_index.expression.parse import hermite_coefficients, polynomial_node
 from metier.multi_index.expression.pieces import branches_known
 from metier.multi_index.expression.symmetry import parts_of
+from metier.multi_index.gaussian_rule import REACH as RULE_REACH
 
 from .coefficient import NUMERICAL, UNDECIDED, Coefficient, exact_zero, from_ball
 from .exponential import Terms, as_exponential, expectation, value_ball, vanishing_monomial
@@ -43,7 +46,16 @@ def numerical_coefficient(activation: Activation, k: int, j: int, *, why: str) -
         return Coefficient(k, j, 0.0, 0.0, NUMERICAL, f"{word} {parity}")
     rule = activation.rule
     terms = rule.values**k * np.polynomial.hermite_e.HermiteE.basis(j)(rule.nodes)
-    size = float(rule.weights @ np.abs(terms))
+    weighed = rule.weights * np.abs(terms)
+    size = float(weighed.sum())
+    far = float(weighed[np.abs(rule.nodes) > 0.8 * RULE_REACH].sum())
+    if not math.isfinite(size) or far > 1e-10 * max(size, 1e-300):
+        raise InputError(
+            "a coefficient needs an integrable power",
+            expected=f"E|sigma^{k}| under the Gaussian",
+            got=f"{activation.name}, whose power {k} is not integrable, or not in floats",
+            next_step="Ask for a smaller power.",
+        )
     return Coefficient(k, j, float(rule.weights @ terms), RELATIVE_ERROR * size, NUMERICAL, why)
 
 

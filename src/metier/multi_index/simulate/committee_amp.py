@@ -9,35 +9,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import positive_int
+from metier.core.checks import one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
+from metier.multi_index.posterior import slope_scale
 from metier.multi_index.thresholds import positive
 
 from .gamp import relative_change
-from .matching import Baseline, Specialization, random_baseline, specialization
-from .spread import Spread, spread
-from .teachers import plant
+from .matching import Baseline, Specialization, random_baseline, random_rotation, specialization
+from .runs import SpecializedRun
+from .spectral import SMALL_START, linear_amp
+from .spread import spread
+from .teachers import Teacher, plant
 
 Floats = NDArray[np.float64]
 
 MOST_UNITS = 3
-NODES = {1: 121, 2: 27, 3: 13}
+FEWEST = {1: 121, 2: 27, 3: 15}
+MOST = {1: 4001, 2: 121, 3: 31}
+"""Nodes per unit."""
+
 REACH = 4.5
+APART = 1.6
+"""Largest step of the output between neighboring nodes, in noise standard deviations, at the rms slope."""
+
 CHUNK = 256
+FRESH = 4000
+RISK_ROTATIONS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class CommitteeRun:
+class CommitteeRun(SpecializedRun):
     """What matrix AMP found per seed on a committee.
 
     Args:
         sample_ratio: n/d.
-        specializations: per seed: overlaps, matching, index, subspace error, assignment.
+        start: "random" or "spectral".
+        specializations: per seed: overlaps, matching, index and its null, subspace error, assignment.
         baseline: the index of estimates that know nothing.
-        recovered: per seed, the share of the teacher's energy that lies in the estimate's span: 1 minus the
-            subspace error.
+        excess_risk: error of predicting the noiseless output of fresh inputs by a + b sum_k sigma(<u_k, x>),
+            u_k the estimate's directions and a, b fitted on the training data, per seed.
+        rotated_risk: the same with the directions rotated within their span (mean over rotations): what a
+            student that knows the subspace only would pay.
         threshold: the sample ratio at which subspace recovery must start (`committee`'s exact value).
     """
 
@@ -45,30 +59,19 @@ class CommitteeRun:
     sample_ratio: float
     dimension: int
     noise: float
+    start: str
     specializations: tuple[Specialization, ...]
     baseline: Baseline
+    excess_risk: Floats
+    rotated_risk: Floats
     threshold: float
-
-    @property
-    def index(self) -> Floats:
-        """Specialization index per seed."""
-        return np.array([found.index for found in self.specializations])
-
-    @property
-    def recovered(self) -> Floats:
-        """1 - subspace error per seed."""
-        return np.array([1.0 - found.subspace_error for found in self.specializations])
-
-    @property
-    def spread(self) -> Spread:
-        """Mean and spread of the index."""
-        return spread(self.index)
 
     def summary(self) -> str:
         """Return the main numbers in one line."""
         return (
             f"{self.activation}, n/d {self.sample_ratio:g} (threshold {self.threshold:.3g}), "
-            f"d {self.dimension}: specialization {self.spread}, subspace {spread(self.recovered)}"
+            f"d {self.dimension}: specialization {self.spread}, "
+            f"above rotations {spread(self.excess).mean:.3f}, subspace {spread(self.recovered)}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,8 +81,12 @@ class CommitteeRun:
             "sample_ratio": self.sample_ratio,
             "dimension": self.dimension,
             "noise": self.noise,
+            "start": self.start,
             "index": self.index.tolist(),
+            "excess": self.excess.tolist(),
             "recovered": self.recovered.tolist(),
+            "excess_risk": self.excess_risk.tolist(),
+            "rotated_risk": self.rotated_risk.tolist(),
             "baseline": {"mean": self.baseline.mean, "sd": self.baseline.sd},
             "threshold": self.threshold,
         }
@@ -94,10 +101,17 @@ def committee_amp(
     dimension: int = 500,
     n_seeds: int = 4,
     max_iterations: int = 120,
+    start: str = "spectral",
     normalize: bool = False,
     rng: int = 0,
 ) -> CommitteeRun:
-    """Run Bayes-optimal AMP on y = n_units^-1/2 sum_k sigma(<w_k, x>) + N(0, noise), from a random start.
+    """Run Bayes-optimal AMP on y = n_units^-1/2 sum_k sigma(<w_k, x>) + N(0, noise), from a blind start.
+
+    With B (d, p) the estimate, C its covariance, omega = X B - g C: g = (E[z|y] - omega) C^-1,
+    Lambda = (n/d) mean(C^-1 - C^-1 Cov[z|y] C^-1), B <- (B Lambda + X^T g)(1 + Lambda)^-1 and
+    C <- (1 + Lambda)^-1.
+    For even sigma E[z z^T - 1 | y] is a multiple m(y) of the identity; the spectral start iterates
+    the linear part of AMP, g = m omega, to the span of its n_units leading directions, in a random rotation.
 
     Args:
         activation: even, so that overlap 0 is a fixed point.
@@ -107,6 +121,8 @@ def committee_amp(
         dimension: d.
         n_seeds: data sets.
         max_iterations: iterations.
+        start: "spectral", or "random": a small random estimate, which at finite d may wait far above the
+            threshold.
         normalize: divide sigma by its standard deviation.
         rng: seed.
 
@@ -114,14 +130,15 @@ def committee_amp(
         Specialization and subspace recovery per seed, with the predicted threshold.
 
     Raises:
-        InputError: more than 3 units, or settings that are not positive.
+        InputError: more than 3 units, settings that are not positive, or a noise that is too small for the
+            grid of the fields.
 
     Example:
         >>> run = committee_amp("abs", noise=0.1, sample_ratio=1, dimension=60, n_seeds=1, max_iterations=3)
         >>> run.index.shape
         (1,)
 
-    Source: the algorithm of Aubin et al. (2018), in our notation.
+    Source: the algorithm of Aubin et al. (2018), in our notation; the spectral start is ours.
     """
     from metier.multi_index.committee import committee
 
@@ -136,33 +153,71 @@ def committee_amp(
         )
     variance, ratio = positive("noise", noise), positive("sample_ratio", sample_ratio)
     size = positive_int("dimension", dimension, minimum=8)
-    found = []
+    kind, rounds = one_of("start", start, STARTS), positive_int("max_iterations", max_iterations)
+    nodes = _nodes(sigma, units, variance)
+    found: list[Specialization] = []
+    risks = []
     for seed in range(positive_int("n_seeds", n_seeds)):
         generator = derive(rng, "committee_amp", seed)
         teacher = plant(sigma, generator, dimension=size, n_units=units, noise=variance)
         X, y = teacher.sample(max(2, round(ratio * size)), generator)
-        B = _iterate(sigma, X / np.sqrt(size), y, units, variance, max_iterations, generator)
+        law = _Law(sigma, y, variance, nodes)
+        scaled = X / np.sqrt(size)
+        first = _START[kind](law, scaled, units, generator)
+        B = _iterate(law, scaled, first, rounds)
         found.append(specialization(B.T, teacher.directions))
+        basis = np.linalg.qr(B)[0]
+        choices = [basis @ rows.T for rows in found[-1].rotations(RISK_ROTATIONS)]
+        risk = _risks(teacher, X, y, [B / np.linalg.norm(B, axis=0), *choices], generator)
+        risks.append((risk[0], float(np.mean(risk[1:]))))
     return CommitteeRun(
         activation=sigma.name,
         sample_ratio=ratio,
         dimension=size,
         noise=variance,
+        start=kind,
         specializations=tuple(found),
         baseline=random_baseline(units, units, dimension=size, rng=derive(rng, "committee_amp", "baseline")),
+        excess_risk=np.array([risk[0] for risk in risks]),
+        rotated_risk=np.array([risk[1] for risk in risks]),
         threshold=float(committee(sigma, n_units=units, noise=variance).subspace_recovery),
     )
 
 
-def _iterate(
-    sigma: Activation, X: Floats, y: Floats, p: int, noise: float, rounds: int, rng: np.random.Generator
-) -> Floats:
-    n, d = X.shape
-    B = 0.03 * rng.standard_normal((d, p))
-    C, g = np.eye(p), np.zeros((n, p))
+def _risks(
+    teacher: Teacher, X: Floats, y: Floats, choices: list[Floats], rng: np.random.Generator
+) -> list[float]:
+    """Excess risk on fresh inputs for each choice of directions (d, p)."""
+    fresh = rng.standard_normal((FRESH, teacher.dimension))
+    target = teacher.signal(fresh)
+    risks = []
+    for units in choices:
+        slope, shift = np.polyfit(teacher.activation(X @ units).sum(axis=1), y, 1)
+        predicted = shift + slope * teacher.activation(fresh @ units).sum(axis=1)
+        risks.append(float(np.mean((predicted - target) ** 2)))
+    return risks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Law:
+    """P(y | z) of the data at hand, on a grid of standardized fields."""
+
+    sigma: Activation
+    y: Floats
+    noise: float
+    nodes: Floats
+
+    def posterior(self, omega: Floats, C: Floats) -> tuple[Floats, Floats]:
+        return posterior(self.sigma, self.y, omega, C, self.noise, nodes=self.nodes)
+
+
+def _iterate(law: _Law, X: Floats, start: tuple[Floats, Floats], rounds: int) -> Floats:
+    (n, d), (B, g) = X.shape, start
+    p = B.shape[1]
+    C = np.eye(p)
     for _ in range(rounds):
         omega = X @ B - g @ C
-        mean, covariance = posterior(sigma, y, omega, C, noise)
+        mean, covariance = law.posterior(omega, C)
         inverse = np.linalg.inv(C)
         g = (mean - omega) @ inverse
         slope = inverse @ covariance.mean(axis=0) @ inverse - inverse
@@ -177,28 +232,64 @@ def _iterate(
     return B
 
 
+def _random_start(law: _Law, X: Floats, p: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    return SMALL_START * rng.standard_normal((X.shape[1], p)), np.zeros((len(X), p))
+
+
+def _spectral_start(law: _Law, X: Floats, p: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    _, covariance = law.posterior(np.zeros((len(X), p)), np.eye(p))
+    m = np.trace(covariance, axis1=1, axis2=2) / p - 1.0
+    B, g = linear_amp(m, X, p, rng)
+    # The span is all that this tells: a random rotation says so.
+    mixing = SMALL_START * np.sqrt(X.shape[1]) * random_rotation(p, rng)
+    return B @ mixing, g @ mixing
+
+
+_START = {"random": _random_start, "spectral": _spectral_start}
+STARTS = tuple(_START)
+
+
 def _floor(C: Floats, smallest: float = 1e-6) -> Floats:
     values, vectors = np.linalg.eigh(0.5 * (C + C.T))
     return np.asarray((vectors * np.maximum(values, smallest)) @ vectors.T)
 
 
-def posterior(sigma: Activation, y: Floats, omega: Floats, C: Floats, noise: float) -> tuple[Floats, Floats]:
+def _nodes(sigma: Activation, p: int, noise: float) -> Floats:
+    """Standardized nodes of one unit's field; the output moves by little more than the noise between them."""
+    apart = slope_scale(sigma) / np.sqrt(p * noise)
+    count = max(FEWEST[p], 2 * int(np.ceil(REACH * apart / APART)) + 1)
+    if count > MOST[p]:
+        raise InputError(
+            f"matrix AMP resolves the noise by at most {MOST[p]} nodes per unit",
+            expected=f"noise of at least {noise * (count / MOST[p]) ** 2:.2g} for {sigma.name}",
+            got=f"noise={noise:g}",
+            next_step="Raise noise, or use fewer units.",
+        )
+    return np.linspace(-REACH, REACH, count)
+
+
+def posterior(
+    sigma: Activation, y: Floats, omega: Floats, C: Floats, noise: float, *, nodes: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Return E[z|y] (n, p) and Cov[z|y] (n, p, p), z ~ N(omega, C), y ~ N(p^-1/2 sum sigma(z_k), noise)."""
     p = omega.shape[1]
-    u = np.linspace(-REACH, REACH, NODES[p])
-    grid = np.stack(np.meshgrid(*[u] * p, indexing="ij"), axis=-1).reshape(-1, p)
-    shift = grid @ np.linalg.cholesky(C).T
-    log_prior = -0.5 * (grid * grid).sum(axis=1)
-    mean, covariance = np.empty_like(omega), np.empty((*omega.shape, p))
+    u = _nodes(sigma, p, noise) if nodes is None else nodes
+    # A product grid in z itself needs sigma at each unit's nodes only, not at all their combinations.
+    sides = np.sqrt(np.diag(C))[:, None] * u
+    shift = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, p)
+    log_prior = -0.5 * np.einsum("mi,ij,mj->m", shift, np.linalg.inv(C), shift)
+    products = (shift[:, :, None] * shift[:, None, :]).reshape(-1, p * p)
+    moments = np.concatenate([np.ones((len(shift), 1)), shift, products], axis=1)
+    sums = np.empty((len(y), moments.shape[1]))
     for begin in range(0, len(y), CHUNK):
         rows = slice(begin, begin + CHUNK)
-        z = omega[rows, None, :] + shift
-        signal = sigma(z).sum(axis=2) / np.sqrt(p)
-        log_weight = log_prior - 0.5 * (y[rows, None] - signal) ** 2 / noise
-        weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
-        weight /= weight.sum(axis=1, keepdims=True)
-        first = weight @ shift
-        mean[rows] = omega[rows] + first
-        second = np.einsum("nm,mi,mj->nij", weight, shift, shift, optimize=True)
-        covariance[rows] = second - first[:, :, None] * first[:, None, :]
-    return mean, covariance
+        left = -y[rows, None]
+        for k in range(p):
+            values = sigma(omega[rows, k, None] + sides[k]) / np.sqrt(p)
+            left = (left[:, :, None] + values[:, None, :]).reshape(len(values), -1)
+        log_weight = log_prior - left * left * (0.5 / noise)
+        log_weight -= log_weight.max(axis=1, keepdims=True)
+        sums[rows] = np.exp(log_weight) @ moments
+    first = sums[:, 1 : p + 1] / sums[:, :1]
+    second = (sums[:, p + 1 :] / sums[:, :1]).reshape(-1, p, p)
+    return omega + first, second - first[:, :, None] * first[:, None, :]

@@ -10,17 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core.checks import one_of, positive_int
+from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
+from metier.multi_index.posterior import slope_scale
 from metier.multi_index.thresholds import positive, thresholds
 
-from .spectral import optimal_matrix_vector
+from .spectral import SMALL_START, linear_amp, output_law
 from .spread import Spread, spread
 
 Floats = NDArray[np.float64]
 
-NODES = 121
+FEWEST, MOST = 121, 20_001
 REACH = 7.0
+APART = 1.0
+"""Largest step of the signal between neighboring nodes, in noise standard deviations, at the rms slope."""
+
+BLOCK = 4_000_000
 STARTS = ("random", "spectral", "informed")
 
 
@@ -95,7 +101,8 @@ def gamp(
         sample_ratio: n/d.
         dimension: d.
         n_seeds: independent data sets.
-        start: "random" (a small random estimate), "spectral" (the optimal matrix's top eigenvector), or
+        start: "random" (a small random estimate), "spectral" (the fixed point of its linear part, which
+            is that of the optimal spectral matrix), or
             "informed" (near the truth).
         max_iterations: iterations; fewer if the estimate settles.
         normalize: divide sigma by its standard deviation.
@@ -105,7 +112,7 @@ def gamp(
         Overlaps per seed beside the theory.
 
     Raises:
-        InputError: a setting that is not positive, or an unknown start.
+        InputError: a setting that is not positive, an unknown start, or an snr beyond the finest grid.
 
     Example:
         >>> run = gamp("abs", snr=2.0, sample_ratio=4.0, dimension=200, n_seeds=2)
@@ -117,15 +124,16 @@ def gamp(
     sigma = as_activation(activation, normalize=normalize)
     strength, ratio = positive("snr", snr), positive("sample_ratio", sample_ratio)
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)
+    rounds = positive_int("max_iterations", max_iterations)
     kind = one_of("start", start, STARTS)
+    _n_nodes(sigma, strength)  # refuses what the data could not be run at, before the theory is worked out
     theory = float(
         thresholds(sigma, snr=strength).overlap(
             ratio, start="informed" if kind == "informed" else "uninformed"
         )
     )
     runs = [
-        _one(sigma, strength, ratio, size, kind, max_iterations, derive(rng, "gamp", seed))
-        for seed in range(seeds)
+        _one(sigma, strength, ratio, size, kind, rounds, derive(rng, "gamp", seed)) for seed in range(seeds)
     ]
     length = max(len(run[0]) for run in runs)
     trajectory = np.array([run[0] + run[0][-1:] * (length - len(run[0])) for run in runs]).T
@@ -156,8 +164,8 @@ def _one(
     truth = rng.standard_normal(dimension)
     X = rng.standard_normal((n, dimension)) / np.sqrt(dimension)
     y = np.sqrt(snr) * sigma(X @ truth) + rng.standard_normal(n)
-    estimate = _start(start, truth, X, y, sigma, snr, rng)
-    variance, field = 1.0, np.zeros(n)
+    estimate, field = _start(start, truth, X, y, sigma, snr, rng)
+    variance = 1.0
     if start == "informed":
         variance = 0.5
     overlaps = [overlap(estimate, truth)]
@@ -177,15 +185,16 @@ def _one(
 
 def _start(
     kind: str, truth: Floats, X: Floats, y: Floats, sigma: Activation, snr: float, rng: np.random.Generator
-) -> Floats:
+) -> tuple[Floats, Floats]:
     noise = rng.standard_normal(truth.size)
     if kind == "informed":
-        return 0.5 * truth + 0.5 * noise
+        return 0.5 * truth + 0.5 * noise, np.zeros(y.size)
     if kind == "spectral":
-        vector, _ = optimal_matrix_vector(sigma, snr, X * np.sqrt(truth.size), y, rng)
-        # The scale of the posterior mean is not known yet; a small one is corrected by the first steps.
-        return np.asarray(0.3 * np.sqrt(truth.size) * vector)
-    return 0.03 * noise
+        law = output_law(sigma, snr)
+        vector, field = linear_amp(np.interp(y, law.y, law.m), X, 1, rng)
+        scale = SMALL_START * np.sqrt(truth.size)
+        return scale * vector[:, 0], scale * field[:, 0]
+    return SMALL_START * noise, np.zeros(y.size)
 
 
 def relative_change(new: Floats, old: Floats) -> float:
@@ -203,7 +212,31 @@ def posterior_moments(
     sigma: Activation, snr: float, y: Floats, omega: Floats, variance: float
 ) -> tuple[Floats, Floats]:
     """Return E[z|y] and Var[z|y] for z ~ N(omega, variance), y ~ N(sqrt(snr) sigma(z), 1)."""
-    u = np.linspace(-REACH, REACH, NODES)
+    count = _n_nodes(sigma, snr * variance)
+    rows = max(1, BLOCK // count)
+    parts = [
+        _moments(sigma, snr, y[k : k + rows], omega[k : k + rows], variance, count)
+        for k in range(0, len(y), rows)
+    ]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _n_nodes(sigma: Activation, power: float) -> int:
+    count = 2 * int(np.ceil(REACH * slope_scale(sigma) * np.sqrt(power) / APART)) + 1
+    if count > MOST:
+        raise InputError(
+            f"GAMP resolves the noise by at most {MOST} nodes",
+            expected=f"snr below {power * (MOST / count) ** 2:.2g} for {sigma.name}",
+            got=f"snr * variance = {power:.3g}",
+            next_step="Lower snr.",
+        )
+    return max(count, FEWEST)
+
+
+def _moments(
+    sigma: Activation, snr: float, y: Floats, omega: Floats, variance: float, count: int
+) -> tuple[Floats, Floats]:
+    u = np.linspace(-REACH, REACH, count)
     z = omega[:, None] + np.sqrt(variance) * u
     log_weight = -0.5 * u * u - 0.5 * (y[:, None] - np.sqrt(snr) * sigma(z)) ** 2
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))

@@ -16,6 +16,19 @@ from metier.core.rng import as_generator
 Floats = NDArray[np.float64]
 
 
+ROTATIONS = 200
+ROTATION_SEED = 527
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The specialization index under a null: its mean and its standard deviation over draws."""
+
+    mean: float
+    sd: float
+    draws: int
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Specialization:
     """How student units (rows) share teacher directions (columns).
@@ -23,8 +36,10 @@ class Specialization:
     Args:
         overlaps: M_jk = |cos(student_j, teacher_k)|, shape (n_student, n_teacher).
         matched: the (student, teacher) pairs that maximize the summed overlap (Hungarian method).
-        index: mean of M over matched pairs minus its mean over all others: 1 for a perfect student, about 0
-            for one that learned nothing or only the common subspace.
+        index: mean of M over matched pairs minus its mean over all others: 1 for a perfect student, near 0
+            for one that learned nothing.
+        span: cosines of an orthonormal basis of the student's span with the teacher's units,
+            (rank, n_teacher).
         subspace_error: mean sin^2 of the principal angles between the two spans, over the smaller span.
         assignment: units x directions, weights M_jk^2 / sum_k M_jk^2.
     """
@@ -32,12 +47,43 @@ class Specialization:
     overlaps: Floats
     matched: tuple[tuple[int, int], ...]
     index: float
+    span: Floats
     subspace_error: float
     assignment: Assignment
 
+    @property
+    def rotated(self) -> Baseline:
+        """The index of random rotations of the student's units within their own span.
+
+        Two units that learned the right span and nothing else have a mean of (4/pi)(sqrt 2 - 1) = 0.527,
+        not 0. The draws are fixed, so that equal weights have equal nulls.
+        """
+        values = [_matched(np.abs(mixing @ self.span))[2] for mixing in self.rotations(ROTATIONS)]
+        return Baseline(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)), draws=ROTATIONS)
+
+    @property
+    def rotated_information(self) -> Floats:
+        """The information of the assignment for each of those rotations, in nats."""
+        squares = [(mixing @ self.span) ** 2 for mixing in self.rotations(ROTATIONS)]
+        return np.array([_assignment(found).information for found in squares])
+
+    def rotations(self, draws: int) -> list[Floats]:
+        """Unit rows in an orthonormal basis of the span, (n_student, rank) per draw, uniformly rotated."""
+        generator, (size, rank) = np.random.default_rng(ROTATION_SEED), (len(self.overlaps), len(self.span))
+        drawn = []
+        for _ in range(draws):
+            rows = (
+                random_rotation(rank, generator) if size == rank else generator.standard_normal((size, rank))
+            )
+            drawn.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        return drawn
+
     def summary(self) -> str:
         """Return the two numbers in one line."""
-        return f"specialization index {self.index:.3f}, subspace error {self.subspace_error:.3f}"
+        return (
+            f"specialization index {self.index:.3f} (rotations of its span {self.rotated.mean:.3f}), "
+            f"subspace error {self.subspace_error:.3f}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -45,6 +91,7 @@ class Specialization:
             "overlaps": self.overlaps.tolist(),
             "matched": [list(pair) for pair in self.matched],
             "index": self.index,
+            "rotated": {"mean": self.rotated.mean, "sd": self.rotated.sd},
             "subspace_error": self.subspace_error,
             "load": self.assignment.load.tolist(),
         }
@@ -63,7 +110,7 @@ def specialization(student: ArrayLike, teacher: ArrayLike) -> Specialization:
         The overlaps, the matching, the specialization index, the subspace error and the assignment.
 
     Raises:
-        InputError: shapes that do not fit, a row that is all 0, or a single unit on both sides.
+        InputError: shapes that do not fit, or a row that is all 0.
 
     Example:
         >>> teacher = np.eye(3, 10)
@@ -73,8 +120,6 @@ def specialization(student: ArrayLike, teacher: ArrayLike) -> Specialization:
 
     Source: ours.
     """
-    from scipy.optimize import linear_sum_assignment
-
     a, b = _rows("student", student), _rows("teacher", teacher)
     if a.shape[1] != b.shape[1]:
         raise InputError(
@@ -84,18 +129,36 @@ def specialization(student: ArrayLike, teacher: ArrayLike) -> Specialization:
             next_step="Transpose one of them.",
         )
     overlaps = np.abs(a @ b.T)
+    rows, columns, index = _matched(overlaps)
+    return Specialization(
+        overlaps=overlaps,
+        matched=tuple((int(i), int(k)) for i, k in zip(rows, columns, strict=True)),
+        index=index,
+        span=np.linalg.qr(a.T)[0].T @ b.T,
+        subspace_error=_subspace_error(a, b),
+        assignment=_assignment(overlaps**2),
+    )
+
+
+def _assignment(squares: Floats) -> Assignment:
+    weights = squares + 1e-300
+    return Assignment.from_weights(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _matched(overlaps: Floats) -> tuple[Any, Any, float]:
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(-overlaps)
     mask = np.zeros(overlaps.shape, dtype=bool)
     mask[rows, columns] = True
     rest = float(overlaps[~mask].mean()) if not mask.all() else 0.0
-    squares = overlaps**2 + 1e-300
-    return Specialization(
-        overlaps=overlaps,
-        matched=tuple((int(i), int(k)) for i, k in zip(rows, columns, strict=True)),
-        index=float(overlaps[mask].mean()) - rest,
-        subspace_error=_subspace_error(a, b),
-        assignment=Assignment.from_weights(squares / squares.sum(axis=1, keepdims=True)),
-    )
+    return rows, columns, float(overlaps[mask].mean()) - rest
+
+
+def random_rotation(size: int, rng: np.random.Generator) -> Floats:
+    """Return an orthogonal matrix (size, size), uniform over all of them."""
+    basis, triangle = np.linalg.qr(rng.standard_normal((size, size)))
+    return np.asarray(basis * np.sign(np.diag(triangle)))
 
 
 def _rows(name: str, value: ArrayLike) -> Floats:
@@ -116,15 +179,6 @@ def _subspace_error(a: Floats, b: Floats) -> float:
     basis_a, basis_b = np.linalg.qr(a.T)[0], np.linalg.qr(b.T)[0]
     cosines = np.linalg.svd(basis_a.T @ basis_b, compute_uv=False)
     return float(np.mean(1.0 - np.clip(cosines, 0.0, 1.0) ** 2))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """The index of students that know nothing: its mean and its standard deviation over draws."""
-
-    mean: float
-    sd: float
-    draws: int
 
 
 def random_baseline(

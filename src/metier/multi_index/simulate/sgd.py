@@ -14,13 +14,14 @@ from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.expression.evaluate import array_function, derivative
+from metier.multi_index.posterior import normal_rule
 from metier.multi_index.thresholds import positive
 
 from .spread import Spread, spread
 
 Floats = NDArray[np.float64]
 
-NODES = 48
+LEVEL = 0
 CHUNK = 512
 RECORDS = 101
 STABLE, STIFFEST = 0.5, 2e4
@@ -244,13 +245,15 @@ def _drift_table(gradient: _Gradient, eta: float) -> tuple[Callable[[Floats], Fl
 
 
 def _drift(gradient: _Gradient, m: float, eta: float) -> float:
-    u, p = np.polynomial.hermite_e.hermegauss(NODES)
-    p = p / p.sum()
+    kinks = np.asarray(gradient.sigma.kinks, dtype=float)
     v, r = np.polynomial.hermite_e.hermegauss(17)
-    r = r / r.sum()
-    s = u[:, None, None]
-    t = m * s + np.sqrt(max(0.0, 1 - m * m)) * u[None, :, None]
-    weight = p[:, None, None] * p[None, :, None] * r
+    s, p = (part[0, 0] for part in normal_rule(np.zeros((1, 1)), np.ones((1, 1)), kinks, LEVEL))
+    # The teacher's field given the student's; panels end where sigma or its slope jumps.
+    spread = np.full((1, s.size), max(np.sqrt(max(0.0, 1 - m * m)), 1e-6))
+    u, mass = (part[0] for part in normal_rule(m * s[None, :], spread, kinks, LEVEL))
+    t = (m * s + spread[0] * u.T).T[:, :, None]
+    weight = p[:, None, None] * mass[:, :, None] * (r / r.sum())
     y = np.sqrt(gradient.snr) * gradient.sigma(t) + v
-    h = gradient(y, np.broadcast_to(s, y.shape))
-    return float(eta * (weight * h * (t - m * s)).sum() - 0.5 * eta**2 * m * (weight * h * h).sum())
+    student = s[:, None, None]
+    h = gradient(y, np.broadcast_to(student, y.shape))
+    return float(eta * (weight * h * (t - m * student)).sum() - 0.5 * eta**2 * m * (weight * h * h).sum())

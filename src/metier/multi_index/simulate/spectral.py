@@ -24,6 +24,14 @@ CLIP = 0.98
 """T = m/(1+m) is clipped from below where 1 + m -> 0: at -CLIP/(1 - CLIP)."""
 
 STEPS = 3001
+WIDEST = 0.25
+"""Steps of y are at most this many noise standard deviations, and there are at least STEPS of them."""
+
+MOST_STEPS = 100_001
+BLOCK = 1024
+LINEAR_ROUNDS = 200
+SMALL_START = 0.03
+"""Root mean square entry of an estimate at which AMP is still linear."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +62,21 @@ def output_law(sigma: Activation, snr: float) -> OutputLaw:
     order = np.argsort(signal)
     mass = np.cumsum(w[order])
     low, high = signal[order][np.searchsorted(mass, [1e-12, 1.0 - 1e-12]).clip(0, order.size - 1)]
-    y = np.linspace(low - 8.0, high + 8.0, STEPS)
-    kernel = np.exp(-0.5 * (y[:, None] - signal) ** 2) * w
-    density = kernel.sum(axis=1)
-    m = (kernel @ (z * z - 1.0)) / np.maximum(density, 1e-300)
+    count = max(STEPS, int(np.ceil((high - low + 16.0) / WIDEST)))
+    if count > MOST_STEPS:
+        raise InputError(
+            f"the law of y is resolved by at most {MOST_STEPS} points",
+            expected=f"signals within {WIDEST * MOST_STEPS:g} noise standard deviations",
+            got=f"{high - low:.3g} for {sigma.name} at snr {snr:g}",
+            next_step="Lower snr, or pass a bounded activation.",
+        )
+    y = np.linspace(low - 8.0, high + 8.0, count)
+    moments = np.stack([w, w * (z * z - 1.0)], axis=1)
+    sums = np.concatenate(
+        [np.exp(-0.5 * (y[k : k + BLOCK, None] - signal) ** 2) @ moments for k in range(0, count, BLOCK)]
+    )
+    density = sums[:, 0]
+    m = sums[:, 1] / np.maximum(density, 1e-300)
     return OutputLaw(y=y, weights=density / density.sum(), m=m)
 
 
@@ -75,6 +94,32 @@ def optimal_matrix_vector(
     sign = 1.0 if rng.random() < 0.5 else -1.0
     vector = vectors[:, 0]
     return np.asarray(sign * vector * np.sign(vector[np.argmax(np.abs(vector))])), float(values[0])
+
+
+def linear_amp(
+    m: Floats, X: Floats, n_units: int, rng: np.random.Generator, *, rounds: int = LINEAR_ROUNDS
+) -> tuple[Floats, Floats]:
+    """Iterate AMP where it is linear: an orthonormal estimate (d, n_units) and its outputs (n, n_units).
+
+    omega = X B - g, g = m omega, B <- X^T g - (n/d) mean(m) B: the power iteration whose fixed point is the
+    span of the optimal matrix's top eigenvectors, with the outputs g that AMP must subtract next. To
+    eigenvectors alone AMP's memory does not fit, and its first steps lose them.
+
+    Args:
+        m: E[z_k^2 - 1 | y] per sample, (n,).
+        X: inputs with variance 1/d, (n, d).
+        n_units: columns.
+        rng: of the start.
+        rounds: iterations.
+    """
+    n, d = X.shape
+    B, g = np.linalg.qr(rng.standard_normal((d, n_units)))[0], np.zeros((n, n_units))
+    memory = -(n / d) * float(m.mean())
+    for _ in range(rounds):
+        g = m[:, None] * (X @ B - g)
+        B, triangle = np.linalg.qr(X.T @ g + memory * B)
+        g = g @ np.linalg.inv(triangle)
+    return B, g
 
 
 def spectral_overlap(sigma: Activation, snr: float, sample_ratio: float) -> float:
@@ -103,7 +148,9 @@ def spectral_overlap(sigma: Activation, snr: float, sample_ratio: float) -> floa
 
     if crossing(bar) <= 0:
         return 0.0
-    star = brentq(crossing, bar, far) if crossing(far) < 0 else far
+    while crossing(far) >= 0:
+        far *= 2.0
+    star = brentq(crossing, bar, far)
     above = 1.0 / sample_ratio - float(p @ (T / (star - T)) ** 2)
     below = 1.0 / sample_ratio + float(p @ (m * (T / (star - T)) ** 2))
     return float(np.clip(above / below, 0.0, 1.0))

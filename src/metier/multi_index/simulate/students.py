@@ -17,8 +17,8 @@ from metier.multi_index.expression.nodes import Add, Call, Constant, Mul, Node, 
 from metier.multi_index.thresholds import positive
 
 from .matching import Baseline, Specialization, random_baseline, specialization
+from .runs import SpecializedRun
 from .sgd import slope_of
-from .spread import Spread, spread
 from .teachers import plant
 
 Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ FRESH = 4000
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class StudentRun:
+class StudentRun(SpecializedRun):
     """Trained students, one per seed, matched with their teachers.
 
     Args:
@@ -51,21 +51,6 @@ class StudentRun:
     train_loss: Floats
     steps: int
 
-    @property
-    def index(self) -> Floats:
-        """Specialization index per seed."""
-        return np.array([found.index for found in self.specializations])
-
-    @property
-    def subspace_error(self) -> Floats:
-        """Subspace error per seed."""
-        return np.array([found.subspace_error for found in self.specializations])
-
-    @property
-    def spread(self) -> Spread:
-        """Mean and spread of the index."""
-        return spread(self.index)
-
     def summary(self) -> str:
         """Return the main numbers in one line."""
         return (
@@ -83,6 +68,7 @@ class StudentRun:
             "dimension": self.dimension,
             "noise": self.noise,
             "index": self.index.tolist(),
+            "excess": self.excess.tolist(),
             "subspace_error": self.subspace_error.tolist(),
             "baseline": {"mean": self.baseline.mean, "sd": self.baseline.sd},
             "excess_risk": self.excess_risk.tolist(),
@@ -145,14 +131,15 @@ def train_student(
     width = units if n_student is None else positive_int("n_student", n_student)
     ratio, variance = positive("sample_ratio", sample_ratio), non_negative("noise", noise)
     size = positive_int("dimension", dimension, minimum=8)
-    count = positive_int("steps", steps)
+    count, rows = positive_int("steps", steps), positive_int("batch", batch)
+    rate = positive("learning_rate", learning_rate)
     found, risks, losses, nulls = [], [], [], []
     for seed in range(positive_int("n_seeds", n_seeds)):
         generator = derive(rng, "student", seed)
         teacher = plant(sigma, generator, dimension=size, n_units=units, decay=decay, noise=variance)
         X, y = teacher.sample(max(2, round(ratio * size)), generator)
         weights, predict, loss = _train(
-            sigma, X, y, width, count, batch, learning_rate, derive_seed(rng, "student", seed, "torch")
+            sigma, X, y, width, count, rows, rate, derive_seed(rng, "student", seed, "torch")
         )
         fresh = generator.standard_normal((FRESH, size))
         target = teacher.signal(fresh)

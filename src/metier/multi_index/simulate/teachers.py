@@ -78,7 +78,7 @@ def plant(
         )
     strengths = np.full(units, units**-0.5)
     if decay is not None:
-        strengths = np.arange(1, units + 1, dtype=np.float64) ** -float(decay)
+        strengths = np.arange(1, units + 1, dtype=np.float64) ** -non_negative("decay", decay)
     directions = rng.standard_normal((units, size)) / np.sqrt(size)
     return Teacher(
         activation=activation, directions=directions, strengths=strengths, noise=non_negative("noise", noise)

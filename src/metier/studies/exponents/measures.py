@@ -28,6 +28,8 @@ FACTORS = (0.5, 1.5, 3.0)
 
 BELOW_ONSET = 30.0
 DECAY = 1.0
+ITERATIONS = 60
+"""Of matrix AMP."""
 
 
 def table() -> dict[str, Any]:
@@ -67,11 +69,16 @@ def curve(name: str) -> dict[str, Any]:
 def predicted(config: ExponentsConfig) -> dict[str, Any]:
     """The sample ratios at which things must happen, fixed before anything is simulated."""
     sigma = activation_of(f"step{config.spectral_order}")
-    found = committee("abs", n_units=config.committee_units, noise=config.committee_noise)
+    found = committee(
+        activation_of(config.committee_activation),
+        n_units=config.committee_units,
+        noise=config.committee_noise,
+    )
     return {
         "spectral": float(thresholds(sigma, snr=config.spectral_snr).weak_recovery),
-        "committee": float(found.subspace_recovery),
+        "committee": float(found.specialization),
         "committee_law": float(found.law),
+        "committee_detection": float(found.it_detection),
     }
 
 
@@ -91,41 +98,49 @@ def spectral(config: ExponentsConfig, seed: int, replicate: int) -> dict[str, An
 
 
 def committee_student(config: ExponentsConfig, ratio: float, seed: int, replicate: int) -> dict[str, Any]:
-    """Bayes-optimal AMP on a committee of |z| at the given sample ratio."""
+    """Bayes-optimal AMP on a committee at the given sample ratio."""
     found = simulate.committee_amp(
-        "abs",
+        activation_of(config.committee_activation),
         n_units=config.committee_units,
         noise=config.committee_noise,
         sample_ratio=ratio,
         dimension=config.committee_dimension,
         n_seeds=1,
+        max_iterations=ITERATIONS,
         rng=derive_seed(seed, "exponents", "committee", replicate),
     )
+    matched = found.specializations[0]
     return {
         "index": float(found.index[0]),
         "baseline": found.baseline.mean,
+        "excess": float(found.excess[0]),
         "recovered": float(found.recovered[0]),
-        "load": found.specializations[0].assignment.load.tolist(),
-        "information": found.specializations[0].assignment.information,
+        "load": matched.assignment.load.tolist(),
+        "information": matched.assignment.information,
+        "rotated_information": matched.rotated_information.tolist(),
+        "risk": float(found.excess_risk[0]),
+        "rotated_risk": float(found.rotated_risk[0]),
     }
 
 
 def network(config: ExponentsConfig, ratio: float, seed: int, replicate: int) -> dict[str, Any]:
     """A two-layer network trained by Adam on the same kind of data."""
     found = simulate.train_student(
-        "abs",
+        config.committee_activation,
         n_units=config.committee_units,
         noise=config.committee_noise,
         sample_ratio=ratio,
-        dimension=config.committee_dimension,
+        dimension=config.student_dimension,
         n_seeds=1,
         steps=3000,
+        normalize=True,
         rng=derive_seed(seed, "exponents", "student", replicate),
     )
     return {
         "index": float(found.index[0]),
         "baseline": found.baseline.mean,
-        "recovered": float(1.0 - found.subspace_error[0]),
+        "excess": float(found.excess[0]),
+        "recovered": float(found.recovered[0]),
         "risk": float(found.excess_risk[0]),
         "null_risk": found.null_risk,
     }

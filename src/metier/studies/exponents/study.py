@@ -26,11 +26,13 @@ class ExponentsConfig:
         spectral_order: exponent of the step activation whose spectral transition is simulated.
         spectral_snr: its signal-to-noise ratio, at unit variance.
         spectral_dimension, spectral_seeds: of the simulation.
-        committee_units: of the planted committee of |z|.
+        committee_units: of the planted committees.
+        committee_activation: of the committee; at unit variance.
         committee_noise: variance of its noise.
-        committee_factors: sample ratios of the students, as multiples of the predicted one.
-        committee_dimension, committee_seeds: of matrix AMP.
-        student_seeds: two-layer networks trained by gradient descent at each ratio; 0 trains none.
+        committee_factors: sample ratios of the ideal student, as multiples of the predicted one, increasing.
+        committee_dimension, committee_seeds: of the ideal student (matrix AMP).
+        student_factors: sample ratios of the networks, as multiples of the same predicted one.
+        student_dimension, student_seeds: of the two-layer networks; 0 seeds train none.
         ladder_units: ranks of the hierarchy.
     """
 
@@ -41,10 +43,13 @@ class ExponentsConfig:
     spectral_dimension: int = 200
     spectral_seeds: int = 8
     committee_units: int = 2
-    committee_noise: float = 0.02
-    committee_factors: tuple[float, ...] = (0.6, 1.5, 3.0, 8.0)
-    committee_dimension: int = 300
+    committee_activation: str = "cos(2*x) - 4*exp(-3/2)*cos(x)"
+    committee_noise: float = 1.0
+    committee_factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+    committee_dimension: int = 120
     committee_seeds: int = 8
+    student_factors: tuple[float, ...] = (1.0, 3.0, 8.0)
+    student_dimension: int = 100
     student_seeds: int = 4
     ladder_units: int = 1000
 
@@ -71,24 +76,24 @@ def run_study(config: ExponentsConfig, run: Run, progress: Progress) -> Result:
         for seed in progress.track(seeds, "spectral", total=config.spectral_seeds)
     ]
     progress.stage("running the ideal student of a committee around the predicted ratio")
-    at = found["predicted"]["committee"]
-    found["committee"] = _per_factor(config, at, run, progress, "committee", config.committee_seeds)
+    found["committee"] = _per_factor(config, found["predicted"]["committee"], run, progress, "committee")
     if config.student_seeds:
         progress.stage("training two-layer networks on the same kind of data")
-        found["student"] = _per_factor(config, at, run, progress, "student", config.student_seeds)
+        found["student"] = _per_factor(config, found["predicted"]["committee"], run, progress, "student")
     progress.stage("climbing the ladder of a hierarchy")
     found["ladder"] = run.cell("ladder", partial(measures.ladder, config))
     return findings(config, found, run, title=TITLE, question=QUESTION)
 
 
 def _per_factor(
-    config: ExponentsConfig, at: float, run: Run, progress: Progress, kind: str, n_seeds: int
+    config: ExponentsConfig, at: float, run: Run, progress: Progress, kind: str
 ) -> dict[str, list[dict[str, Any]]]:
     from metier.studies.exponents import measures
 
     work = {"committee": measures.committee_student, "student": measures.network}[kind]
+    n_seeds = getattr(config, f"{kind}_seeds")
     out: dict[str, list[dict[str, Any]]] = {}
-    for factor in config.committee_factors:
+    for factor in getattr(config, f"{kind}_factors"):
         out[f"{factor:g}"] = [
             run.cell(f"{kind}-{factor:g}/seed-{seed}", partial(work, config, factor * at, run.seed, seed))
             for seed in progress.track(range(n_seeds), f"{kind} at {factor:g}", total=n_seeds)
@@ -105,8 +110,8 @@ STUDY = Study(
         "tour": ExponentsConfig(
             spectral_dimension=160,
             spectral_seeds=8,
-            committee_factors=(0.6, 8.0),
-            committee_dimension=120,
+            committee_factors=(0.5, 1.0, 2.0, 5.0),
+            committee_dimension=60,
             committee_seeds=4,
             student_seeds=0,
             ladder_units=400,
@@ -115,9 +120,11 @@ STUDY = Study(
         "full": ExponentsConfig(
             spectral_dimension=400,
             spectral_seeds=20,
-            committee_factors=(0.4, 0.6, 0.8, 1.2, 1.5, 2.0, 3.0, 4.0, 8.0),
-            committee_dimension=1200,
+            committee_factors=(0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0),
+            committee_dimension=600,
             committee_seeds=20,
+            student_factors=(0.6, 1.0, 1.5, 3.0, 5.0, 8.0),
+            student_dimension=600,
             student_seeds=10,
         ),
     },
@@ -133,10 +140,18 @@ STUDY = Study(
         "spectral-below",
         "spectral-limit",
         "committee-below",
+        "committee-onset",
         "committee-above",
         "ladder",
         "ladder-noiseless",
         "loss",
     ),
-    paired_on=("committee_units", "committee_noise", "committee_factors", "spectral_order", "spectral_snr"),
+    paired_on=(
+        "committee_units",
+        "committee_activation",
+        "committee_noise",
+        "committee_factors",
+        "spectral_order",
+        "spectral_snr",
+    ),
 )

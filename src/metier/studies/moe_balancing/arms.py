@@ -22,6 +22,7 @@ class Arm:
         ratio: between neighbors of the grid.
         preset: of `moe.balancer`, or None where the study itself does it.
         settings: further arguments of the preset.
+        parts: or arguments of `moe.Balancer`, for what is no preset.
     """
 
     words: str
@@ -29,6 +30,7 @@ class Arm:
     ratio: float = 3.0
     preset: str | None = None
     settings: tuple[tuple[str, Any], ...] = ()
+    parts: tuple[tuple[str, Any], ...] = ()
 
     def grid(self, points: int) -> list[float | None]:
         """`points` strengths around the center, each `ratio` times the one before."""
@@ -49,14 +51,18 @@ ARMS: dict[str, Arm] = {
     "quantile": Arm("quantile", 0.3, ratio=2.0, preset="quantile"),
     "simbal": Arm("similarity-preserving loss", 0.003),
     "sinkhorn": Arm("Sinkhorn", 1.0, ratio=2.0),
+    "phi_short": Arm("phi, memory of a step", 0.03, preset="phi", settings=(("weight_new", 0.5),)),
+    "phi_choices": Arm("phi of choices", 0.03, parts=(("track", "hard"), ("weight_new", 0.5))),
 }
 """Expert choice is left out: it lets a token see later ones, which a language model must not."""
 
 
 def make_balancer(arm: str, strength: float | None) -> moe.Balancer | None:
     """The balancer of an arm, or None where nothing or the study itself balances."""
-    preset = ARMS[arm].preset
-    return None if preset is None else moe.balancer(preset, strength=strength, **dict(ARMS[arm].settings))
+    way = ARMS[arm]
+    if way.parts:
+        return moe.Balancer(strength=float(strength or 0.0), **dict(way.parts))
+    return None if way.preset is None else moe.balancer(way.preset, strength=strength, **dict(way.settings))
 
 
 def prepare(model: nn.Module, arm: str, strength: float | None) -> None:

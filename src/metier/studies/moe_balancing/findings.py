@@ -11,7 +11,6 @@ import numpy as np
 from metier.runs import (
     BarGroup,
     Bars,
-    Column,
     DataUsed,
     Divided,
     Figure,
@@ -20,6 +19,7 @@ from metier.runs import (
     IntervalRow,
     Intervals,
     Losses,
+    Measured,
     Panel,
     Panels,
     Result,
@@ -27,12 +27,12 @@ from metier.runs import (
     Section,
     Series,
     Specialized,
-    Table,
     paid,
 )
 from metier.studies.moe_balancing.arms import ARMS
 from metier.studies.moe_balancing.claims import claims, excess
-from metier.studies.paired_seeds import Rows, decide, detectable, half_width, mean_of, of, paired
+from metier.studies.moe_balancing.tables import arms_table, at_edge, tuning_section
+from metier.studies.paired_seeds import Rows, decide, half_width, mean_of, of, paired
 
 if TYPE_CHECKING:
     from metier.studies.moe_balancing.study import BalancingConfig
@@ -83,7 +83,9 @@ def findings(
                 title="Every balancer on the same seeds",
                 text=_setting(config, facts, ngram),
                 figures=(loss_figure(mixed), evenness_figure(mixed)),
-                tables=(arms_table("arms", "Batches of all domains", mixed, tuned, ngram),),
+                tables=(
+                    arms_table("arms", "Batches of all domains", mixed, tuned, ngram, margin=config.margin),
+                ),
             ),
             Section(
                 title="What the experts know about the domain",
@@ -98,12 +100,16 @@ def findings(
                 text="Every batch comes from one domain, as with documents that fill a batch. A loss on the "
                 "micro-batch then asks each domain to use all experts evenly; a memory over batches "
                 "does not.",
-                tables=(arms_table("pure", "Batches of a single domain", pure, tuned, ngram),)
+                tables=(
+                    arms_table(
+                        "pure", "Batches of a single domain", pure, tuned, ngram, margin=config.margin
+                    ),
+                )
                 if pure
                 else (),
                 figures=(bias_figure(curves, sizes),),
             ),
-            *_tuning(tuned),
+            *tuning_section(tuned),
         ),
         losses=tuple(
             Losses(
@@ -129,13 +135,13 @@ def headline(config: BalancingConfig, facts: Mapping[str, Any], mixed: Mapping[s
     counts = np.asarray(phi[0]["counts"], dtype=float)[config.layers // 2]
     told = float(np.mean(excess(phi)))
     rival = "none" if "none" in mixed else next((arm for arm in mixed if arm != "phi"), "phi")
-    decision = decide(of(phi, "loss"), of(mixed[rival], "loss"), margin=config.margin)
-    gain = mean_of(np.subtract(*reversed(paired(of(phi, "loss"), of(mixed[rival], "loss")))))
+    ours, theirs = paired(of(phi, "loss"), of(mixed[rival], "loss"))
+    decision = decide(ours, theirs, margin=config.margin)
+    gain = mean_of(theirs - ours)
     answer = paid(
         decision,
-        text=f"Under phi-balancing the validation loss is {float(of(phi, 'loss').mean()):.3f} nats per byte, "
-        f"{abs(gain.value):.4f} {'lower' if gain.value > 0 else 'higher'} than with {ARMS[rival].words} "
-        f"(n-gram {facts['ngram']['val']:.3f}).",
+        text=f"{_in_words(decision.verdict, gain, rival, config.margin)} The n-gram has "
+        f"{facts['ngram']['val']:.3f}, phi {float(ours.mean()):.3f} nats per byte.",
     )
     return Headline(
         divided=Divided(
@@ -154,6 +160,24 @@ def headline(config: BalancingConfig, facts: Mapping[str, Any], mixed: Mapping[s
         paid=answer.model_copy(
             update={"gain": gain, "needed_unit": "" if answer.needed is None else "seeds"}
         ),
+    )
+
+
+def _in_words(verdict: str, gain: Measured, rival: str, margin: float) -> str:
+    """What phi did to the validation loss, in one sentence."""
+    other, size = ARMS[rival].words, f"{abs(gain.value):.4f} nats per byte"
+    over = "" if gain.low is None else f" (95 % interval {gain.low:.4f} to {gain.high:.4f}, {gain.n} seeds)"
+    if verdict == "pays":
+        return f"phi-balancing lowers the validation loss by {size}{over} against {other}."
+    if verdict == "hurts":
+        return f"phi-balancing costs {size} of validation loss against {other}{over}."
+    if verdict == "equivalent":
+        return (
+            f"phi-balancing and {other} have the same validation loss within {margin:g} nats per byte; "
+            f"the gain is {gain.value:.4f}{over}."
+        )
+    return (
+        f"Whether phi-balancing changes the validation loss against {other} is open: {gain.value:.4f}{over}."
     )
 
 
@@ -277,103 +301,21 @@ def bias_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], sizes: Sequ
     )
 
 
-def arms_table(
-    table_id: str, title: str, found: Mapping[str, Rows], tuned: Mapping[str, Any], ngram: float
-) -> Table:
-    """One row per balancer."""
-    rows = []
-    for arm, seeds in found.items():
-        versus = detectable(of(found["phi"], "loss"), of(seeds, "loss")) if arm != "phi" else math.nan
-        rows.append(
-            (
-                ARMS[arm].words,
-                tuned[arm]["strength"],
-                len(seeds),
-                mean_of(of(seeds, "loss")),
-                float(ngram - of(seeds, "loss").mean()),
-                versus,
-                float(of(seeds, "max_vio").mean()),
-                float(of(seeds, "batch_max_vio").mean()),
-                float(of(seeds, "dead").mean()),
-                float(excess(seeds).mean()),
-                float(of(seeds, "null_p").max()),
-            )
-        )
-    return Table(
-        id=table_id,
-        title=title,
-        columns=(
-            Column(name="balancer"),
-            Column(name="strength", kind="number", digits=4),
-            Column(name="seeds", kind="integer"),
-            Column(name="validation loss", unit="nats per byte", kind="estimate"),
-            Column(name="below the n-gram", unit="nats", kind="number", digits=3),
-            Column(name="least detectable difference to phi", unit="nats", kind="number", digits=4),
-            Column(name="MaxVio, all text", kind="number", digits=2),
-            Column(name="MaxVio, batch", kind="number", digits=2),
-            Column(name="dead experts", kind="number", digits=1),
-            Column(
-                name="domain information beyond the byte", unit="nats above null", kind="number", digits=4
-            ),
-            Column(name="largest p of a seed", kind="p_value"),
-        ),
-        rows=tuple(rows),
-        caption="Dead: experts with under min(1 %, 10 % / E) of the choices, all layers together. The least "
-        "detectable difference has 80 % power at two-sided 5 %.",
-    )
-
-
-def _tuning(tuned: Mapping[str, Any]) -> tuple[Section, ...]:
-    rows = [
-        (
-            ARMS[arm].words,
-            strength,
-            loss,
-            max_vio,
-            "chosen, at the edge"
-            if strength == found["strength"] and at_edge(found)
-            else "chosen"
-            if strength == found["strength"]
-            else "",
-        )
-        for arm, found in tuned.items()
-        for strength, loss, max_vio in found["trials"]
-    ]
-    if not rows:
-        return ()
-    table = Table(
-        id="tuning",
-        title="Strengths that were tried",
-        columns=(
-            Column(name="balancer"),
-            Column(name="strength", kind="number", digits=5),
-            Column(name="tuning loss", unit="nats per byte", kind="number", digits=4),
-            Column(name="MaxVio", kind="number", digits=2),
-            Column(name=""),
-        ),
-        rows=tuple(rows),
-    )
-    text = (
-        "Among the strengths whose loss on the tuning documents is within the slack of the best, the most "
-        "even is chosen."
-    )
-    return (Section(title="Equal tuning", text=text, tables=(table,)),)
-
-
-def at_edge(found: Mapping[str, Any]) -> bool:
-    """Whether the chosen strength is the first or last that was tried."""
-    strengths = [trial[0] for trial in found["trials"]]
-    return bool(strengths) and found["strength"] in (min(strengths), max(strengths))
-
-
 def _notes(config: BalancingConfig, tuned: Mapping[str, Any]) -> tuple[str, ...]:
     notes = [
         "Expert choice is no arm: it lets a token see later ones, which a causal language model must not.",
         "Two domains are read from the installed Python and differ between its versions.",
     ]
     edge = [ARMS[arm].words for arm, found in tuned.items() if at_edge(found)]
-    if edge:
-        notes.append(f"Chosen at an edge of the grid even after it grew: {', '.join(edge)}.")
     if config.grid == 1:
         notes.append("Strengths are the defaults, not tuned, at this size.")
+    elif edge:
+        notes.append(f"Chosen at an edge of the grid even after it grew: {', '.join(edge)}.")
+    else:
+        notes.append("No chosen strength lies at an edge of its grid.")
+    notes.append(
+        "Intervals are over trainings, with the documents held out once: they say how another seed would do "
+        "on this text, not how these models would do on another. Claims are not adjusted for their number; "
+        "the p values of the table are."
+    )
     return tuple(notes)

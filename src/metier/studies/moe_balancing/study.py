@@ -292,6 +292,7 @@ STUDY = Study(
         "domain-information",
         "pure-information",
         "bias-lagged",
+        "bias-lagged-pure",
     ),
     paired_on=(
         "domains",
