@@ -22,6 +22,15 @@ def test_posterior_should_equal_the_gaussian_closed_form():
     np.testing.assert_allclose(mean[0], field[0] + gain * (0.7 - field[0] @ a), atol=2e-4)
 
 
+@pytest.mark.timeout(240)
+def test_iterations_should_keep_and_sharpen_the_span_that_the_start_has_found():
+    # Undamped, they fall from an overlap of one half back to chance.
+    sigma = as_activation("cos(2*x) - 4*exp(-3/2)*cos(x)", normalize=True)
+    run = simulate.committee_amp(sigma, noise=1.0, sample_ratio=41.0, dimension=100, n_seeds=1, rng=3)
+    assert run.recovered[0] > 0.9
+    assert run.index[0] > 0.8
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ideal_student_should_specialize_far_above_the_predicted_ratio_only():

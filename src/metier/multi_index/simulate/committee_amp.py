@@ -34,6 +34,12 @@ REACH = 4.5
 APART = 1.6
 """Largest step of the output between neighboring nodes, in noise standard deviations, at the rms slope."""
 
+STEP = 0.4
+"""Share of each new value: at d in the hundreds undamped iterations lose a span that they had found."""
+
+STILL = 1e-4
+"""Relative change of the estimate at which the iterations stop."""
+
 CHUNK = 256
 FRESH = 4000
 RISK_ROTATIONS = 16
@@ -100,7 +106,7 @@ def committee_amp(
     sample_ratio: float,
     dimension: int = 500,
     n_seeds: int = 4,
-    max_iterations: int = 120,
+    max_iterations: int = 200,
     start: str = "spectral",
     normalize: bool = False,
     rng: int = 0,
@@ -109,7 +115,7 @@ def committee_amp(
 
     With B (d, p) the estimate, C its covariance, omega = X B - g C: g = (E[z|y] - omega) C^-1,
     Lambda = (n/d) mean(C^-1 - C^-1 Cov[z|y] C^-1), B <- (B Lambda + X^T g)(1 + Lambda)^-1 and
-    C <- (1 + Lambda)^-1.
+    C <- (1 + Lambda)^-1; each of g, Lambda, B and C moves a share STEP of the way.
     For even sigma E[z z^T - 1 | y] is a multiple m(y) of the identity; the spectral start iterates
     the linear part of AMP, g = m omega, to the span of its n_units leading directions, in a random rotation.
 
@@ -214,22 +220,25 @@ class _Law:
 def _iterate(law: _Law, X: Floats, start: tuple[Floats, Floats], rounds: int) -> Floats:
     (n, d), (B, g) = X.shape, start
     p = B.shape[1]
-    C = np.eye(p)
+    C, Lambda = np.eye(p), np.zeros((p, p))
     for _ in range(rounds):
         omega = X @ B - g @ C
         mean, covariance = law.posterior(omega, C)
         inverse = np.linalg.inv(C)
-        g = (mean - omega) @ inverse
+        g = _damped((mean - omega) @ inverse, g)
         slope = inverse @ covariance.mean(axis=0) @ inverse - inverse
-        Lambda = -(n / d) * slope
-        Lambda = 0.5 * (Lambda + Lambda.T)
+        Lambda = _damped(-0.5 * (n / d) * (slope + slope.T), Lambda)
         resolvent = np.linalg.inv(np.eye(p) + Lambda)
-        updated = (B @ Lambda + X.T @ g) @ resolvent
+        updated = _damped((B @ Lambda + X.T @ g) @ resolvent, B)
         moved = relative_change(updated, B)
-        B, C = updated, _floor(resolvent)
-        if moved < 1e-4:
+        B, C = updated, _floor(_damped(resolvent, C))
+        if moved < STILL:
             break
     return B
+
+
+def _damped(new: Floats, old: Floats) -> Floats:
+    return STEP * new + (1.0 - STEP) * old
 
 
 def _random_start(law: _Law, X: Floats, p: int, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -28,7 +28,7 @@ FACTORS = (0.5, 1.5, 3.0)
 
 BELOW_ONSET = 30.0
 DECAY = 1.0
-ITERATIONS = 60
+ITERATIONS = 150
 """Of matrix AMP."""
 
 
