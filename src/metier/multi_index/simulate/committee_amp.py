@@ -228,7 +228,7 @@ def _iterate(law: _Law, X: Floats, start: tuple[Floats, Floats], rounds: int) ->
         g = _damped((mean - omega) @ inverse, g)
         slope = inverse @ covariance.mean(axis=0) @ inverse - inverse
         Lambda = _damped(-0.5 * (n / d) * (slope + slope.T), Lambda)
-        resolvent = np.linalg.inv(np.eye(p) + Lambda)
+        resolvent: Floats = np.linalg.inv(np.eye(p) + Lambda).astype(np.float64, copy=False)
         updated = _damped((B @ Lambda + X.T @ g) @ resolvent, B)
         moved = relative_change(updated, B)
         B, C = updated, _floor(_damped(resolvent, C))
