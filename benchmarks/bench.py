@@ -28,6 +28,7 @@ COMMANDS = {
     "multilinear": (("multilinear.py", "all"),),
     "multi_index": (("multi_index.py",), ("multi_index_phase.py",)),
     "bilevel": tuple(("bilevel.py", mode) for mode in ("figure4", "million", "overhead", "rivals")),
+    "partners": (("partners.py", "environment"),),
 }
 
 

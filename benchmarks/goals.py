@@ -97,6 +97,14 @@ GOALS = (
         4,
     ),
     Goal(
+        "balancing",
+        "cells of 48 in which automatic dispatch is within 10 % of the best backend",
+        "moe-grid",
+        "within_10_percent",
+        "at least",
+        48,
+    ),
+    Goal(
         "multilinear",
         "entmax package / ours, forward and backward, N = 256",
         "multilinear-entmax",
@@ -201,6 +209,15 @@ GOALS = (
         "tuned penalty/peak_gib",
         "at most",
         4,
+    ),
+    Goal(
+        "partners",
+        "cooking alone, thousands of steps per CPU-second at batch 256",
+        "partners-environment",
+        "steps_per_cpu_second/metier",
+        "at least",
+        400,
+        1e-3,
     ),
 )
 
