@@ -138,8 +138,8 @@ def findings(config: MinilmConfig, run: Run, facts: dict[str, Any], found: Mappi
         command=run.command,
         headline=Headline(
             divided=Divided(
-                text=f"the feed-forward blocks of the last {config.trained_layers} layers became "
-                f"{config.n_experts} experts, {example['support']:.1f} of them per token",
+                text=f"the feed-forward blocks trained ({config.trained_layers} at the encoder's end) became "
+                f"{config.n_experts} experts each, {example['support']:.1f} of them per token",
                 load=tuple(load.tolist()),
                 names=tuple(f"rank {i + 1}" for i in range(load.size)),
             ),
