@@ -90,8 +90,8 @@ class BanditSampler:
     Example:
         >>> sampler = BanditSampler(seek="low", exploration=0.2)
         >>> state = sampler.update(sampler.start(2), jnp.array([0.0, 1.0]), jnp.array([8, 8]))
-        >>> print(sampler.weights(state).round(3))
-        [0.805 0.195]
+        >>> print(*(f"{weight:.3f}" for weight in sampler.weights(state)))
+        0.805 0.195
 
     Source: ours; LIPO's code also has a bandit over partners, whose rule the papers do not give.
     """
