@@ -92,7 +92,8 @@ def check_header(header: Mapping[str, Any], wanted: Mapping[str, Any], *, path: 
 
 def _flat(tree: Any) -> dict[str, NDArray[Any]]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {_name(place): np.ascontiguousarray(np.asarray(leaf)) for place, leaf in leaves}
+    # Not ascontiguousarray, which gives scalars an axis.
+    return {_name(place): np.asarray(leaf, order="C") for place, leaf in leaves}
 
 
 def _name(place: Any) -> str:
