@@ -68,6 +68,9 @@ def test_private_words_should_be_found(text):
     assert private_words(text) == [text]
 
 
-@pytest.mark.parametrize("text", ["https://example.com/work/of/art", "src/tmp/x", "127.0.0.1", "a/root/b"])
+@pytest.mark.parametrize(
+    "text",
+    [f"https://example.com{TOP}work/of/art", f"src{TOP}tmp/x", "127.0.0.1", f"a{TOP}root/b"],
+)
 def test_public_words_should_pass(text):
     assert private_words(text) == []

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from metier.studies import REGISTRY, execute, load_study
-from metier.studies.exponents.findings import _verdict, onset
+from metier.studies.exponents.claims import onset, verdict_of
 from metier.studies.exponents.measures import activation_of, curve, predicted
 
 SMALL = {
@@ -75,7 +75,7 @@ def test_curve_should_reach_its_exponent():
     ("low", "high", "expected"), [(1, 2, "holds"), (-1, 2, "undecided"), (-3, -1, "does not hold")]
 )
 def test_verdict_should_read_the_interval(low, high, expected):
-    assert _verdict(low, high, (0, 5)) == expected
+    assert verdict_of(low, high, (0, 5)) == expected
 
 
 def test_onset_should_be_the_first_rung_above_rotations_with_the_rung_before():

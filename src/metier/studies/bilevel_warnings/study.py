@@ -11,7 +11,7 @@ from metier.runs import Result, Run
 from metier.studies.base import Progress, Study
 
 if TYPE_CHECKING:
-    from metier.bilevel.designs import CellScore, IVDesign
+    from metier.bilevel.designs import IVDesign
 
 TITLE = "Bilevel gradients: do the warnings come where intervals cover too little?"
 QUESTION = (
@@ -61,28 +61,18 @@ def run_study(config: WarningsConfig, run: Run, progress: Progress) -> Result:
 def _scored(
     config: WarningsConfig, run: Run, progress: Progress, designs: Sequence[IVDesign]
 ) -> list[dict[str, Any]]:
-    from metier.bilevel.designs import score_cell
-    from metier.core import map_tasks
+    from metier.studies.cells import journaled
 
     work = [(f"cell-{k}", design) for k, design in enumerate(designs)]
-    missing = [(key, design) for key, design in work if not run.has_cell(key)]
-    step = 2 * config.workers
-    chunks = [missing[i : i + step] for i in range(0, len(missing), step)]
-    score = partial(score_cell, replicates=config.seeds, seed=run.seed)
-    parallel = {"backend": "joblib", "n_workers": config.workers} if config.workers > 1 else {}
-    for chunk in progress.track(chunks, "designs", total=len(chunks)):
-        scores = map_tasks(score, [design for _, design in chunk], **parallel)  # type: ignore[arg-type]
-        for (key, _), cell in zip(chunk, scores, strict=True):
-            run.cell(key, partial(_numbers, cell))
-    return [run.cell(key, _absent) for key, _ in work]
+    score = partial(_score, replicates=config.seeds, seed=run.seed)
+    return journaled(score, work, run, progress, workers=config.workers, words="designs")
 
 
-def _numbers(cell: CellScore) -> dict[str, Any]:
+def _score(design: IVDesign, *, replicates: int, seed: int) -> dict[str, Any]:
+    from metier.bilevel.designs import score_cell
+
+    cell = score_cell(design, replicates=replicates, seed=seed)
     return {name: getattr(cell, name) for name in ("coverage", "warned", "replicates", "expected")}
-
-
-def _absent() -> Any:
-    raise RuntimeError("every cell was journaled before")
 
 
 STUDY = Study(

@@ -1,23 +1,19 @@
-"""Claims, figures and the headline of the study `exponents`."""
+"""Sections, figures and the headline of the study `exponents`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from metier.core import specialize_or_fall_back
 from metier.runs import (
-    Claim,
     Column,
     Divided,
     Figure,
     Headline,
     Lines,
-    Measured,
     Reference,
     Result,
     Run,
@@ -27,23 +23,10 @@ from metier.runs import (
     Table,
     paid,
 )
-from metier.runs.records import Verdict
-from metier.studies.exponents.measures import FACTORS
+from metier.studies.exponents.claims import Found, claims_of, mean_over, onset
 
 if TYPE_CHECKING:
     from metier.studies.exponents.study import ExponentsConfig
-
-Found = Mapping[str, Any]
-
-LEVEL = 0.95
-SLOPE_MARGIN = 0.02
-SPECTRAL_FLOOR = 0.2
-SPECTRAL_MARGIN = 0.1
-INDEX_BELOW = 0.1
-EXCESS_ABOVE = 0.25
-ONSET = (0.75, 2.0)
-LADDER_SHARE = 0.03
-LOSS_SHARE = 0.05
 
 
 def findings(config: ExponentsConfig, found: Found, run: Run, *, title: str, question: str) -> Result:
@@ -57,7 +40,7 @@ def findings(config: ExponentsConfig, found: Found, run: Run, *, title: str, que
         title=title,
         question=question,
         command=command,
-        claims=tuple(_claims(config, found, command)),
+        claims=tuple(claims_of(config, found, command)),
         headline=_headline(config, found),
         sections=(
             _table_section(found),
@@ -74,149 +57,6 @@ def findings(config: ExponentsConfig, found: Found, run: Run, *, title: str, que
             "Two units that learned the right span and nothing else have a specialization index of 0.53 on "
             "average: specialization is judged against random rotations of each student's own span.",
         ),
-    )
-
-
-def _mean(values: list[float], *, unit: str) -> Measured:
-    """Mean with a Student interval."""
-    n, mean = len(values), float(np.mean(values))
-    half = float(np.std(values, ddof=1)) / math.sqrt(n) * float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return Measured(
-        value=mean, low=mean - half, high=mean + half, level=LEVEL, n=n, unit=unit, method="Student t"
-    )
-
-
-def _verdict(low: float, high: float, limits: tuple[float, float]) -> Verdict:
-    """Holds if the interval lies within the limits, fails if it lies outside, else undecided."""
-    if limits[0] <= low and high <= limits[1]:
-        return "holds"
-    return "does not hold" if high < limits[0] or low > limits[1] else "undecided"
-
-
-def _claim(
-    id_: str, statement: str, measured: Measured, limits: tuple[float, float], effect: str, command: str
-) -> Claim:
-    low = measured.value if measured.low is None else measured.low
-    high = measured.value if measured.high is None else measured.high
-    verdict = _verdict(low, high, limits)
-    needed = None
-    if verdict == "undecided" and measured.n:
-        room = min(abs(measured.value - limit) for limit in limits if math.isfinite(limit))
-        half = max((high - low) / 2.0, 1e-12)
-        # The interval must shrink to the distance from the nearest limit, with 80 % power.
-        needed = min(10**6, math.ceil(measured.n * (1.43 * half / max(room, 1e-6)) ** 2))
-    return Claim(
-        id=id_,
-        statement=statement,
-        source="paper and metier" if id_.startswith(("slope", "ladder", "loss")) else "metier",
-        minimum_effect=effect,
-        measured=measured,
-        verdict=verdict,
-        needed=needed,
-        needed_unit="" if needed is None else "seeds",
-        command=command,
-    )
-
-
-def _claims(config: ExponentsConfig, found: Found, command: str) -> Iterator[Claim]:
-    rows = found["table"]["rows"]
-    certified = sum(row["status"] == "certified" for row in rows)
-    yield _claim(
-        "all-certified",
-        f"Every exponent of the {len(rows)} registered activations is certified; none is left undecided.",
-        Measured(value=certified, n=len(rows), unit="activations"),
-        (len(rows), len(rows)),
-        "all of them",
-        command,
-    )
-    for name, curve in found["curves"].items():
-        yield _claim(
-            f"slope-{name.lower()}",
-            f"Weak recovery of {name} follows its certified exponent {curve['beta']}: the exact curve's "
-            f"local slope at snr {curve['slope_snr']:.1e}.",
-            Measured(value=curve["slope"]),
-            (curve["beta"] - SLOPE_MARGIN, curve["beta"] + SLOPE_MARGIN),
-            f"within {SLOPE_MARGIN} of {curve['beta']}",
-            command,
-        )
-    yield from _spectral_claims(config, found, command)
-    yield from _committee_claims(config, found, command)
-    yield from _ladder_claims(found, command)
-
-
-def _spectral_claims(config: ExponentsConfig, found: Found, command: str) -> Iterator[Claim]:
-    trials = found["spectral"]
-    name = f"step{config.spectral_order}"
-    below = _mean([trial["overlaps"][0] for trial in trials], unit="seeds")
-    yield _claim(
-        "spectral-below",
-        f"At half the predicted sample ratio the best spectral estimator finds nothing of {name}.",
-        below,
-        (-math.inf, SPECTRAL_FLOOR),
-        f"overlap below {SPECTRAL_FLOOR}",
-        command,
-    )
-    off = [trial["overlaps"][-1] - trial["limits"][-1] for trial in trials]
-    yield _claim(
-        "spectral-limit",
-        f"At {FACTORS[-1]:g} times the predicted ratio it reaches its exact limit "
-        f"{trials[0]['limits'][-1]:.3f} on {name}.",
-        _mean(off, unit="seeds"),
-        (-SPECTRAL_MARGIN, SPECTRAL_MARGIN),
-        f"mean difference within {SPECTRAL_MARGIN}",
-        command,
-    )
-
-
-def _gains(trials: list[dict[str, Any]]) -> list[float]:
-    return [trial["index"] - trial["baseline"] for trial in trials]
-
-
-def _committee_claims(config: ExponentsConfig, found: Found, command: str) -> Iterator[Claim]:
-    at, trials = found["predicted"]["committee"], found["committee"]
-    low, high = min(config.committee_factors), max(config.committee_factors)
-    yield _claim(
-        "committee-below",
-        f"At {low:g} times the sample ratio {at:.3g} fixed in advance, the ideal student of a committee of "
-        f"{config.committee_units} units {config.committee_activation} does not specialize.",
-        _mean(_gains(trials[f"{low:g}"]), unit="seeds"),
-        (-math.inf, INDEX_BELOW),
-        f"specialization index at most {INDEX_BELOW} above that of random units",
-        command,
-    )
-    yield _claim(
-        "committee-onset",
-        f"It first specializes at {ONSET[0]:g} to {ONSET[1]:g} times that ratio: the first rung of "
-        f"{', '.join(f'{f:g}' for f in config.committee_factors)} whose 95 % interval of the specialization "
-        "index lies above random rotations of the span.",
-        onset(config.committee_factors, trials),
-        ONSET,
-        f"onset, with the rung before it, within {ONSET[0]:g} and {ONSET[1]:g}",
-        command,
-    )
-    yield _claim(
-        "committee-above",
-        f"At {high:g} times that ratio it tells the units apart.",
-        _mean([t["excess"] for t in trials[f"{high:g}"]], unit="seeds"),
-        (EXCESS_ABOVE, math.inf),
-        f"index at least {EXCESS_ABOVE} above that of rotations of the same span (at most 0.47)",
-        command,
-    )
-
-
-def onset(factors: tuple[float, ...], trials: Found) -> Measured:
-    """The first factor whose interval of the excess over rotations lies above 0, with the rung before."""
-    ladder = sorted(factors)
-    for before, factor in zip([0.0, *ladder], ladder, strict=False):
-        excess = _mean([t["excess"] for t in trials[f"{factor:g}"]], unit="seeds")
-        if excess.low is not None and excess.low > 0:
-            method = "rung before and first rung whose interval lies above rotations"
-            return Measured(
-                value=factor, low=before, high=factor, level=LEVEL, n=excess.n, unit="seeds", method=method
-            )
-    n = len(trials[f"{ladder[-1]:g}"])
-    return Measured(
-        value=ladder[-1], low=ladder[-1], level=LEVEL, n=n, unit="seeds", method="no rung specialized"
     )
 
 
@@ -252,33 +92,6 @@ def _headline(config: ExponentsConfig, found: Found) -> Headline:
             ceiling=math.log(len(load)),
         ),
         paid=answer.model_copy(update={"needed_unit": "" if answer.needed is None else "seeds"}),
-    )
-
-
-def _ladder_claims(found: Found, command: str) -> Iterator[Claim]:
-    ladder = found["ladder"]
-    for id_, kind, words in (
-        ("ladder", "noisy", "with noise"),
-        ("ladder-noiseless", "clean", "without noise"),
-    ):
-        target = ladder[f"{kind}_exponent"]
-        yield _claim(
-            id_,
-            f"Units of strength 1/k are learned at sample ratios that grow as k^{target:g} {words}: the "
-            "slope from a third of the ranks to the last.",
-            Measured(value=ladder[f"{kind}_slope"]),
-            ((1 - LADDER_SHARE) * target, (1 + LADDER_SHARE) * target),
-            f"within {100 * LADDER_SHARE:.0f} % of {target:g}",
-            command,
-        )
-    target = ladder["loss_exponent"]
-    yield _claim(
-        "loss",
-        f"The loss down the ladder falls as (n/d)^-{target:.3g}.",
-        Measured(value=ladder["loss_slope"]),
-        ((1 - LOSS_SHARE) * target, (1 + LOSS_SHARE) * target),
-        f"within {100 * LOSS_SHARE:.0f} % of {target:.3g}",
-        command,
     )
 
 
@@ -360,7 +173,7 @@ def _student_section(config: ExponentsConfig, found: Found) -> Section:
             continue
         factors = getattr(config, f"{key}_factors")
         for measure, label in (("excess", "above rotations"), ("recovered", "subspace")):
-            values = [_mean([t[measure] for t in found[key][f"{f:g}"]], unit="seeds") for f in factors]
+            values = [mean_over([t[measure] for t in found[key][f"{f:g}"]], unit="seeds") for f in factors]
             series.append(
                 Series(
                     name=f"{name}: {label}",
