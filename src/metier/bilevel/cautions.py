@@ -125,11 +125,11 @@ def _of_tests(found: Diagnostics, estimator: str) -> Iterator[str]:
         )
     z = _largest(found.instrument_contrast)
     if abs(z) > CONTRAST_Z:
-        remedy = "use a richer learner for it"
+        remedy = ', or estimator="obigrad"' if estimator == "adjoint_instrument" else ""
         yield (
             f"the adjoint used as an instrument gives another estimate (z {z:.2g}, limit {CONTRAST_Z:g}): "
-            "the fitted jacobian misses what the residual depends on; "
-            + (remedy if estimator != "adjoint_instrument" else f'{remedy}, or estimator="obigrad"')
+            "the fitted jacobian misses what the residual depends on, and the residual's fit alone makes up "
+            f"for it; use a richer learner for the jacobian{remedy}"
         )
 
 
