@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +165,7 @@ def _product_backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, A
     inputs, weights = kept
     rows, slopes = inputs.reshape(-1, inputs.shape[-1]), slope.reshape(-1, slope.shape[-1])
     # The narrower side is the cheaper one to copy; without the barriers XLA folds the copy back in.
-    keep = jax.lax.optimization_barrier
+    keep: Callable[[Array], Array] = jax.lax.optimization_barrier
     if slopes.shape[1] <= rows.shape[1]:
         return slope @ weights.T, keep(keep(slopes.T) @ rows).T
     return slope @ weights.T, keep(rows.T) @ slopes
