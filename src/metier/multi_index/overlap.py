@@ -57,10 +57,14 @@ class OverlapFunction:
     def bound(self) -> float:
         """Relative error that F does not exceed on the whole registry (tested there, not proved).
 
-        The change of the nodes under refinement, the last two coefficients of the series, 1e-11 of rounding.
+        Twice the change of the nodes under refinement and the last two coefficients of the series, and 1e-11
+        of rounding; inf where F vanishes faster than q^power, since no relative error holds there.
         """
         level = np.maximum(np.abs(self.rate[:, 0]) - np.abs(self.rate[:, 1:]).sum(axis=1), SMALLEST_RATE)
-        return float(self.error + (np.abs(self.rate[:, -2:]).sum(axis=1) / level).max() + _ROUNDING)
+        if (level <= SMALLEST_RATE).any():
+            return float("inf")
+        tail = (np.abs(self.rate[:, -2:]).sum(axis=1) / level).max()
+        return float(2.0 * (self.error + tail) + _ROUNDING)
 
     def accumulated(self, x: Array) -> Array:
         """I(q) = int_0^q F at x = -ln(1 - q)."""
