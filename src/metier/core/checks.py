@@ -108,6 +108,24 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """Return `value` as an array of whatever it holds.
+
+    Example:
+        >>> as_array("labels", [2, 0])
+        array([2, 0])
+    """
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} is an array",
+            expected="rows of one length, of one kind of values",
+            got=f"something NumPy cannot convert ({error})",
+            next_step=f"Convert {name} to a NumPy array first.",
+        ) from error
+
+
 def as_numbers(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """Return `value` as a float64 array, which may hold NaN and infinity.
 
@@ -165,7 +183,7 @@ def simplex_rows(name: str, value: Any, *, tolerance: float = SIMPLEX_TOLERANCE)
         >>> simplex_rows("weights", [[0.25, 0.75]])
         array([[0.25, 0.75]])
     """
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype not in (np.float32, np.float64):
         array = finite_array(name, value)
     if array.ndim != 2 or 0 in array.shape:
@@ -216,7 +234,7 @@ def label_codes(name: str, labels: Any) -> tuple[NDArray[np.int64], list[Hashabl
 def _as_labels(labels: Any) -> NDArray[Any]:
     # np.asarray turns [1, "1"] into two equal strings and a list of tuples into a table.
     if not isinstance(labels, list | tuple):
-        return np.asarray(labels)
+        return as_array("labels", labels)
     kinds = {type(label) for label in labels}
     if len(kinds) == 1 and kinds <= {int, float, str, bool, np.int64, np.int32, np.str_}:
         return np.asarray(labels)

@@ -93,7 +93,7 @@ def lags_of(forecaster: ClusterForecaster) -> tuple[int, ...]:
     """The lags, with the seasonal one."""
     f = forecaster
     season = None if f.season_length is None else positive_int("season_length", f.season_length)
-    if isinstance(f.lags, Iterable) and not isinstance(f.lags, str):
+    if isinstance(f.lags, Iterable) and not isinstance(f.lags, str) and np.ndim(f.lags) > 0:
         chosen = tuple(positive_int("lags", lag) for lag in f.lags)
         if not chosen:
             raise InputError(

@@ -379,4 +379,4 @@ def _deviation(name: str, value: float) -> float:
 
 def has_gate_bias(gate: str | GateActivation) -> bool:
     """Return whether the gate's logits have a bias: MxD's do."""
-    return gate == "relu_topk" or type(gate).__name__ == "ReluTopK"
+    return (isinstance(gate, str) and gate == "relu_topk") or type(gate).__name__ == "ReluTopK"
