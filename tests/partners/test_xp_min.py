@@ -16,7 +16,8 @@ from metier.partners.training.mixed_play import MixedActor
 from metier.partners.training.pairs import episode_means, find_closest, own_seat, pair_table
 from metier.partners.training.ppo import normalized, policy_loss
 from metier.partners.training.self_play import replay
-from metier.partners.training.xp_min import XPMin, latent_loss
+from metier.partners.training.xp_min import XPMin
+from metier.partners.training.xp_terms import latent_loss
 
 MATRIX = MatrixGame(blocks=(2, 1, 3))
 LEVER = LeverGame(n_levers=3, n_stages=4)
