@@ -49,7 +49,7 @@ def returns_to_come(chunk):
 def test_gradient_should_match_dynamic_programming_in_the_lever_game(xp_weight):
     """Must 14 beyond one move: the whole loss, on one scale, against autodiff of J_SP - lambda J_XP.
 
-    With weight 0 self-play alone; with weight 1 a wrong sign, seat or relative weight turns the direction away.
+    """Must 14 beyond one move: the whole loss, on one scale, against the exact slope of J_SP - lambda J_XP.
     """
     trainer = XPMin(
         GAME, ACTOR, PPO(entropy_weight=0.0), 2, xp_weight=xp_weight, adv_norm="shared", n_pairs=1
