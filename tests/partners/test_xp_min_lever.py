@@ -47,9 +47,9 @@ def returns_to_come(chunk):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("xp_weight", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_gradient_should_match_dynamic_programming_in_the_lever_game(xp_weight):
-    """Must 14 beyond one move: the whole loss, on one scale, against autodiff of J_SP - lambda J_XP.
+    """Must 14 beyond one move: the whole loss, on one scale, against the slope of J_SP - lambda J_XP.
 
-    """Must 14 beyond one move: the whole loss, on one scale, against the exact slope of J_SP - lambda J_XP.
+    With weight 0 self-play alone; with weight 1 a wrong sign, seat or relative weight turns the direction.
     """
     trainer = XPMin(
         GAME, ACTOR, PPO(entropy_weight=0.0), 2, xp_weight=xp_weight, adv_norm="shared", n_pairs=1
