@@ -81,7 +81,7 @@ def test_unfit_checkpoints_should_be_refused_with_a_reason(tmp_path):
         TRAINERS["self-play"](folder=tmp_path, on_progress=Interrupt())
     path = tmp_path / "training.safetensors"
     good = path.read_bytes()
-    with pytest.raises(InputError, match="a checkpoint has the same game.*belongs to another training"):
+    with pytest.raises(InputError, match=r"a checkpoint has the same game.*belongs to another training"):
         partners.train_self_play(
             LeverGame(n_levers=3, n_stages=2), n_members=2, hidden=(4,), folder=tmp_path, **options(4)
         )

@@ -13,7 +13,7 @@ from metier.core import InputError
 from metier.partners import PPO, train_mep, train_trajedi
 from metier.partners.games import LeverGame, reset_pool
 from metier.partners.training.actors import Actor, log_prob
-from metier.partners.training.diversity import cross_logits, cross_log_probs, divergences, mean_policy_bonus
+from metier.partners.training.diversity import cross_log_probs, cross_logits, divergences, mean_policy_bonus
 from metier.partners.training.mep import MaximumEntropyPopulation, play_anew
 from metier.partners.training.ppo import normalized, policy_loss
 from metier.partners.training.self_play import replay, self_play_batch
