@@ -155,7 +155,7 @@ def iteration(trainer: Any) -> tuple[Callable[[], None], float]:
 
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
-    """Steps of learning per CPU-second of one core: rollouts, advantages and all epochs, compilation apart."""
+    """Steps of learning per CPU-second of a core: rollouts, advantages and all epochs, compilation apart."""
     dispatch_in_turn()
     trainers = {"metier": trainer_of(options.mode, Cooking(), MEMBERS)}
     if options.mode == "ppo":

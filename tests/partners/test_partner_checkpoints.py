@@ -74,7 +74,7 @@ def test_every_trainer_should_resume_to_the_same_bits_after_ctrl_c(name, tmp_pat
         train(folder=tmp_path, rng=4)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_unfit_checkpoints_should_be_refused_with_a_reason(tmp_path):
     """Cut files, bytes of another kind, another game and another method in the folder of a training."""
     with pytest.raises(KeyboardInterrupt):
@@ -94,7 +94,7 @@ def test_unfit_checkpoints_should_be_refused_with_a_reason(tmp_path):
         assert path.read_bytes() == damaged
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_scripted_specialists_should_show_one_behaviour_each():
     for game in (GAME, MatrixGame(blocks=(2, 1, 3))):
         found = partners.cross_play(partners.oracle_specialists(game), game, episodes=4)
