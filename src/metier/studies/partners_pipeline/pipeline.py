@@ -50,9 +50,7 @@ class Pipeline:
     def earlier(self, arm: str, share: float) -> Any:
         """Return an arm's members as they were after a share of their training."""
         name = f"{arm}-at-{100 * share:g}"
-        return self._kept(
-            name, partners.Population, lambda _: self._train(arm, self._training(arm), share)
-        )
+        return self._kept(name, partners.Population, lambda _: self._train(arm, self._training(arm), share))
 
     def mates(self, arm: str) -> Any:
         """Return whom the generalist of an arm trains with: its members, and their earlier selves if any."""
@@ -140,5 +138,5 @@ class Pipeline:
 def game_of(config: PartnersConfig) -> Any:
     """Return the game that the configuration names."""
     if config.game == "lever":
-        return LeverGame(n_levers=len(config.payoffs), payoffs=config.payoffs)
+        return LeverGame(n_levers=len(config.payoffs), n_stages=config.stages, payoffs=config.payoffs)
     return Cooking(layout=config.layout)

@@ -29,6 +29,7 @@ class PartnersConfig:
         game: "lever" (exact, small) or "cooking" (the paper's kitchen).
         layout: of the kitchen: "full_divider" (the paper's) or "small".
         payoffs: of the levers.
+        stages: choices in the lever game; two leave no time to go through the levers one by one.
         n_members: partners in each population.
         n_seeds: whole pipelines, each with its own seed.
         arms: populations; a distilled one after its source.
@@ -36,7 +37,7 @@ class PartnersConfig:
         generation_steps: of each population with cross-play minimization.
         distill_steps: of each distillation.
         generalist_steps: of each generalist.
-        oracle_steps: of the oracle generalist, which trains with scripted cooks; the lever game's is scripted.
+        oracle_steps: of the oracle generalist, which trains with scripted cooks (the lever game's is a script).
         checkpoints: fractions of a population's training whose members a generalist meets as well (FCP).
         n_envs: environments per member, pair and seating.
         n_pairs: pairs that play at each iteration; none is all.
@@ -63,6 +64,7 @@ class PartnersConfig:
     game: Literal["lever", "cooking"] = "cooking"
     layout: Literal["full_divider", "small"] = "full_divider"
     payoffs: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    stages: int = 2
     n_members: int = 4
     n_seeds: int = 3
     arms: tuple[str, ...] = ("self-play", "xp-min", "xp-min+dagger")

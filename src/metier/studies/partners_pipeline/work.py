@@ -78,3 +78,30 @@ def measure(task: Task) -> dict[str, Any]:
     dispatch_in_turn()
     pipeline = Pipeline(task.config, task.folder, task.run_seed, task.seed)
     return oracle_facts(pipeline) if task.name == ORACLE else arm_facts(pipeline, task.name)
+
+
+def film(task: Task) -> dict[str, Any]:
+    """Return an animated episode of an arm's generalist with the scripted cook it does best with."""
+    import base64
+
+    from metier import partners
+
+    from .pipeline import Pipeline
+
+    partners.dispatch_in_turn()
+    pipeline = Pipeline(task.config, task.folder, task.run_seed, task.seed)
+    generalist, cooks = pipeline.generalist(task.name), pipeline.strangers
+    met = partners.evaluate(generalist, cooks, pipeline.game, episodes=24, rng=pipeline.seed_of("film"))
+    best = int(met.rates.rates.argmax())
+    states = partners.record_episode(
+        generalist, cooks[best], pipeline.game, rng=pipeline.seed_of("film", "episode")
+    )
+    path = partners.animate(states, pipeline.game, task.folder / f"seed-{task.seed}" / "episode.gif")
+    names = pipeline.game.behaviours
+    delivered = int(pipeline.game.behaviour(states[-1]))
+    return {
+        "gif": base64.b64encode(path.read_bytes()).decode(),
+        "cook": names[best],
+        "delivered": names[delivered] if delivered >= 0 else None,
+        "steps": len(states) - 1,
+    }
