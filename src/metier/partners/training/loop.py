@@ -173,7 +173,7 @@ def _init(trainer: Any, key: Array) -> Any:
 def fresh_state(trainer: Any, key: Array) -> Any:
     """Return the state before training, with this trainer's own frozen partners.
 
-    Trainers are equal, and share one compilation, whatever partners they have; that program knows the first's.
+    Trainers are equal, and share one compilation, whatever partners they have; it knows those of the first.
     """
     state = _init(trainer, key)
     return trainer.with_frozen(state) if hasattr(trainer, "with_frozen") else state

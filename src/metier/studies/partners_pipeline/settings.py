@@ -37,7 +37,7 @@ class PartnersConfig:
         generation_steps: of each population with cross-play minimization.
         distill_steps: of each distillation.
         generalist_steps: of each generalist.
-        oracle_steps: of the oracle generalist, which trains with scripted cooks (the lever game's is a script).
+        oracle_steps: of the oracle generalist, which trains with scripted cooks; that of levers is a script.
         checkpoints: fractions of a population's training whose members a generalist meets as well (FCP).
         n_envs: environments per member, pair and seating.
         n_pairs: pairs that play at each iteration; none is all.
@@ -58,6 +58,7 @@ class PartnersConfig:
         pair_episodes: per seating of a pair in the cross-play matrix.
         prefix_steps: steps that a partner's own mate plays before the oracle takes over, in cooking.
         reports: reports of each training, which make the learning curves.
+        compile_quickly: programs run for seconds, so that half the compilation is worth more than speed.
         workers: processes; each trains one chain of populations and generalists.
     """
 
@@ -93,6 +94,7 @@ class PartnersConfig:
     pair_episodes: int = 50
     prefix_steps: int = 10
     reports: int = 20
+    compile_quickly: bool = False
     workers: int = 2
 
 

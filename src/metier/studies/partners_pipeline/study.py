@@ -16,6 +16,7 @@ QUESTION = (
     "generalist that learns with it cooperate better with specialists it never met?"
 )
 ORACLE = "oracle"
+QUICK_FLAGS = ("--xla_backend_optimization_level=1", "--xla_llvm_disable_expensive_passes=true")
 
 
 def run_study(config: PartnersConfig, run: Run, progress: Progress) -> Result:
@@ -25,6 +26,8 @@ def run_study(config: PartnersConfig, run: Run, progress: Progress) -> Result:
     a killed run goes on in the middle of a training.
     """
     check_config(config)
+    if config.compile_quickly:
+        _compile_quickly()
     from metier.studies.cells import journaled
 
     from .work import Task, measure, roots, train_chain
@@ -64,6 +67,29 @@ def run_study(config: PartnersConfig, run: Run, progress: Progress) -> Result:
     return _findings(config, run, facts, curves, task)
 
 
+def _compile_quickly() -> None:
+    """Let XLA leave out expensive passes in this process, if it has not begun to compile yet.
+
+    It reads its flags once; the environment is then as it was.
+    """
+    import os
+
+    import jax
+
+    from metier.partners import dispatch_in_turn
+
+    dispatch_in_turn()
+    before = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, (before, *QUICK_FLAGS)))
+    try:
+        jax.jit(lambda x: x + 1)(0)
+    finally:
+        if before is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = before
+
+
 def _findings(
     config: PartnersConfig,
     run: Run,
@@ -89,10 +115,12 @@ STUDY = Study(
     sizes={
         "tour": PartnersConfig(
             game="lever",
-            self_play_steps=100_000,
-            generation_steps=400_000,
+            payoffs=(1.0, 0.9, 0.8, 0.7, 0.6),
+            n_members=5,
+            self_play_steps=60_000,
+            generation_steps=600_000,
             distill_steps=200_000,
-            generalist_steps=200_000,
+            generalist_steps=250_000,
             n_pairs=None,
             n_envs=16,
             generalist_envs=16,
@@ -100,12 +128,12 @@ STUDY = Study(
             epochs=2,
             minibatches=2,
             learning_rate=3e-3,
-            entropy_weight=0.01,
             hidden=(32,),
             generalist_units=32,
-            xp_weight=0.5,
+            xp_weight=0.75,
             episodes=100,
             reports=4,
+            compile_quickly=True,
             workers=1,
         ),
         "standard": PartnersConfig(),

@@ -101,7 +101,7 @@ def published(config: PartnersConfig, cells: Cells) -> tuple[Table, ...]:
             ),
             rows=tuple(rows),
             caption="The paper has 8 partners, 1.28 billion steps per population, trained instead of "
-            "scripted specialists, and two layers of 256 units in its generalist; ours are smaller throughout.",
+            "scripted specialists, and two layers of 256 units in its generalist; ours are smaller.",
         ),
     )
 
