@@ -32,7 +32,7 @@ def cross_play(cells: Cells) -> tuple[Figure, ...]:
                 data=Heatmap(
                     row_labels=names,
                     column_labels=names,
-                    values=tuple(map(tuple, pairs)),
+                    values=tuple(map(tuple, pairs.round(2))),
                     value_label="return",
                 ),
             )
@@ -47,7 +47,7 @@ def behaviours(cells: Cells, names: Sequence[str]) -> Figure:
         counts = np.array(facts[0]["counts"], float)
         failed = np.array(facts[0]["failures"], float)[:, None]
         shares = np.hstack([counts, failed]) / (counts.sum(axis=1, keepdims=True) + failed)
-        rows += [tuple(row) for row in shares]
+        rows += [tuple(row) for row in shares.round(3)]
         labels += [f"{arm} {k}" for k in range(len(shares))]
     shown = {
         arm: sorted({names[int(k)] for k in np.array(f[0]["counts"]).argmax(axis=1)})

@@ -84,7 +84,9 @@ def exact_population(game: LeverGame, tables: Array) -> dict[str, Any]:
     }
     if capable.any():
         told = behaviour_information(shown[capable] / success[capable, None])
-        facts |= {name: getattr(told, name) for name in ("diversity", "specialization", "information")}
+        # Policies are float32: what is below a millionth is rounding.
+        names = ("diversity", "specialization", "information")
+        facts |= {name: round(getattr(told, name), 6) + 0.0 for name in names}
     return facts
 
 
@@ -146,7 +148,7 @@ def _in_seat(game: LeverGame, actor: Any, params: Any, mates: Array, seat: int) 
 
 
 def _met(success: Any, returns: Any) -> dict[str, Any]:
-    rates = np.clip(np.asarray(success, float), 0.0, 1.0)
+    rates = np.clip(np.asarray(success, float), 0.0, 1.0).round(6)
     mean = float(len(rates) / (1.0 / rates).sum()) if rates.all() else 0.0
     return {
         "success": rates.tolist(),

@@ -48,7 +48,7 @@ def populations(config: PartnersConfig, cells: Cells, floor: float) -> Table:
     )
     return Table(
         id="populations",
-        title=f"Populations: means over {config.n_seeds} {'seed' if config.n_seeds == 1 else 'seeds'}",
+        title=f"Populations: means over {config.n_seeds} seed{'' if config.n_seeds == 1 else 's'}",
         columns=(
             Column(name="population"),
             Column(name="capable", kind="number", digits=1),
