@@ -57,6 +57,17 @@ def test_json_should_be_one_document(folder, document):
     assert answer["folder"] == "runs/iv-people"
 
 
+def test_a_treatment_as_its_own_instrument_should_be_least_squares_with_infinite_strength(folder, document):
+    words = ("--outcome", "wage", "--treatment", "educ", "--instruments", "educ")
+    code, answer, _ = document("iv", "people.csv", *words)
+    assert code == 0
+    assert answer["first_stage"]["rows"][0]["is_weak"] is False
+    data = people()
+    slope = np.polyfit(data["educ"].to_numpy(), data["wage"].to_numpy(), 1)[0]
+    assert answer["coefficients"][0]["coef"] == pytest.approx(slope, abs=1e-3)
+    assert read_result(answer["folder"]).sections[1].tables
+
+
 def test_parquet_groups_weights_and_curves_should_work(folder, document):
     rng = np.random.default_rng(1)
     frame = people().with_columns(

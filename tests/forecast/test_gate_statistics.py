@@ -9,8 +9,8 @@ from the means that they bound. All seeds are fixed, so that a failure is a chan
 import numpy as np
 import pytest
 
-from metier.studies.forecast_gate.shares import clopper_pearson
 from metier.studies.forecast_gate.trials import run_trial
+from metier.studies.shares import clopper_pearson
 
 pytestmark = pytest.mark.slow
 

@@ -204,6 +204,10 @@ def test_choice_should_follow_dtype_alignment_and_load():
     assert choose_backend(even, torch.bfloat16, **sizes) == "padded"
     assert choose_backend(piled, torch.bfloat16, **sizes) == "grouped_mm"
     assert choose_backend(piled, torch.bfloat16, dim=30, hidden_dim=50) == "loop"
+    # 82 rows of padding per expert, 1.2e7 operations: more than grouped_mm's set-up is worth, not the loop's.
+    leaning = make_plan(torch.tensor([0] * 170 + [1] * 6)[:, None], 2)
+    assert choose_backend(leaning, torch.bfloat16, dim=64, hidden_dim=128) == "grouped_mm"
+    assert choose_backend(leaning, torch.bfloat16, dim=62, hidden_dim=130) == "padded"
     empty = make_plan(torch.zeros(0, 2, dtype=torch.int64), 16)
     assert choose_backend(empty, torch.bfloat16, **sizes) == "loop"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any
@@ -19,6 +19,7 @@ from metier.core.parallel import map_tasks
 from metier.core.rng import derive, derive_seed
 
 from .arrays import Floats
+from .cautions import OPENINGS
 from .estimate import HypergradientEstimate
 from .obigrad import OBiGrad
 from .problem import BilevelProblem
@@ -158,6 +159,15 @@ LEARNERS = {
 }
 
 
+SUITS = {
+    "linear": ("right", "ridge", "squares", "waves", "pairs", "tuned", "lasso"),
+    "quadratic": ("right", "squares", "pairs", "tuned"),
+    "sine": ("right", "waves"),
+    "interaction": ("right", "pairs", "tuned"),
+}
+"""Learners whose columns come near the first stage of a shape."""
+
+
 def design_grid(
     *,
     shapes: tuple[str, ...],
@@ -165,6 +175,7 @@ def design_grid(
     strengths: tuple[float, ...],
     cells: int | None = None,
     seed: int = 0,
+    suited: bool = False,
 ) -> list[IVDesign]:
     """Return combinations of size, dimension (3 or 10), learner, strength and misspecification (0 or 1).
 
@@ -174,16 +185,18 @@ def design_grid(
         strengths: First-stage R^2s.
         cells: How many combinations to draw; None for all.
         seed: Seed of the draw.
+        suited: Keep the learners that suit the shape (`SUITS`).
 
     Example:
         >>> axes = {"shapes": ("linear",), "sizes": (200, 800), "strengths": (0.1, 0.5)}
-        >>> len(design_grid(**axes)), len(design_grid(**axes, cells=7))
-        (176, 7)
+        >>> len(design_grid(**axes)), len(design_grid(**axes, cells=7)), len(design_grid(**axes, suited=True))
+        (176, 7, 112)
     """
     axes = product(sizes, (3, 10), LEARNERS, strengths, (0.0, 1.0), shapes)
     grid = [
         IVDesign(n=n, dim=p, learner=learner, strength=strength, misspecification=m, shape=shape)
         for n, p, learner, strength, m, shape in axes
+        if not suited or learner in SUITS[shape]
     ]
     if cells is None:
         return grid
@@ -210,6 +223,7 @@ class CellScore:
         warned: Share of replicates with a warning.
         replicates: Their number.
         expected: Median of the coverage that the diagnostics expect.
+        kinds: Share of its replicates with each warning of `cautions.OPENINGS`.
     """
 
     design: IVDesign
@@ -217,12 +231,18 @@ class CellScore:
     warned: float
     replicates: int
     expected: float = float("nan")
+    kinds: dict[str, float] = field(default_factory=dict)
 
     @property
     def side(self) -> str:
         """ "below", "above" or "straddles": where Wilson's 95 % interval of the coverage lies about 0.90."""
         low, high = wilson(self.coverage, self.replicates)
         return "below" if high < COVERAGE else "above" if low >= COVERAGE else "straddles"
+
+    @property
+    def told(self) -> bool:
+        """Whether the interval leaves 0.90 out."""
+        return self.side != "straddles"
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -238,17 +258,51 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return float(center - half), float(center + half)
 
 
-def score_cell(design: IVDesign, *, replicates: int, seed: int = 0) -> CellScore:
-    """Run a cell's replicates."""
-    covered, warned, expected = [], [], []
+def score_cell(
+    design: IVDesign, *, replicates: int, seed: int = 0, look_every: int | None = None
+) -> CellScore:
+    """Run a cell's replicates; with `look_every`, stop where its side of 0.90 is clear.
+
+    Args:
+        design: The cell.
+        replicates: Most replicates.
+        seed: Seed of all draws.
+        look_every: After so many replicates at a time, stop if Wilson's 95 % interval of the coverage leaves
+            0.90 out; None runs all.
+
+    Example:
+        >>> failing = IVDesign(
+        ...     n=200, dim=3, learner="nearest", strength=0.1, misspecification=0.0, shape="linear"
+        ... )
+        >>> score_cell(failing, replicates=40, look_every=10).replicates
+        10
+    """
+    covered: list[bool] = []
+    estimates: list[HypergradientEstimate] = []
     for r in range(replicates):
         estimate = fit_design(design, seed=seed, replicate=r)
         low, high = estimate.interval(0.95)[0]
         covered.append(bool(low <= design.gradient <= high))
-        warned.append(bool(estimate.warnings))
-        expected.append(estimate.diagnostics.expected_coverage[0])
+        estimates.append(estimate)
+        if look_every and len(covered) % look_every == 0 and _score(design, covered, estimates).told:
+            break
+    return _score(design, covered, estimates)
+
+
+def _score(
+    design: IVDesign, covered: Sequence[bool], estimates: Sequence[HypergradientEstimate]
+) -> CellScore:
+    kinds = {
+        kind: float(np.mean([any(text.startswith(start) for text in e.warnings) for e in estimates]))
+        for kind, start in OPENINGS.items()
+    }
     return CellScore(
-        design, float(np.mean(covered)), float(np.mean(warned)), replicates, float(np.nanmedian(expected))
+        design,
+        coverage=float(np.mean(covered)),
+        warned=float(np.mean([bool(e.warnings) for e in estimates])),
+        replicates=len(covered),
+        expected=float(np.nanmedian([e.diagnostics.expected_coverage[0] for e in estimates])),
+        kinds=kinds,
     )
 
 

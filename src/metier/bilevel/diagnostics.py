@@ -1,14 +1,14 @@
-"""Numbers that say how far an estimate can be trusted, and the warnings they raise."""
+"""Numbers that say how far an estimate can be trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from .arrays import Floats
+from .cautions import HALVES_SHARE, NOISE_SHARE, cautions
 from .crossfit import Mean, cluster_sums, mean_of_scores
 from .estimate import Diagnostics
 from .evaluation import Evaluation
@@ -17,26 +17,6 @@ from .quadratic import QuadraticRepeat
 
 if TYPE_CHECKING:
     from .obigrad import OBiGrad
-
-NOISE_SHARE = 0.6
-"""How much of the noise of the product's estimate the estimate itself has beyond its standard error."""
-HALVES_SHARE = 0.5
-"""Fits on half of the rows vary more than the fit whose bias is wanted."""
-EXPECTED_COVERAGE = 0.91
-"""A 95 % interval expected to cover less deserves a warning.
-
-These three were chosen on linear and quadratic first stages and scored once on other cells: see the study
-`bilevel-warnings`.
-"""
-CALIBRATION = 0.3
-CALIBRATION_Z = 2.0
-FIRST_STAGE = 10.0
-REPEAT_SPREAD = 1.0
-CONDITION = 1e8
-FLOORED = 0.05
-"""Share of rows at the curvature's floor."""
-FEW_CLUSTERS = 20
-"""Below this many clusters a cluster-robust error is itself a guess (Cameron and Miller, 2015: 20 to 50)."""
 
 
 def diagnose(
@@ -81,7 +61,14 @@ def diagnose(
         first_stage=first_stage,
         instrument_contrast=_contrast(evaluation, len(w)),
     )
-    return diagnostics, (*model.problem.caveats, *_warnings(diagnostics, evaluation.samples[0].n))
+    found = cautions(
+        diagnostics,
+        estimator=model.estimator,
+        used=set(evaluation.fitted) - {"residual"} if model.estimator == "plugin" else set(evaluation.slopes),
+        n=evaluation.samples[0].n,
+        units=mean.n,
+    )
+    return diagnostics, (*model.problem.caveats, *found)
 
 
 def _z(mean: Mean) -> Floats:
@@ -115,8 +102,9 @@ def _product(model: OBiGrad, evaluation: Evaluation, kept: int, d: int) -> tuple
     sample = evaluation.samples[0]
     for left, right, curvature, fitted in evaluation.errors:
         om = np.ones(sample.n) if sample.weights is None else sample.weights / sample.weights.mean()
-        features = dictionary(sample.rows["X"], fitted, codes)
-        part = error_product(left * om[:, None], right * om, features, codes, curvature * om)
+        residuals = np.column_stack([left, right]) * om[:, None]
+        features = dictionary(sample.rows["X"], fitted, codes, residuals)
+        part = error_product(residuals[:, :-1], residuals[:, -1], features, codes, curvature * om)
         value, variance = value + part.value, variance + part.noise**2
     return value, np.sqrt(variance)
 
@@ -192,56 +180,3 @@ def _fold_spread(model: OBiGrad, evaluation: Evaluation, kept: int, stderr: Floa
     scores = model._scores(evaluation)[0]
     folds = [scores[codes == k].mean(axis=0) for k in range(int(codes.max()) + 1)]
     return np.asarray(np.std(folds, axis=0, ddof=1) / (stderr * np.sqrt(len(folds))))
-
-
-def _warnings(found: Diagnostics, n: int) -> Iterator[str]:
-    if (found.expected_coverage < EXPECTED_COVERAGE).any():
-        k = int(np.nanargmin(found.expected_coverage))
-        bias = np.fmax(found.product_bias, HALVES_SHARE * found.halves_bias)[k]
-        yield (
-            f"nuisance errors multiply to a bias of about {bias:.2g} standard errors, known to "
-            f"{found.product_noise[k]:.2g}: expect 95 % intervals to cover in "
-            f"{100 * found.expected_coverage[k]:.0f} %; use learners that fit better, or more rows"
-        )
-    off = (np.abs(found.calibration - 1.0) > CALIBRATION) & (np.abs(found.calibration_z) > CALIBRATION_Z)
-    if off.any():
-        slope = found.calibration[np.argmax(np.where(off, np.abs(found.calibration - 1.0), 0.0))]
-        yield (
-            f"the fitted jacobian is miscalibrated (slope {slope:.2g} in place of 1): it is "
-            f"{'shrunk' if slope > 1 else 'fitted to noise'}, and errors of the other nuisance enter at "
-            "first order; tune its penalty or smoothing"
-        )
-    if (found.repeat_spread > REPEAT_SPREAD).any():
-        yield (
-            f"estimates move by {np.nanmax(found.repeat_spread):.2g} standard errors between draws of folds: "
-            "raise repeats, or use steadier learners"
-        )
-    if found.floored > FLOORED * n:
-        yield (
-            f"the fitted curvature hit its floor in {found.floored} rows: use a steadier learner for it, "
-            "or an inner loss with more curvature"
-        )
-    if found.flat:
-        yield (
-            f"{found.flat} rows have no curvature, yet the tuned penalty counts them as rows it is tuned on: "
-            "pass SieveRidge(basis, penalty=number)"
-        )
-    if 0 < found.clusters < FEW_CLUSTERS:
-        yield (
-            f"the standard error rests on {found.clusters} clusters (below {FEW_CLUSTERS}) and is likely too "
-            "small: collect more clusters, or read intervals as too short"
-        )
-
-
-def root_warnings(found: Diagnostics) -> Iterator[str]:
-    """Yield what concerns a root alone: a gradient needs no instruments that identify one."""
-    if found.first_stage < FIRST_STAGE:
-        yield (
-            f"the instruments are weak (effective first-stage F {max(found.first_stage, 0):.3g}, below "
-            f"{FIRST_STAGE:g}): the root's interval is not to be trusted; use a weak-instrument set"
-        )
-    if found.condition > CONDITION:
-        yield (
-            f"the Jacobian of the hypergradient is nearly singular (condition {found.condition:.2g}): "
-            "drop collinear treatments"
-        )

@@ -13,8 +13,8 @@ from metier.core.checks import finite_array, one_of, positive_int
 from metier.core.errors import InputError
 
 from .arrays import Floats
+from .cautions import root_warnings
 from .crossfit import Mean, median_of_repeats
-from .diagnostics import root_warnings
 from .estimate import Solution, Step
 from .learners import is_linear_smoother
 from .sieve import SieveRidge

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metier.cli.answer import Answer, columns, say
-from metier.cli.options import AsJson, Out, Seed, choose_folder, parse_settings
+from metier.cli.options import AsJson, Out, Seed, parse_settings
+from metier.cli.own_file import fresh_folder, plain_document, repeating_command
 
 if TYPE_CHECKING:
     from metier.forecast import ClusterForecaster
@@ -61,7 +60,6 @@ def forecast(
     """Forecast your own series and say whether specializing pays."""
     from metier.cli.progress import LiveProgress
     from metier.report import write_report
-    from metier.runs.run import refuse_used
     from metier.studies.forecast_file.result import write_forecast
     from metier.studies.forecast_file.run import FileJob, forecast_file
     from metier.studies.forecast_file.settings import forecaster_settings, parse_lags
@@ -82,9 +80,7 @@ def forecast(
         future=future,
         settings=forecaster_settings(parse_settings(settings or [])),
     )
-    folder = choose_folder(out, Path("runs") / f"forecast-{file.stem}", resume=False)
-    if folder.is_dir():
-        refuse_used(folder)
+    folder = fresh_folder(out, "forecast", file)
     with LiveProgress() as progress:
         progress.heading(f"Forecasting {file.name}")
         bars = FitBars(progress)
@@ -113,23 +109,16 @@ def command_of(job: FileJob, settings: list[str]) -> str:
         ("--time-col", job.time_col),
         ("--target-col", job.target_col),
         ("--freq", job.freq),
-        ("--lags", ",".join(map(str, job.lags)) if isinstance(job.lags, tuple) else job.lags),
+        ("--lags", job.lags),
         ("--season-length", job.season_length),
         ("--loss", job.loss),
-        *(("--level", f"{level:g}") for level in job.levels or ()),
+        *(("--level", level) for level in job.levels or ()),
         ("--future", job.future),
-        *(("--set", setting) for setting in settings),
-        ("--seed", job.seed),
     ]
-    defaults = {field.name: field.default for field in dataclasses.fields(job)}
-    unsaid = {"--" + name.replace("_", "-"): value for name, value in defaults.items()}
-    words = [word for flag, value in options if unsaid.get(flag, "") != value for word in (flag, str(value))]
-    return shlex.join(["metier", "forecast", str(job.file), *words])
+    return repeating_command("forecast", job, options, settings)
 
 
 def _document(forecaster: ClusterForecaster) -> dict[str, Any]:
-    from metier.runs.journal import to_json_value
-
     report = forecaster.gate_report_
     plain = {
         "chosen": report.chosen,
@@ -145,7 +134,7 @@ def _document(forecaster: ClusterForecaster) -> dict[str, Any]:
             "freq": forecaster.panel_.freq.name,
         },
     }
-    return dict(to_json_value(plain, what="the answer"))
+    return plain_document(plain)
 
 
 def _finite(value: float) -> float | None:

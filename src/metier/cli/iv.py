@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metier.cli.answer import Answer, say
-from metier.cli.options import AsJson, Out, Seed, choose_folder, parse_settings
+from metier.cli.options import AsJson, Out, Seed, parse_settings
+from metier.cli.own_file import fresh_folder, plain_document, repeating_command
 
 if TYPE_CHECKING:
     from metier.studies.iv_file.run import IVJob
@@ -51,7 +50,6 @@ def iv(
     """Estimate an effect by instruments, with a standard error."""
     from metier.cli.progress import LiveProgress
     from metier.report import write_report
-    from metier.runs.run import refuse_used
     from metier.studies.iv_file.result import write_iv
     from metier.studies.iv_file.run import IVJob, iv_file
     from metier.studies.iv_file.settings import iv_settings
@@ -69,9 +67,7 @@ def iv(
         seed=seed,
         settings=iv_settings(parse_settings(settings or [])),
     )
-    folder = choose_folder(out, Path("runs") / f"iv-{file.stem}", resume=False)
-    if folder.is_dir():
-        refuse_used(folder)
+    folder = fresh_folder(out, "iv", file)
     with LiveProgress() as progress:
         progress.heading(f"Instrumental variables in {file.name}")
         done = iv_file(job, say=progress.stage)
@@ -82,7 +78,7 @@ def iv(
     document = {
         "report": str(page),
         "folder": str(folder),
-        **_document(done.iv.to_dict(job.level / 100.0)),
+        **plain_document(done.iv.to_dict(job.level / 100.0)),
         "notes": list(done.notes),
     }
     return Answer(document=document, text=done.iv.summary(job.level / 100.0), as_json=as_json)
@@ -92,24 +88,7 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _document(plain: dict[str, Any]) -> dict[str, Any]:
-    from metier.runs.journal import to_json_value
-
-    return dict(to_json_value(plain, what="the answer"))
-
-
 def command_of(job: IVJob, settings: list[str]) -> str:
     """The command that repeats a job."""
-    defaults = {field.name: field.default for field in dataclasses.fields(job)}
-    words = ["metier", "iv", str(job.file)]
-    for name in (
-        *("outcome", "treatment", "instruments", "controls"),
-        *("weights", "groups", "features", "level"),
-    ):
-        value = getattr(job, name)
-        if value != defaults[name]:
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            words += [f"--{name}", text]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join([*words, *(["--seed", str(job.seed)] if job.seed else [])])
+    names = ("outcome", "treatment", "instruments", "controls", "weights", "groups", "features", "level")
+    return repeating_command("iv", job, [(f"--{name}", getattr(job, name)) for name in names], settings)

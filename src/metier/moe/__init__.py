@@ -76,8 +76,8 @@ if TYPE_CHECKING:
     from .multilinear.gates import Gate as Gate
     from .multilinear.layer import MultilinearMoE as MultilinearMoE
     from .multilinear.ranks import rank_for_budget as rank_for_budget
-    from .multilinear.replacing import ReplacedLayer as ReplacedLayer
-    from .multilinear.replacing import Replacement as Replacement
+    from .multilinear.replacement import ReplacedLayer as ReplacedLayer
+    from .multilinear.replacement import Replacement as Replacement
     from .multilinear.replacing import rebuild as rebuild
     from .multilinear.replacing import replace as replace
     from .multilinear.warm_start import warm_start as warm_start
@@ -145,7 +145,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "multilinear.gates": ("Gate",),
     "multilinear.layer": ("MultilinearMoE",),
     "multilinear.ranks": ("rank_for_budget",),
-    "multilinear.replacing": ("ReplacedLayer", "Replacement", "rebuild", "replace"),
+    "multilinear.replacement": ("ReplacedLayer", "Replacement"),
+    "multilinear.replacing": ("rebuild", "replace"),
     "multilinear.warm_start": ("warm_start",),
     "balancing.information": ("RoutingInformation", "composition", "routing_information"),
     "balancing.metrics_log": ("MetricsLog", "read_metrics_log"),

@@ -174,12 +174,14 @@ class Run:
 
         return derive(self.seed, self.study, *labels)
 
-    def cell(self, key: str, work: Callable[[], Any]) -> Any:
+    def cell(self, key: str, work: Callable[[], Any], *, seconds: float | None = None) -> Any:
         """Return the value of a unit of work, calling `work()` only if the journal does not hold it.
 
         Args:
             key: the unit's name, unique in the run, for example "seed-3/gate-crossfit".
             work: computes the value; it must depend on the configuration, the seed and the key alone.
+            seconds: what computing took, where `work` only hands over what another process computed; None
+                times `work`.
 
         Returns:
             The value as JSON reads it back (lists for arrays and tuples), fresh or resumed alike.
@@ -190,9 +192,9 @@ class Run:
         if key not in self._cells:
             start = time.perf_counter()
             value = to_json_value(work(), what=f"cell {key!r}")
-            seconds = round(time.perf_counter() - start, 6)
-            self._journal.append({"cell": key, "value": value, "seconds": seconds})
-            self._cells[key], self._seconds[key] = value, seconds
+            taken = round(time.perf_counter() - start if seconds is None else seconds, 6)
+            self._journal.append({"cell": key, "value": value, "seconds": taken})
+            self._cells[key], self._seconds[key] = value, taken
         # A copy, so that a caller who edits the value does not change what a second call returns.
         return json.loads(json.dumps(self._cells[key]))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from metier.runs import Run
 from metier.studies.base import Progress
@@ -36,10 +38,23 @@ def journaled(
     chunks = [missing[i : i + workers] for i in range(0, len(missing), workers)]
     backend = "joblib" if workers > 1 else "serial"
     for chunk in progress.track(chunks, words, total=len(chunks)):
-        results = map_tasks(compute, [task for _, task in chunk], backend=backend, n_workers=workers)
-        for (key, _), result in zip(chunk, results, strict=True):
-            run.cell(key, lambda result=result: result)  # type: ignore[misc]
+        tasks = [task for _, task in chunk]
+        results = map_tasks(_Timed(compute), tasks, backend=backend, n_workers=workers)
+        for (key, _), (seconds, result) in zip(chunk, results, strict=True):
+            run.cell(key, lambda result=result: result, seconds=seconds)  # type: ignore[misc]
     return [run.cell(key, _absent) for key, _ in work]
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed(Generic[Task, Answer]):
+    """A picklable function that also says how many seconds it took, in the process that ran it."""
+
+    compute: Callable[[Task], Answer]
+
+    def __call__(self, task: Task) -> tuple[float, Answer]:
+        start = time.perf_counter()
+        answer = self.compute(task)
+        return time.perf_counter() - start, answer
 
 
 def _absent() -> Any:

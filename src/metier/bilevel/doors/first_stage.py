@@ -42,7 +42,7 @@ class FirstStageRow:
     @property
     def is_weak(self) -> bool:
         """Whether the strength fails its threshold: the critical value, or 10 for the conditional F."""
-        if math.isfinite(self.f_effective):
+        if not math.isnan(self.f_effective):
             return self.f_effective < self.f_critical
         return not self.f_conditional >= 10.0
 
@@ -85,7 +85,7 @@ class FirstStage:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values; NaN becomes None."""
+        """Return plain Python values; NaN and infinity become None."""
         keys = (
             "name",
             "partial_r2",

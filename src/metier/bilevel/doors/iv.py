@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
@@ -19,15 +19,16 @@ from metier.bilevel.residual_losses import Squared
 from metier.bilevel.settings import seed_of, seeded
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import AffineTarget
-from metier.core.checks import finite_array, label_codes, one_of, positive_int
+from metier.core.checks import finite_array, one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive, derive_seed
 
-from .columns import Columns, check_together, read_columns
+from .columns import Columns
 from .effects import Effect, make_effect, plot_coefficients, plot_effect
 from .features import make_features
 from .first_stage import FirstStage, first_stage
 from .iv_report import iv_dict, iv_text, iv_warnings
+from .iv_rows import InstrumentRows, read_rows
 from .moments import (
     LinearFit,
     Moments,
@@ -141,43 +142,16 @@ class IVBilevel:
         """
         for name in CACHED:
             self.__dict__.pop(name, None)
-        outcome = read_columns("outcome", y, data=data, prefix="y")
-        treatment = read_columns("treatment", t, data=data, prefix="t")
-        instruments = read_columns("instruments", z, data=data, prefix="z")
-        parts = [outcome, treatment, instruments]
-        if controls is not None and (data is None or len(controls)):
-            parts.append(read_columns("controls", controls, data=data, prefix="x", categories=True))
-        named = data if isinstance(weights, str) else None
-        extra = [] if weights is None else [read_columns("weights", weights, data=named, prefix="weights")]
-        check_together([*parts, *extra])
-        if outcome.values.shape[1] != 1:
-            raise _one_outcome(outcome)
-        self._columns = {part.role: part for part in parts}
-        self.outcome_name_, self.treatment_names_ = outcome.names[0], treatment.names
-        self.instrument_names_ = instruments.names
-        self.control_names_ = parts[3].names if len(parts) > 3 else ()
-        self.n_ = outcome.n_rows
-        self._weights = _weights(extra[0].values[:, 0] if extra else None, self.n_)
-        self.groups_ = self._codes(groups, data)
+        rows = read_rows(y, t, z, controls=controls, weights=weights, groups=groups, data=data)
+        self._rows = rows
+        self.outcome_name_, self.treatment_names_ = rows.outcome.names[0], rows.treatment.names
+        self.instrument_names_ = rows.instruments.names
+        self.control_names_ = () if rows.controls is None else rows.controls.names
+        self.n_, self.groups_ = rows.n, rows.groups
         self._seed = seed_of(self.rng)
-        self._fit_features(treatment)
-        self._fit_repeats(parts)
+        self._fit_features(rows.treatment)
+        self._fit_repeats(rows)
         return self
-
-    def _codes(self, groups: Any, data: Any) -> NDArray[np.int64] | None:
-        if groups is None:
-            return None
-        if isinstance(groups, str) and data is not None:
-            groups = read_column_labels(groups, data)
-        codes, _ = label_codes("groups", groups)
-        if len(codes) != self.n_:
-            raise InputError(
-                "groups hold one label per row",
-                expected=f"{self.n_} labels",
-                got=f"{len(codes)}",
-                next_step="Pass the cluster of every row.",
-            )
-        return codes
 
     def _fit_features(self, treatment: Columns) -> None:
         self._map = make_features(self.features)
@@ -194,10 +168,10 @@ class IVBilevel:
                 next_step="Leave constant features out.",
             )
 
-    def _fit_repeats(self, parts: Sequence[Columns]) -> None:
-        z = parts[2].values
-        controls = parts[3].values if len(parts) > 3 else None
-        targets = np.column_stack([parts[0].values, self._phi, z])
+    def _fit_repeats(self, rows: InstrumentRows) -> None:
+        z = rows.instruments.values
+        controls = None if rows.controls is None else rows.controls.values
+        targets = np.column_stack([rows.outcome.values, self._phi, z])
         d = self._phi.shape[1]
         names = (self.outcome_name_, *self.feature_names_, *self.instrument_names_)
         x = z if controls is None else np.column_stack([z, controls])
@@ -208,15 +182,17 @@ class IVBilevel:
         for r in range(rounds):
             folds = draw_folds(self.n_, self.folds, derive(self._seed, "controls", r), self.groups_)
             residuals = partial_out(
-                targets, controls, weights=self._weights, folds=folds, fit=self._fit_controls
+                targets, controls, weights=rows.weights, folds=folds, fit=self._fit_controls
             )
             refuse_explained(residuals, names, "outcome, treatment and instruments")
             v = residuals.values
             n_controls = 1 + (0 if controls is None else controls.shape[1])
-            m = Moments(v[:, 0], v[:, 1 : 1 + d], v[:, 1 + d :], self._weights, self.groups_, n_controls)
+            m = Moments(v[:, 0], v[:, 1 : 1 + d], v[:, 1 + d :], rows.weights, self.groups_, n_controls)
             self._moments.append(m)
             self._engines.append(self._engine(x, m, derive_seed(self._seed, "folds", r), inner))
-            self.control_r2_ = dict(zip(names, residuals.r2.tolist(), strict=True)) if len(parts) > 3 else {}
+            self.control_r2_ = (
+                dict(zip(names, residuals.r2.tolist(), strict=True)) if rows.controls is not None else {}
+            )
         self._check_rank()
         solutions = [engine.solve(np.zeros(d)) for engine in self._engines]
         middle, self._kept = median_of_repeats([Mean(s.w, s.covariance, s.gradient.n) for s in solutions])
@@ -244,7 +220,7 @@ class IVBilevel:
             X=x,
             Z={"y": m.y, "t": m.t},
             groups=self.groups_,
-            weights=None if np.ptp(self._weights) == 0 else self._weights,
+            weights=None if np.ptp(m.weights) == 0 else m.weights,
         )
 
     def _learner(self) -> Any:
@@ -274,7 +250,7 @@ class IVBilevel:
     @property
     def treatment_values_(self) -> Floats:
         """The treatment as fitted, (n, m)."""
-        return self._columns["treatment"].values
+        return self._rows.treatment.values
 
     @property
     def stderr_(self) -> Floats:
@@ -364,7 +340,7 @@ class IVBilevel:
         """
         p = len(self.treatment_names_)
         t = finite_array("treatment", treatment).reshape(-1, p)
-        observed = self._columns["treatment"].values
+        observed = self._rows.treatment.values
         base = np.median(observed, axis=0) if reference is None else finite_array("reference", reference)
         base = base.reshape(p)
         contrast = self._map.transform(t) - self._map.transform(base[None, :])
@@ -380,7 +356,7 @@ class IVBilevel:
         if self.features == "linear" or len(self.treatment_names_) > 1:
             interval = self.interval(level)
             return plot_coefficients(self.feature_names_, self.coef_, interval, ax=ax, title=title)
-        column = self._columns["treatment"].values[:, 0]
+        column = self._rows.treatment.values[:, 0]
         low, high = np.quantile(column, [0.01, 0.99])
         grid = np.linspace(low, high, 101)
         return plot_effect(self.effect(grid, level=level), name=self.treatment_names_[0], ax=ax, title=title)
@@ -396,37 +372,3 @@ class IVBilevel:
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Return everything the summary shows as plain Python values."""
         return iv_dict(self, level)
-
-
-def read_column_labels(name: str, data: Any) -> list[Any]:
-    """Return the labels in a frame's column."""
-    import narwhals.stable.v2 as nw
-
-    from .columns import unknown_columns
-
-    frame = nw.from_native(data, eager_only=True)
-    if name not in frame.columns:
-        raise unknown_columns("groups", [name], frame.columns)
-    return list(frame[name].to_list())
-
-
-def _weights(values: Floats | None, n: int) -> Floats:
-    if values is None:
-        return np.ones(n)
-    if (values <= 0).any():
-        raise InputError(
-            "weights are positive",
-            expected="numbers above 0",
-            got=f"{values.min():g} in {int((values <= 0).sum())} rows",
-            next_step="Drop rows that should not count.",
-        )
-    return np.asarray(values / values.mean())
-
-
-def _one_outcome(outcome: Columns) -> InputError:
-    return InputError(
-        "there is one outcome",
-        expected="one column",
-        got=", ".join(map(repr, outcome.names)),
-        next_step="Fit one outcome at a time.",
-    )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from metier.core.checks import positive_int
 from metier.core.errors import InputError
+from metier.moe.multilinear.coefficients import joint_coefficients
 from metier.moe.multilinear.gates import Gate
-from metier.moe.multilinear.layer import joint_coefficients
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,11 +15,13 @@ from metier.core.checks import one_of, positive_int
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
+from .coefficients import check_last, joint_coefficients
 from .edits import ExpertIndex
 from .forms import Rank
 from .gates import Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_gate
-from .layer import MultilinearMoE, check_last, expert_modes, has_gate_bias, joint_coefficients
+from .layer import MultilinearMoE, has_gate_bias
+from .sizes import expert_modes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

@@ -9,7 +9,7 @@ from metier.core.errors import InputError
 
 from .forms import FORMS, Shape
 from .forms.ranks import two_ranks
-from .layer import expert_modes
+from .sizes import expert_modes
 
 ROUNDINGS = ("floor", "ceil")
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,97 +15,21 @@ from metier.core.errors import InputError
 from .activations import GateActivation, gate_activation
 from .blocks import MultilinearGLU, MultilinearMLP
 from .evaluation import evaluating
-from .feed_forward import FeedForward, is_dense, recognize
-from .forms import FORMS, Rank, Shape
+from .forms import FORMS, Rank
 from .forms.ranks import two_ranks
 from .gates import refuse_causal_batch_norm
-from .layer import MultilinearMoE, expert_modes, has_gate_bias
+from .layer import MultilinearMoE, has_gate_bias
 from .ranks import largest
+from .replacement import ReplacedLayer, Replacement
+from .sizes import expert_modes
+from .targets import Pattern, Target, find_targets, looks_causal, refuse_shared
 from .warm_start import dense_weight, effective_weight, fill_from_dense, full_rank, noise_generator
 
-Pattern = str | re.Pattern[str] | Sequence[str] | Callable[[str, nn.Module], bool]
 CLASSES: dict[str, Any] = {
     "linear": MultilinearMoE,
     "mlp": MultilinearMLP,
     "glu": MultilinearGLU,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacedLayer:
-    """One replaced module.
-
-    Attributes:
-        name: Its name in the model.
-        kind: "linear", "mlp" or "glu".
-        rank: Ranks by projection ("linear", "up", "down", "activated").
-        parameters_before: Parameters of the dense module.
-        parameters: Parameters now, gate included.
-        weight_error: Relative error of weights by projection.
-        output_error: Relative root mean squared error of each projection's outputs on the calibration
-            inputs of the dense model; empty without calibration.
-        notes: What changed beside the weights.
-        config: Constructor arguments of the new module.
-    """
-
-    name: str
-    kind: str
-    rank: dict[str, tuple[int, ...]]
-    parameters_before: int
-    parameters: int
-    weight_error: dict[str, float]
-    output_error: dict[str, float]
-    notes: tuple[str, ...]
-    config: dict[str, Any]
-
-    def summary(self) -> str:
-        """Return one line for people."""
-        errors = ", ".join(f"{role} {error:.1e}" for role, error in self.weight_error.items())
-        outputs = ", ".join(f"{role} {error:.1e}" for role, error in self.output_error.items())
-        share = self.parameters / self.parameters_before
-        sizes = f"{self.parameters_before:,} -> {self.parameters:,} parameters ({share:.2f})"
-        parts = [f"{self.name}: {self.kind}, {sizes}, weight error {errors}"]
-        parts += [f"output error {outputs}"] if outputs else []
-        return "; ".join([*parts, *self.notes])
-
-
-@dataclass(frozen=True, slots=True)
-class Replacement:
-    """What `replace` did, layer by layer; `to_dict()` is a plan that `rebuild` follows.
-
-    Attributes:
-        layers: The replaced modules in the model's order.
-    """
-
-    layers: tuple[ReplacedLayer, ...]
-
-    def summary(self) -> str:
-        """Return one line per layer and a total."""
-        before = sum(layer.parameters_before for layer in self.layers)
-        after = sum(layer.parameters for layer in self.layers)
-        total = f"{len(self.layers)} replaced: {before:,} -> {after:,} parameters ({after / before:.2f})"
-        return "\n".join([*(layer.summary() for layer in self.layers), total])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"layers": [asdict(layer) for layer in self.layers]}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Target:
-    name: str
-    module: nn.Module
-    kind: str
-    layers: dict[str, nn.Module]
-    activation: str
-    notes: tuple[str, ...]
-
-    def shapes(self, modes: tuple[int, ...]) -> dict[str, Shape]:
-        dense = {role: dense_weight(layer, where=self.name) for role, layer in self.layers.items()}
-        return {
-            role: Shape(weight.shape[1], weight.shape[0], modes, bias is not None)
-            for role, (weight, bias) in dense.items()
-        }
 
 
 def replace(
@@ -177,9 +98,9 @@ def replace(
         raise InputError(
             "a replacement has one size", expected="rank or budget", got="both", next_step="Leave one out."
         )
-    targets = _targets(model, pattern)
+    targets = find_targets(model, pattern)
     if not force:
-        _refuse_shared(model, targets)
+        refuse_shared(model, targets)
     moments = {} if calibration is None else _moments(model, targets, calibration)
     settings = {
         "n_experts": modes, "form": form, "gate": gate_activation(gate), "norm": norm, "causal": is_causal,
@@ -224,75 +145,8 @@ def rebuild(model: nn.Module, plan: Replacement | Mapping[str, Any]) -> nn.Modul
     return model
 
 
-def looks_causal(model: nn.Module) -> bool:
-    """Return whether a model, or any part of it, predicts later tokens from earlier ones.
-
-    Attention modules of transformers say so; otherwise the configuration or the class's name does.
-
-    Example:
-        >>> looks_causal(nn.Linear(2, 2))
-        False
-    """
-    kinds = ("CausalLM", "LMHeadModel", "GPT")
-    return any(
-        getattr(part, "is_causal", False) is True
-        or getattr(getattr(part, "config", None), "is_decoder", False) is True
-        or any(kind in type(part).__name__ for kind in kinds)
-        for part in model.modules()
-    )
-
-
-def _targets(model: nn.Module, pattern: Pattern) -> list[_Target]:
-    found: list[_Target] = []
-    inside: tuple[str, ...] = ()
-    for name, module in model.named_modules():
-        if not name or name.startswith(inside) or not _matches(pattern, name, module):
-            continue
-        block: FeedForward | None = None if is_dense(module) else recognize(module, where=name)
-        if block is not None:
-            found.append(_Target(name, module, block.kind, block.layers, block.activation, block.notes))
-            inside = (*inside, f"{name}.")
-        elif is_dense(module):
-            found.append(_Target(name, module, "linear", {"linear": module}, "", ()))
-    if not found:
-        dense = [name for name, module in model.named_modules() if is_dense(module)]
-        raise InputError(
-            "the pattern names dense layers or feed-forward blocks",
-            expected="a match, e.g. " + (", ".join(dense[:6]) or "none: the model has no dense layer"),
-            got=f"{pattern!r}, which matches none",
-            next_step="List the names with [n for n, _ in model.named_modules()].",
-        )
-    return found
-
-
-def _matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
-    if isinstance(pattern, str):
-        return fnmatchcase(name, pattern)
-    if isinstance(pattern, re.Pattern):
-        return pattern.search(name) is not None
-    if callable(pattern):
-        return bool(pattern(name, module))
-    return any(fnmatchcase(name, one) for one in pattern)
-
-
-def _refuse_shared(model: nn.Module, targets: list[_Target]) -> None:
-    owners: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(id(parameter), []).append(name)
-    for target in targets:
-        for parameter in target.module.parameters():
-            outside = [name for name in owners[id(parameter)] if not name.startswith(f"{target.name}.")]
-            if outside:
-                raise InputError(
-                    f"{target.name} owns its weights",
-                    expected="weights of its own",
-                    got=f"a weight that is {outside[0]} too",
-                    next_step="Leave this module out, or pass force=True to part the two.",
-                )
-
-
 def _ranks(
-    target: _Target,
+    target: Target,
     modes: tuple[int, ...],
     form: str,
     rank: Rank | None,
@@ -327,7 +181,7 @@ def _ranks(
     return dict.fromkeys(shapes, None if form == "mxd" else largest(lambda r: cost(r) <= allowed))
 
 
-def _build(target: _Target, ranks: dict[str, Any], settings: dict[str, Any]) -> Any:
+def _build(target: Target, ranks: dict[str, Any], settings: dict[str, Any]) -> Any:
     dense = {role: dense_weight(layer, where=target.name) for role, layer in target.layers.items()}
     weight = next(iter(dense.values()))[0]
     settings = {**settings, "device": weight.device, "dtype": weight.dtype}
@@ -347,7 +201,7 @@ def _build(target: _Target, ranks: dict[str, Any], settings: dict[str, Any]) -> 
 
 
 def _fill(
-    target: _Target, new: Any, moments: dict[str, Tensor], noise: float, seed: int | None
+    target: Target, new: Any, moments: dict[str, Tensor], noise: float, seed: int | None
 ) -> ReplacedLayer:
     roles = (
         {"linear": new} if target.kind == "linear" else {role: getattr(new, role) for role in target.layers}
@@ -403,9 +257,7 @@ class _Moment:
 
 
 @torch.no_grad()
-def _moments(
-    model: nn.Module, targets: list[_Target], batches: Iterable[Any]
-) -> dict[str, dict[str, Tensor]]:
+def _moments(model: nn.Module, targets: list[Target], batches: Iterable[Any]) -> dict[str, dict[str, Tensor]]:
     sums = {target.name: {role: _Moment() for role in target.layers} for target in targets}
     hooks = [
         layer.register_forward_pre_hook(sums[target.name][role])

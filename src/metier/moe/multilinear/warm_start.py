@@ -17,7 +17,8 @@ from .activations import GateActivation, gate_activation
 from .forms import FORMS, Form, MxD, Rank, TensorRing, Tucker
 from .forms.ranks import two_ranks
 from .initialization import fill_normal, generator_of
-from .layer import MultilinearMoE, expert_modes
+from .layer import MultilinearMoE
+from .sizes import expert_modes
 
 RIDGE = 1e-6
 """Share of the mean second moment that is added to each input direction of a calibration."""

@@ -11,11 +11,11 @@ GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ALIGNMENT = 16
 """Bytes that row strides must be multiples of for grouped_mm."""
 
-LAUNCH_FLOPS = 1e7
+LAUNCH_FLOPS = {"grouped_mm": 1e7, "loop": 1.5e7}
 """What the products of one expert cost beside their arithmetic, forward and backward, on a CPU in bfloat16.
 
-Measured as the time that oneDNN takes to set up six small products, times its rate on large ones. In float32
-and float64 the same set-up is too cheap for padding to win.
+Measured as the arithmetic on padding at which padded products stop to win, over eight sizes and six levels of
+imbalance; the loop also pays for Python. In float32 and float64 the set-up is too cheap for padding to win.
 """
 
 
@@ -56,11 +56,12 @@ def choose_backend(plan: Plan, dtype: torch.dtype, *, dim: int, hidden_dim: int,
         gated: whether the first product is twice as wide.
     """
     device = plan.ends.device
+    runs = plan.order.shape[0] > 0 and grouped_mm_runs(dtype, device, dim=dim, hidden_dim=hidden_dim)
+    exact = "grouped_mm" if runs else "loop"
     if dtype is torch.bfloat16 and device.type == "cpu" and not torch.compiler.is_compiling():
         counts = plan.counts()
         padding = len(counts) * max(counts) - sum(counts)
         row_flops = 6 * dim * hidden_dim * (3 if gated else 2)
-        if sum(counts) and padding * row_flops < LAUNCH_FLOPS * sum(count > 0 for count in counts):
+        if sum(counts) and padding * row_flops < LAUNCH_FLOPS[exact] * sum(count > 0 for count in counts):
             return "padded"
-    runs = plan.order.shape[0] > 0 and grouped_mm_runs(dtype, device, dim=dim, hidden_dim=hidden_dim)
-    return "grouped_mm" if runs else "loop"
+    return exact

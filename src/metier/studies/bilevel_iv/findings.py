@@ -19,8 +19,8 @@ from metier.runs import (
     Table,
 )
 from metier.studies.bilevel_iv.cases import STRONG
-from metier.studies.forecast_gate.claims import Statement
-from metier.studies.forecast_gate.shares import mean, ratio, share
+from metier.studies.shares import mean, ratio, share
+from metier.studies.statements import Statement
 
 if TYPE_CHECKING:
     from metier.studies.bilevel_iv.study import IVConfig
@@ -153,9 +153,7 @@ def _exact(value: float, unit: str) -> Measured:
 
 def _judged(statement: Statement, command: str) -> Claim:
     if statement.measured.level is not None or statement.measured.method != "exact":
-        return statement.judged(command).model_copy(
-            update={"needed_unit": "replicates"} if statement.judged(command).needed is not None else {}
-        )
+        return statement.judged(command)
     holds = (statement.measured.value <= statement.limit) == statement.below
     return Claim(
         id=statement.id,

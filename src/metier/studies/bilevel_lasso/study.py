@@ -130,8 +130,8 @@ def _scaled(cells: Sequence[Mapping[str, Any]], name: str, n: int) -> list[float
 def _claims(
     config: LassoConfig, found: Mapping[str, Sequence[Mapping[str, Any]]], command: str
 ) -> list[Claim]:
-    from metier.studies.forecast_gate.claims import Statement
-    from metier.studies.forecast_gate.shares import mean, share
+    from metier.studies.shares import mean, share
+    from metier.studies.statements import Statement
 
     first, last = config.sizes[0], config.sizes[-1]
     small, large = found[f"specified/{first}"], found[f"specified/{last}"]
@@ -187,12 +187,11 @@ def _claims(
             below=True,
         ),
     )
-    claims = [statement.judged(command) for statement in statements]
-    return [c if c.needed is None else c.model_copy(update={"needed_unit": "replicates"}) for c in claims]
+    return [statement.judged(command) for statement in statements]
 
 
 def _table(config: LassoConfig, found: Mapping[str, Sequence[Mapping[str, Any]]], design: str) -> Table:
-    from metier.studies.forecast_gate.shares import mean, share
+    from metier.studies.shares import mean, share
 
     rows = []
     for n in config.sizes:
@@ -221,7 +220,7 @@ def _table(config: LassoConfig, found: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def _curve(config: LassoConfig, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    from metier.studies.forecast_gate.shares import mean
+    from metier.studies.shares import mean
 
     series = []
     for key, name in ESTIMATORS.items():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metier.runs import Claim, Column, Figure, Lines, Measured, Result, Run, Section, Series, Table
-from metier.studies.forecast_gate.claims import Statement
-from metier.studies.forecast_gate.shares import ratio, share
+from metier.studies.shares import ratio, share
+from metier.studies.statements import Statement
 
 if TYPE_CHECKING:
     from metier.studies.bilevel_paper.study import PaperConfig
@@ -126,10 +126,7 @@ def _claims(config: PaperConfig, found: Mapping[str, Any], run: Run) -> list[Cla
             limit=0.8,
         ),
     )
-    for statement in statements:
-        claim = statement.judged(run.command)
-        out.append(claim if claim.needed is None else claim.model_copy(update={"needed_unit": "replicates"}))
-    return out
+    return [*out, *(statement.judged(run.command) for statement in statements)]
 
 
 def _number(name: str) -> Column:

@@ -130,8 +130,8 @@ def _claims(
     flights: Mapping[str, Any],
     command: str,
 ) -> list[Claim]:
-    from metier.studies.forecast_gate.claims import Statement
-    from metier.studies.forecast_gate.shares import ratio, share
+    from metier.studies.shares import ratio, share
+    from metier.studies.statements import Statement
 
     n = config.gradient_sizes[-1]
     rich = [cell["obigrad_covered"][0] for cell in gradients["rich", n]]
@@ -168,7 +168,6 @@ def _claims(
             limit=0.8,
         ).judged(command),
     ]
-    claims = [c if c.needed is None else c.model_copy(update={"needed_unit": "replicates"}) for c in claims]
     for name, what in (("against_equal", "one model for all"), ("against_own", "a model of its own")):
         verdicts = [cluster[name]["verdict"] for cluster in flights["clusters"]]
         paying = verdicts.count("pays")
@@ -189,7 +188,7 @@ def _claims(
 
 
 def _gradient_table(gradients: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]) -> Table:
-    from metier.studies.forecast_gate.shares import mean, share
+    from metier.studies.shares import mean, share
 
     rows = []
     for (name, n), cells in gradients.items():

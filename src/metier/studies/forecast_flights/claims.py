@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from metier.core import Decision, compare_paired, information, specialize_or_fall_back
 from metier.core.mutual_information import InformationResult
 from metier.runs import Claim, Measured
-from metier.studies.forecast_gate.shares import seeds_needed, share, verdict_above, verdict_below
+from metier.studies.shares import seeds_needed, share, verdict_above, verdict_below
 
 Floats = NDArray[np.float64]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from metier.runs import Claim, Measured
 from metier.studies.forecast_gate.measures import (
@@ -17,40 +16,12 @@ from metier.studies.forecast_gate.measures import (
     nearest_power,
     power_cases,
 )
-from metier.studies.forecast_gate.shares import LEVEL, mean, ratio, seeds_needed, verdict_above, verdict_below
+from metier.studies.shares import LEVEL, mean, ratio
+from metier.studies.statements import Statement
 
 SIZE_LIMIT = 0.10
 SIZE_LEVEL = 0.90
 """Two-sided level whose upper end is the upper 95 % limit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """A claim before its verdict: the measured number is to lie above the limit, or below it."""
-
-    id: str
-    text: str
-    effect: str
-    measured: Measured
-    limit: float
-    below: bool = False
-
-    def judged(self, command: str) -> Claim:
-        """The claim with the verdict of its interval, and the panels that would decide an open one."""
-        verdict = (verdict_below if self.below else verdict_above)(self.measured, self.limit)
-        needed = seeds_needed(self.measured, self.limit) if verdict == "undecided" else None
-        return Claim(
-            id=self.id,
-            statement=self.text,
-            source="metier",
-            minimum_effect=self.effect,
-            minimum_effect_value=self.limit,
-            measured=self.measured,
-            verdict=verdict,
-            needed=needed,
-            needed_unit="" if needed is None else "panels",
-            command=command,
-        )
 
 
 def claims(trials: Mapping[str, Trials], command: str) -> tuple[Claim, ...]:

@@ -20,8 +20,8 @@ from metier.studies.forecast_gate.measures import (
     nearest_power,
     power_cases,
 )
-from metier.studies.forecast_gate.shares import mean
 from metier.studies.forecast_gate.tables import assign_table, power_table, recovery_table, size_table
+from metier.studies.shares import mean
 
 if TYPE_CHECKING:
     from metier.studies.forecast_gate.study import GateConfig

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metier.runs import Measured
-from metier.studies.forecast_gate.shares import LEVEL, share
+from metier.studies.shares import LEVEL, share
 
 Trials = Sequence[Mapping[str, Any]]
 

@@ -17,7 +17,7 @@ from metier.studies.forecast_gate.measures import (
     known_gain,
     power_cases,
 )
-from metier.studies.forecast_gate.shares import mean, ratio
+from metier.studies.shares import mean, ratio
 
 CASES = {
     "strong": "four strong regimes",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metier.bilevel import IVBilevel
+from metier.bilevel import FirstStageRow, IVBilevel
 from metier.runs import (
     Column,
     DataUsed,
@@ -189,10 +189,9 @@ def strength_section(iv: IVBilevel, *, level: float, key: str = "") -> Section:
 def _first_stage_table(iv: IVBilevel, *, key: str) -> Table:
     stage = iv.first_stage_
     several = len(stage.rows) > 1
+    # A treatment that is its own instrument has no first-stage error, and F is infinite.
     rows = tuple(
-        (row.name, row.partial_r2, row.f, row.f_robust, row.f_conditional)
-        if several
-        else (row.name, row.partial_r2, row.f, row.f_robust, row.f_effective, row.f_critical)
+        (row.name, *(value if math.isfinite(value) else None for value in _strengths(row, several=several)))
         for row in stage.rows
     )
     last = ("conditional F",) if several else ("effective F", "needed")
@@ -211,3 +210,8 @@ def _first_stage_table(iv: IVBilevel, *, key: str) -> Table:
         if not several
         else "Conditional F by Sanderson and Windmeijer; below 10 counts as weak.",
     )
+
+
+def _strengths(row: FirstStageRow, *, several: bool) -> tuple[float, ...]:
+    last = (row.f_conditional,) if several else (row.f_effective, row.f_critical)
+    return (row.partial_r2, row.f, row.f_robust, *last)

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 TITLE = "Mixtures of experts: does upcycling a trained encoder pay?"
 QUESTION = (
-    "MiniLM's last feed-forward blocks become experts, and all arms learn to name the work a passage "
-    "is from: "
-    "is the sparse encoder better than the dense one on held-out scenes and chapters, and does "
+    "MiniLM's last feed-forward blocks become experts, and all arms learn to name the work a passage is "
+    "from: is the sparse encoder better than the dense one on held-out scenes and chapters, and does "
     "balancing matter?"
 )
 ARMS = {"dense": "dense", "upcycled": "upcycled, no balancer", "balanced": "upcycled, phi"}
@@ -98,6 +97,7 @@ def findings(
     config: UpcyclingConfig, run: Run, facts: dict[str, Any], found: dict[str, list[dict[str, Any]]]
 ) -> Result:
     """State what the trainings show."""
+    from metier.studies.gains_figure import gains_figure
     from metier.studies.paired_seeds import decide, lower_claim, mean_of, of
 
     loss = {arm: of(rows, "loss") for arm, rows in found.items()}
@@ -180,6 +180,16 @@ def findings(
                 "the small noise "
                 "that lets experts part.",
                 tables=(table,),
+                figures=(
+                    gains_figure(
+                        {ARMS[arm]: loss["dense"] - loss[arm] for arm in ARMS if arm != "dense"},
+                        title="Experts in place of dense blocks",
+                        caption="Loss of the dense encoder minus the loss of the upcycled one: mean over "
+                        "paired seeds with its 95 % interval. Right of zero is better than dense.",
+                        alt="Gain in loss of the upcycled encoders over the dense one, with intervals.",
+                        x_label="gain over the dense encoder, nats per passage",
+                    ),
+                ),
             ),
         ),
         losses=tuple(

@@ -14,8 +14,6 @@ from metier.runs import (
     Divided,
     Figure,
     Headline,
-    IntervalRow,
-    Intervals,
     Lines,
     Losses,
     Reference,
@@ -27,6 +25,7 @@ from metier.runs import (
     Table,
     paid,
 )
+from metier.studies.gains_figure import gains_figure
 from metier.studies.multilinear_digits.arms import ARMS, FORMS, MODES
 from metier.studies.paired_seeds import Rows, decide, lower_claim, mean_of, of, within_claim
 
@@ -264,21 +263,19 @@ def accuracy_table(budget: str, runs: Runs, tuned: Mapping[str, Any]) -> Table:
 
 def error_figure(runs: Runs, budget: str) -> Figure:
     """Gain of every block over the dense one."""
-    rows = []
-    for arm in runs.sizes[budget]:
-        if arm != "dense":
-            gain = mean_of(100 * (runs.error(budget, "dense") - runs.error(budget, arm)))
-            low = gain.value if gain.low is None else gain.low
-            high = gain.value if gain.high is None else gain.high
-            rows.append(
-                IntervalRow(label=ARMS[arm].words, value=gain.value, low=low, high=high, emphasis=arm == OURS)
-            )
-    return Figure(
-        id="gain-over-dense",
+    dense = runs.error(budget, "dense")
+    return gains_figure(
+        {
+            ARMS[arm].words: 100 * (dense - runs.error(budget, arm))
+            for arm in runs.sizes[budget]
+            if arm != "dense"
+        },
+        name="gain-over-dense",
         title="Fewer errors than the dense block",
         caption=f"Percentage points, mean over paired seeds with its 95 % interval, at equal {budget}.",
         alt="Gain in error rate of every block over the dense one, with intervals.",
-        data=Intervals(x_label="fewer errors, points", rows=tuple(rows)),
+        x_label="fewer errors, points",
+        emphasis=(ARMS[OURS].words,),
     )
 
 

@@ -13,6 +13,7 @@ from metier.runs import (
     Column,
     DataUsed,
     Divided,
+    Figure,
     Headline,
     Losses,
     Result,
@@ -51,7 +52,7 @@ class MinilmConfig:
             permutations: see `Setup`.
     """
 
-    arms: tuple[str, ...] = ("dense", "cp-full", "cp-equal", "svd", "cp", "tr")
+    arms: tuple[str, ...] = ("dense", "cp-full", "cp-equal", "svd-equal", "svd", "cp", "tr")
     seeds: int = 5
     margin: float = 0.02
     workers: int = 1
@@ -162,6 +163,7 @@ def findings(config: MinilmConfig, run: Run, facts: dict[str, Any], found: Mappi
                 "measure. The layers before are fixed. Truncations have the least error of outputs on "
                 f"training passages; the smaller blocks have {100 * config.budget:g} % of the parameters.",
                 tables=(_table(found),),
+                figures=(_gains(found, ours),),
             ),
             Section(
                 title="Read an expert, switch it off",
@@ -207,6 +209,12 @@ def claims(config: MinilmConfig, found: Mapping[str, Rows], ours: str, command: 
     ]
     pairs = (
         ("cp-equal", "dense", "experts-or-dense", "the dense blocks, at as many parameters"),
+        (
+            "cp-equal",
+            "svd-equal",
+            "experts-or-svd-equal",
+            "a truncated SVD, both as large as the dense blocks",
+        ),
         ("cp", "svd", "experts-or-svd", "a truncated SVD of as many parameters"),
         ("tr", "svd", "ring-or-svd", "a truncated SVD of as many parameters"),
     )
@@ -273,6 +281,23 @@ def _table(found: Mapping[str, Rows]) -> Table:
     )
 
 
+def _gains(found: Mapping[str, Rows], ours: str) -> Figure:
+    from metier.studies.gains_figure import gains_figure
+    from metier.studies.multilinear_minilm.task import ARMS
+    from metier.studies.paired_seeds import of
+
+    dense = of(found["dense"], "loss")
+    return gains_figure(
+        {ARMS[arm].words: dense - of(rows, "loss") for arm, rows in found.items() if arm != "dense"},
+        title="What takes the place of the dense blocks",
+        caption="Loss with dense blocks minus the loss with what replaced them: mean over paired seeds with "
+        "its 95 % interval. Right of zero is better than dense.",
+        alt="Gain in loss of every replacement over dense blocks, with intervals.",
+        x_label="gain over dense blocks, nats per passage",
+        emphasis=(ARMS[ours].words,),
+    )
+
+
 def _sheet(example: Mapping[str, Any]) -> Table:
     return Table(
         id="sheet",
@@ -309,6 +334,13 @@ STUDY = Study(
         "full": MinilmConfig(seeds=20, per_work=600, steps=1500, trained_layers=3, rows=16),
     },
     run=run_study,
-    claims=("function-kept", "experts-or-dense", "experts-or-svd", "ring-or-svd", "experts-tell-work"),
+    claims=(
+        "function-kept",
+        "experts-or-dense",
+        "experts-or-svd-equal",
+        "experts-or-svd",
+        "ring-or-svd",
+        "experts-tell-work",
+    ),
     paired_on=("seeds", "per_work", "length", "trained_layers", "rows", "steps", "learning_rate"),
 )

@@ -68,6 +68,7 @@ ARMS = {
     "dense": Arm("dense"),
     "cp-full": Arm("cp at full rank", "cp"),
     "cp-equal": Arm("cp, parameters of the dense block", "cp", 1.0),
+    "svd-equal": Arm("truncated SVD, parameters of the dense block", "cp", 1.0, one_expert=True),
     "svd": Arm("truncated SVD, smaller", "cp", "small", one_expert=True),
     "cp": Arm("cp, smaller", "cp", "small"),
     "tr": Arm("tr, smaller", "tr", "small"),
@@ -146,11 +147,16 @@ def _fine_tune(task: Fine) -> dict[str, Any]:
         "error": float((logits.argmax(1) != val.works).double().mean()),
         "start": float((before - reference).norm() / reference.norm()),
         "parameters": sum(p.numel() for block in blocks for p in block.parameters()),
-        "rank": str(report.layers[0].rank) if report is not None else "",
+        "rank": ranks_in_words(report) if report is not None else "",
     }
     if report is not None and not ARMS[task.arm].one_expert:
         found |= looked_into(model, val, works, task)
     return found
+
+
+def ranks_in_words(report: moe.Replacement) -> str:
+    """The ranks of the first block's two products, for example "385 and 384"."""
+    return " and ".join("×".join(map(str, ranks)) for ranks in report.layers[0].rank.values())
 
 
 @torch.no_grad()
