@@ -9,8 +9,8 @@ import pytest
 from metier.core import InputError
 from metier.partners import (
     ConstantPolicy,
-    Population,
     Policy,
+    Population,
     PurePolicy,
     UniformPolicy,
     cross_play,

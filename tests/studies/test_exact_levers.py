@@ -67,7 +67,7 @@ def test_generalists_with_memory_should_equal_a_walk_through_all_histories():
 
 @pytest.mark.timeout(300)
 def test_policies_without_memory_should_agree_both_ways_and_with_episodes():
-    """By histories, by dynamic programming, and by 4,000 episodes: 4 standard errors, one chance in 16,000."""
+    """By histories, by dynamic programming, and by 4,000 episodes: 4 standard errors, one in 16,000."""
     policy = generalist(gru_units=0)
     mates = specialist_tables(GAME)
     table = member_tables(

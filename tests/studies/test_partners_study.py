@@ -157,7 +157,7 @@ def test_study_should_have_three_sound_sizes():
 
 
 def test_intervals_should_hold_seeds_and_episodes():
-    """Hierarchical: seeds that agree by chance are no narrower than their episodes; one seed has those only."""
+    """Hierarchical: seeds that agree by chance are no narrower than their episodes make them."""
     spread = over_seeds([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
     assert spread.high - spread.value == pytest.approx(4.302653 / np.sqrt(3))
     agreeing = over_seeds([2.0, 2.0, 2.0], [0.3, 0.3, 0.3])
