@@ -28,7 +28,7 @@ COMMANDS = {
     "multilinear": (("multilinear.py", "all"),),
     "multi_index": (("multi_index.py",), ("multi_index_phase.py",)),
     "bilevel": tuple(("bilevel.py", mode) for mode in ("figure4", "million", "overhead", "rivals")),
-    "partners": (("partners.py", "environment"),),
+    "partners": tuple(("partners.py", mode) for mode in ("environment", "ppo", "xp_min", "self_play")),
 }
 
 

@@ -30,7 +30,7 @@ def played(actor, params, n_envs, n_steps, key, chunks=1):
     return chunk
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("gru_units", "n_latents"), [(0, 0), (6, 0), (6, 3)])
 def test_ratio_should_be_one_on_the_first_minibatch_across_episode_ends(gru_units, n_latents):
     """Must 13: also in the second chunk, which begins in the middle of episodes."""
@@ -67,7 +67,7 @@ def slow_gae(rewards, now, after, done, discount, trace_decay):
     return advantage
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(900)
 def test_advantages_should_equal_the_slow_sums_and_stop_at_ends():
     rng = np.random.default_rng(0)
     rewards, now, after = rng.normal(size=(3, 12))
@@ -76,16 +76,18 @@ def test_advantages_should_equal_the_slow_sums_and_stop_at_ends():
     np.testing.assert_allclose(fast, slow_gae(rewards, now, after, done, 0.9, 0.8), atol=1e-5)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(900)
 def test_padding_should_carry_no_loss_and_the_gradient_should_have_a_limit():
     """Must 20."""
     ratio, gain = jnp.array([1.1, 0.9, 5.0]), jnp.array([1.0, -2.0, 50.0])
     weights = jnp.array([1.0, 1.0, 0.0])
     assert float(policy_loss(ratio, gain, 0.3, weights)) == pytest.approx(-(1.1 - 1.8) / 2)
     assert float(jax.grad(lambda r: policy_loss(r, gain, 0.3, weights))(ratio)[2]) == 0.0
-    limit = optax.clip_by_global_norm(SMALL.max_grad_norm)
-    clipped, _ = limit.update({"w": jnp.full(4, 100.0)}, limit.init(None))
-    assert float(optax.tree.norm(clipped)) <= SMALL.max_grad_norm * (1 + 1e-6)
+    # Adam's first moment after one step is a tenth of the gradient that it was given.
+    optimizer, params = SMALL.optimizer(), {"w": jnp.zeros(4)}
+    for size, norm in ((100.0, SMALL.max_grad_norm), (0.1, 0.2)):
+        _, state = optimizer.update({"w": jnp.full(4, size)}, optimizer.init(params))
+        assert float(optax.tree.norm(optax.tree.get(state, "mu"))) == pytest.approx(0.1 * norm, rel=1e-5)
 
 
 class Interrupt:
@@ -100,10 +102,11 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def train(folder=None, on_progress=None, **settings):
+def train(folder=None, on_progress=None, iterations=4, **settings):
     options = {"n_members": 2, "ppo": SMALL, "hidden": (8,), "reports": 4, "rng": 1}
+    steps = iterations * 2 * 32 * 16
     return train_self_play(
-        GAME, steps=4 * 2 * 32 * 16, folder=folder, on_progress=on_progress, **{**options, **settings}
+        GAME, steps=steps, folder=folder, on_progress=on_progress, **{**options, **settings}
     )
 
 
@@ -111,7 +114,7 @@ def bits(population):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(population.params)]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_training_should_resume_to_the_same_bits_after_an_interruption(tmp_path):
     """Must 22, second half, and Ctrl-C leaving a checkpoint; files of another training are refused."""
     whole = train()
@@ -140,10 +143,10 @@ def test_training_should_resume_to_the_same_bits_after_an_interruption(tmp_path)
         Population.load(tmp_path / "cut.safetensors")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_members_side_by_side_should_equal_members_one_after_the_other():
-    """Must 22, first half (four iterations here; rounding is all that differs)."""
-    side, turn = train(), train(members="loop")
+    """Must 22, first half: within 1e-4 after ten iterations; rounding is all that differs."""
+    side, turn = train(iterations=10), train(iterations=10, members="loop")
     for a, b in zip(jax.tree.leaves(side.params), jax.tree.leaves(turn.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
 

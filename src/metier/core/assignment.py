@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import positive_int, simplex_rows
+from .checks import as_array, positive_int, simplex_rows
 from .errors import InputError
 from .mutual_information import entropy
 
@@ -234,7 +234,7 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _integer_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int64]:
-    array = np.asarray(labels)
+    array = as_array(name, labels)
     if array.ndim != 1 or array.size == 0:
         got = f"shape {array.shape}"
     elif array.dtype.kind not in "iu":

@@ -37,19 +37,36 @@ def one_of(name: str, value: object, choices: Iterable[str]) -> str:
 
 
 def positive_int(name: str, value: object, *, minimum: int = 1) -> int:
-    """Return `value` as an int that is at least `minimum`.
+    """Return `value` as an int that is at least `minimum` and fits in 64 bits.
 
     Example:
         >>> positive_int("n_clusters", 4)
         4
     """
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= minimum:
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and minimum <= value < 2**63:
         return int(value)
     raise InputError(
         f"{name} is a whole number",
         expected=f"an integer of at least {minimum}",
         got=repr(value),
         next_step=f"Pass {name}={minimum} or more.",
+    )
+
+
+def as_flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False.
+
+    Example:
+        >>> as_flag("certify", True)
+        True
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise InputError(
+        f"{name} is switched on or off",
+        expected="True or False",
+        got=repr(value),
+        next_step=f"Pass {name}=True or {name}=False.",
     )
 
 
@@ -91,15 +108,33 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def finite_array(name: str, value: ArrayLike, *, ndim: int | None = None) -> NDArray[np.float64]:
-    """Return `value` as a float64 array without NaN or infinity, of `ndim` dimensions if given.
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """Return `value` as an array of whatever it holds.
 
     Example:
-        >>> finite_array("losses", [1, 2], ndim=1)
-        array([1., 2.])
+        >>> as_array("labels", [2, 0])
+        array([2, 0])
     """
     try:
-        array = np.asarray(value, dtype=np.float64)
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} is an array",
+            expected="rows of one length, of one kind of values",
+            got=f"something NumPy cannot convert ({error})",
+            next_step=f"Convert {name} to a NumPy array first.",
+        ) from error
+
+
+def as_numbers(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """Return `value` as a float64 array, which may hold NaN and infinity.
+
+    Example:
+        >>> as_numbers("log_probs", [0, float("-inf")])
+        array([  0., -inf])
+    """
+    try:
+        return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{name} holds numbers",
@@ -107,6 +142,16 @@ def finite_array(name: str, value: ArrayLike, *, ndim: int | None = None) -> NDA
             got=f"something NumPy cannot convert ({error})",
             next_step=f"Convert {name} to numbers first.",
         ) from error
+
+
+def finite_array(name: str, value: ArrayLike, *, ndim: int | None = None) -> NDArray[np.float64]:
+    """Return `value` as a float64 array without NaN or infinity, of `ndim` dimensions if given.
+
+    Example:
+        >>> finite_array("losses", [1, 2], ndim=1)
+        array([1., 2.])
+    """
+    array = as_numbers(name, value)
     if ndim is not None and array.ndim != ndim:
         raise InputError(
             f"{name} has {ndim} dimension{'s' if ndim > 1 else ''}",
@@ -138,7 +183,7 @@ def simplex_rows(name: str, value: Any, *, tolerance: float = SIMPLEX_TOLERANCE)
         >>> simplex_rows("weights", [[0.25, 0.75]])
         array([[0.25, 0.75]])
     """
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype not in (np.float32, np.float64):
         array = finite_array(name, value)
     if array.ndim != 2 or 0 in array.shape:
@@ -189,7 +234,7 @@ def label_codes(name: str, labels: Any) -> tuple[NDArray[np.int64], list[Hashabl
 def _as_labels(labels: Any) -> NDArray[Any]:
     # np.asarray turns [1, "1"] into two equal strings and a list of tuples into a table.
     if not isinstance(labels, list | tuple):
-        return np.asarray(labels)
+        return as_array("labels", labels)
     kinds = {type(label) for label in labels}
     if len(kinds) == 1 and kinds <= {int, float, str, bool, np.int64, np.int32, np.str_}:
         return np.asarray(labels)

@@ -93,7 +93,7 @@ def lags_of(forecaster: ClusterForecaster) -> tuple[int, ...]:
     """The lags, with the seasonal one."""
     f = forecaster
     season = None if f.season_length is None else positive_int("season_length", f.season_length)
-    if isinstance(f.lags, Iterable) and not isinstance(f.lags, str):
+    if isinstance(f.lags, Iterable) and not isinstance(f.lags, str) and np.ndim(f.lags) > 0:
         chosen = tuple(positive_int("lags", lag) for lag in f.lags)
         if not chosen:
             raise InputError(
@@ -120,7 +120,7 @@ def several(name: str, value: Any, example: str) -> tuple[Any, ...]:
 
 def cluster_counts(n_clusters: Any, n_series: int) -> tuple[int, ...]:
     """K to try: the given one, or those of 2, 3, 4, 6, 8 with at least five series a cluster."""
-    if n_clusters == "auto":
+    if isinstance(n_clusters, str) and n_clusters == "auto":
         return tuple(k for k in AUTO_CLUSTERS if k <= n_series // SERIES_PER_CLUSTER)
     if isinstance(n_clusters, str):
         raise InputError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from metier.core.checks import positive_int
+from metier.core.checks import as_flag, positive_int
 
 from .activations import Activation, as_activation
 from .certify.certify import PRECISIONS
@@ -64,7 +64,7 @@ def exponents(
     made = as_activation(activation, kinks=kinks, parity=parity, normalize=normalize)
     powers = positive_int("max_power", max_power)
     precision = positive_int("bits", bits, minimum=53)
-    return _exponents(made, bool(certify), powers, precision)
+    return _exponents(made, as_flag("certify", certify), powers, precision)
 
 
 @lru_cache(maxsize=1024)

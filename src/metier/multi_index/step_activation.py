@@ -96,7 +96,6 @@ def equal_power_sums(order: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(minus), tuple(plus)
 
 
-@lru_cache(maxsize=32)
 def step_activation(noise_sensitivity: int = 3) -> Activation:
     """Return an even step function whose noise sensitivity exponent is the given one, by construction.
 
@@ -130,6 +129,11 @@ def step_activation(noise_sensitivity: int = 3) -> Activation:
             got=repr(noise_sensitivity),
             next_step="Ask for a smaller one: the law of such an exponent starts below the noise of floats.",
         )
+    return _step_activation(order)
+
+
+@lru_cache(maxsize=32)
+def _step_activation(order: int) -> Activation:
     inside, outside = equal_power_sums(order)
     levels = Levels(tuple(map(Fraction, inside)), tuple(map(Fraction, outside)))
     made = from_node(_steps(levels), name=f"step{order}", levels=levels)

@@ -36,14 +36,18 @@ if TYPE_CHECKING:
     from .samplers import PartnerSampler as PartnerSampler
     from .samplers import UniformSampler as UniformSampler
     from .training.distill import distill as distill
+    from .training.fcp import train_fcp as train_fcp
     from .training.generalist import Generalist as Generalist
     from .training.generalist import train_generalist as train_generalist
     from .training.guard import dispatch_in_turn as dispatch_in_turn
+    from .training.mep import train_mep as train_mep
     from .training.population import Population as Population
     from .training.ppo import PPO as PPO
     from .training.progress import Progress as Progress
-    from .training.self_play import train_fcp as train_fcp
     from .training.self_play import train_self_play as train_self_play
+    from .training.specialists import oracle_specialists as oracle_specialists
+    from .training.specialists import train_specialists as train_specialists
+    from .training.trajedi import train_trajedi as train_trajedi
     from .training.xp_min import train_xp_min as train_xp_min
 
 _MODULES = {
@@ -58,12 +62,16 @@ _MODULES = {
     "policies": ("ConstantPolicy", "Policy", "PurePolicy", "UniformPolicy"),
     "samplers": ("BanditSampler", "CapacitySampler", "PartnerSampler", "UniformSampler"),
     "training.distill": ("distill",),
+    "training.fcp": ("train_fcp",),
     "training.generalist": ("Generalist", "train_generalist"),
     "training.guard": ("dispatch_in_turn",),
+    "training.mep": ("train_mep",),
     "training.population": ("Population",),
     "training.ppo": ("PPO",),
     "training.progress": ("Progress",),
-    "training.self_play": ("train_fcp", "train_self_play"),
+    "training.self_play": ("train_self_play",),
+    "training.specialists": ("oracle_specialists", "train_specialists"),
+    "training.trajedi": ("train_trajedi",),
     "training.xp_min": ("train_xp_min",),
 }
 _NEED_JAX = {"animation", "pairing", "evaluation", "policies", "samplers"}

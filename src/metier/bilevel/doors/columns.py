@@ -68,7 +68,8 @@ def read_columns(
     if isinstance(native, nw.Series):
         native = native.alias(native.name or prefix).to_frame()
     if isinstance(native, nw.DataFrame):
-        parts = [_from_series(role, native[name], categories) for name in native.columns]
+        # Not by name: names need not be text, and then would count rows.
+        parts = [_from_series(role, series, categories) for series in native.iter_columns()]  # type: ignore[arg-type]
         if not parts:
             raise _no_table(role, "no column")
         return Columns(

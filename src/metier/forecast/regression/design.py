@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.core import InputError
+
 Floats = NDArray[np.float64]
 Index = slice | NDArray[np.intp]
 
@@ -115,8 +117,19 @@ def shifted_view(values: NDArray[np.floating], start: int, stop: int) -> NDArray
     return out
 
 
+MOST_LAGS = 10_000
+
+
 def lag_set(lags: int | tuple[int, ...], season_length: int | None) -> tuple[int, ...]:
     """Lags 1..p (or the given ones), and the seasonal lag when it is not among them."""
+    count = lags if isinstance(lags, int) else len(lags)
+    if count > MOST_LAGS:
+        raise InputError(
+            "every lag is a column of the regression",
+            expected=f"at most {MOST_LAGS} lags",
+            got=f"lags={lags}" if isinstance(lags, int) else f"{count} lags",
+            next_step="Pass a few lags and the season: lags=24, season_length=168, for example.",
+        )
     base = set(range(1, lags + 1)) if isinstance(lags, int) else set(lags)
     if season_length is not None and season_length > 1:
         base.add(season_length)

@@ -96,6 +96,7 @@ def sparsemax(x: Tensor, dim: int = -1) -> Tensor:
 
     Source: Martins and Astudillo (2016), Algorithm 1.
     """
+    _check(x, dim)
     z = _wide(x).movedim(dim, -1)
     top = z.amax(-1, keepdim=True).detach()
     z = z - torch.where(top == -torch.inf, 0.0, top)
@@ -109,6 +110,25 @@ def sparsemax(x: Tensor, dim: int = -1) -> Tensor:
     return torch.where(active, z - tau, torch.where(z.isnan(), z, 0.0)).movedim(-1, dim).to(x.dtype)
 
 
+def _check(x: Tensor, dim: int) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise InputError(
+            "logits are a floating point tensor",
+            expected="a torch.Tensor of float16, bfloat16, float32 or float64",
+            got=str(x.dtype) if isinstance(x, Tensor) else type(x).__name__,
+            next_step="Convert them with torch.as_tensor(x, dtype=torch.float32).",
+        )
+    if isinstance(dim, bool) or not isinstance(dim, int) or not -x.dim() <= dim < x.dim():
+        raise InputError(
+            "dim is a dimension of the logits",
+            expected=f"a whole number from {-x.dim()} to {x.dim() - 1}"
+            if x.dim()
+            else "one dimension or more",
+            got=f"dim={dim!r} for shape {tuple(x.shape)}",
+            next_step="Pass dim=-1 for the last dimension.",
+        )
+
+
 def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
@@ -119,6 +139,7 @@ def _traced() -> bool:
 
 
 def _simplex_map(x: Tensor, alpha: float, dim: int) -> Tensor:
+    _check(x, dim)
     z = _wide(x).movedim(dim, -1)
     p: Tensor = newton_map(z, alpha) if _traced() else _Entmax.apply(z, alpha)  # type: ignore[no-untyped-call]
     return p.movedim(-1, dim).to(x.dtype)

@@ -20,11 +20,13 @@ from .coefficients import check_coefficients, check_last, joint_coefficients
 from .edits import Edits, ExpertIndex, flat_index, in_place, joint_index
 from .forms import FORMS, Rank, Shape
 from .forms.ranks import two_ranks
-from .gates import Gate, refuse_causal_batch_norm
+from .gates import NORMS, Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_as_published, initialize_form, initialize_gate
 from .sizes import default_rank, expert_modes
 
 INITS = ("scaled", "published")
+MOST_DEVIATION = 1e4
+"""Larger draws overflow float16."""
 
 
 class MultilinearMoE(nn.Module):
@@ -97,6 +99,7 @@ class MultilinearMoE(nn.Module):
         self.in_features = positive_int("in_features", in_features)
         self.out_features = positive_int("out_features", out_features)
         self.n_experts, self.bias, self.causal = modes, bool(bias), causal
+        one_of("norm", norm, NORMS)
         refuse_causal_batch_norm(norm, causal=causal, force=force, where="MultilinearMoE")
         shape = Shape(self.in_features, self.out_features, modes, self.bias)
         if rank is None:
@@ -111,8 +114,8 @@ class MultilinearMoE(nn.Module):
         self.factors = factory(shape, ranks, device=device, dtype=dtype)
         self.edits: Edits | None
         self.register_module("edits", None)
-        self.init, self.noise = one_of("init", init, INITS), non_negative("noise", noise)
-        self.gate_std = None if gate_std is None else non_negative("gate_std", gate_std)
+        self.init, self.noise = one_of("init", init, INITS), _deviation("noise", noise)
+        self.gate_std = None if gate_std is None else _deviation("gate_std", gate_std)
         if self.factors.input_weight.device.type != "meta":
             self.reset_parameters(rng)
 
@@ -362,6 +365,18 @@ class MultilinearMoE(nn.Module):
         )
 
 
+def _deviation(name: str, value: float) -> float:
+    """Return a standard deviation whose draws every dtype's exponent holds."""
+    if non_negative(name, value) <= MOST_DEVIATION:
+        return float(value)
+    raise InputError(
+        f"{name} is a standard deviation of initial weights",
+        expected=f"0 to {MOST_DEVIATION:g}",
+        got=value,
+        next_step="Pass a number of the order of 1 or less.",
+    )
+
+
 def has_gate_bias(gate: str | GateActivation) -> bool:
     """Return whether the gate's logits have a bias: MxD's do."""
-    return gate == "relu_topk" or type(gate).__name__ == "ReluTopK"
+    return (isinstance(gate, str) and gate == "relu_topk") or type(gate).__name__ == "ReluTopK"

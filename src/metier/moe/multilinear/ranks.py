@@ -63,6 +63,8 @@ def rank_for_budget(
     Source: arXiv 2402.12550, appendix; the solver for every form, multiplies and modes is ours.
     """
     ring_ranks = two_ranks(ring_ranks)
+    in_features = positive_int("in_features", in_features)
+    out_features = positive_int("out_features", out_features)
     modes, rounding = expert_modes(n_experts), one_of("rounding", rounding, ROUNDINGS)
     name, budget = _budget(parameters, multiplies)
     factory = FORMS[one_of("form", form, FORMS)]

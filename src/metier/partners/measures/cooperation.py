@@ -113,7 +113,15 @@ def success_rates(successes: ArrayLike, episodes: ArrayLike, *, smoothing: float
         0.666
     """
     s = whole_counts("successes", successes, ndim=1)
-    n = np.broadcast_to(whole_counts("episodes", np.atleast_1d(np.asarray(episodes)), ndim=1), s.shape)
+    n = whole_counts("episodes", np.atleast_1d(np.asarray(episodes)), ndim=1)
+    if n.shape not in ((1,), s.shape):
+        raise InputError(
+            "episodes belong to the partners",
+            expected=f"one number for all, or one for each of {len(s)} partners",
+            got=f"{len(n)} numbers",
+            next_step="Pass as many numbers of episodes as successes.",
+        )
+    n = np.broadcast_to(n, s.shape)
     c = non_negative("smoothing", smoothing)
     _refuse(s, n)
     smoothed = (s + c) / (n + 2.0 * c)

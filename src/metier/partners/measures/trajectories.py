@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.core import Estimate, InputError
+from metier.core.checks import as_numbers
 
 from .table import draw_weights
 
@@ -40,7 +41,7 @@ def trajectory_information(log_probs: ArrayLike, *, weights: Any = None, level: 
 
     Source: ours (derived); the identity is the exact posterior in Barber and Agakov's bound.
     """
-    values = _checked(np.asarray(log_probs, dtype=np.float64))
+    values = _checked(as_numbers("log_probs", log_probs))
     w = draw_weights(weights, len(values))
     drawn = np.flatnonzero(w > 0)
     joint = values[:, :, drawn] + np.log(w[drawn])

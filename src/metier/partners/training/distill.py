@@ -14,7 +14,7 @@ from metier.core import InputError, non_negative, one_of
 from metier.partners.games.game import N_SEATS, Game
 
 from .actors import Actor, Memory, draw, entropy, log_prob
-from .collect import Chunk, Running, begin, collect
+from .collect import Chunk, Running, begin
 from .loop import OnProgress, train
 from .mates import fingerprint
 from .members import over_members
@@ -27,6 +27,7 @@ from .ppo import (
     fit_critic,
     minibatch_order,
     normalized,
+    play,
     policy_loss,
 )
 
@@ -195,8 +196,8 @@ class Distillation:
     def iteration(self, state: DistillState, pool: Any) -> tuple[DistillState, dict[str, Array]]:
         """Let one student play with its source in both seatings, and learn once."""
         ppo, critic = self.ppo, critic_network(self.game.observation_size)
-        key, play, order_key, label_key = jax.random.split(jax.random.wrap_key_data(state.keys), 4)
-        running, chunks = self.collect(state, pool, play)
+        key, draws, order_key, label_key = jax.random.split(jax.random.wrap_key_data(state.keys), 4)
+        running, chunks = self.collect(state, pool, draws)
         stacked: Chunk = jax.tree.map(lambda *leaves: jnp.stack(leaves), *chunks)
         advantage, old = jax.vmap(lambda params, chunk: advantages(critic, params, chunk, ppo))(
             state.critic, stacked
@@ -223,15 +224,14 @@ class Distillation:
     ) -> tuple[tuple[Running, Running], tuple[Chunk, Chunk]]:
         """Play one iteration's steps with the student left, then right."""
         played = [
-            collect(
+            play(
                 self.game,
                 self.team(seat),
                 (state.params, state.sources),
                 state.running[seat],
                 pool,
                 jax.random.fold_in(key, seat),
-                n_steps=self.ppo.n_steps,
-                successors=self.ppo.time_limit == "bootstrap",
+                self.ppo,
             )
             for seat in range(N_SEATS)
         ]

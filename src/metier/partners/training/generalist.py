@@ -18,7 +18,7 @@ from metier.partners.policies import Pure
 from metier.partners.samplers import PartnerSampler, UniformSampler
 
 from .actors import Actor, ActorPolicy, Memory, entropy, log_prob
-from .collect import Chunk, Running, Seats, begin, collect
+from .collect import Chunk, Running, Seats, begin
 from .loop import OnProgress, train
 from .mates import Mate, fingerprint, stacked_mates
 from .population import Population
@@ -30,6 +30,7 @@ from .ppo import (
     fit_critic,
     minibatch_order,
     normalized,
+    play,
     policy_loss,
     weighted_mean,
 )
@@ -154,9 +155,9 @@ class GeneralistTraining:
     def iterate(self, state: GeneralistState, pool: Any) -> tuple[GeneralistState, dict[str, Array]]:
         """Let the generalist play with everybody in both seats, and learn once."""
         ppo, critic = self.ppo, critic_network(self.game.observation_size)
-        key, play, order_key = jax.random.split(jax.random.wrap_key_data(state.keys), 3)
+        key, draws, order_key = jax.random.split(jax.random.wrap_key_data(state.keys), 3)
         params = jax.tree.map(lambda leaf: leaf[0], state.params)
-        running, chunks = self.collect(params, state, pool, play)
+        running, chunks = self.collect(params, state, pool, draws)
         # Axes (partners, seatings, steps, envs, ...).
         stacked: Chunk = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *chunks)
         both = _over_teams(lambda p, chunk: advantages(critic, p, chunk, ppo))
@@ -196,16 +197,7 @@ class GeneralistTraining:
         for seat in range(N_SEATS):
 
             def one(mate: Any, running: Running, key: Array, seat: int = seat) -> tuple[Running, Chunk]:
-                return collect(
-                    self.game,
-                    self.team(seat),
-                    (params, mate),
-                    running,
-                    pool,
-                    key,
-                    n_steps=self.ppo.n_steps,
-                    successors=self.ppo.time_limit == "bootstrap",
-                )
+                return play(self.game, self.team(seat), (params, mate), running, pool, key, self.ppo)
 
             keys = jax.random.split(jax.random.fold_in(key, seat), self.n_partners)
             played.append(jax.vmap(one)(state.mates, state.running[seat], keys))

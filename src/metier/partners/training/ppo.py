@@ -12,8 +12,9 @@ import optax
 from jax import Array
 
 from metier.core import InputError, non_negative, one_of, open_fraction, positive_int
+from metier.partners.games.game import Game
 
-from .collect import Chunk
+from .collect import Chunk, Running, Team, collect
 from .networks import Network
 
 Loss = Callable[[Any, Any], tuple[Array, dict[str, Array]]]
@@ -92,6 +93,14 @@ class PPO:
         return optax.chain(
             optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5)
         )
+
+
+def play(
+    game: Game, team: Team, params: Any, running: Running, pool: Any, key: Array, ppo: PPO
+) -> tuple[Running, Chunk]:
+    """Play one iteration's steps of one team, keeping what its advantages need; see `collect`."""
+    successors = ppo.time_limit == "bootstrap"
+    return collect(game, team, params, running, pool, key, n_steps=ppo.n_steps, successors=successors)
 
 
 def joint(observations: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Self-play: every member learns with itself in the other seat; and populations of its checkpoints (FCP)."""
+"""Self-play: every member learns with itself in the other seat."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from metier.core import InputError, open_fraction, positive_int
+from metier.core import positive_int
 from metier.partners.games.game import N_SEATS, Game
 
 from .actors import Actor, entropy, log_prob
-from .collect import Chunk, OneActor, Running, begin, collect
+from .collect import Chunk, OneActor, begin
 from .loop import OnProgress, train
 from .members import over_members
 from .population import Population
@@ -26,6 +26,7 @@ from .ppo import (
     fit_critic,
     minibatch_order,
     normalized,
+    play,
     policy_loss,
     weighted_mean,
 )
@@ -39,7 +40,7 @@ class SelfPlayState(NamedTuple):
         optimizer: Of the actors.
         critic: Parameters of the critics.
         critic_optimizer: Theirs.
-        running: The environments.
+        running: The environments, a `Running`; an empty tuple where episodes start anew at each iteration.
         keys: Raw random keys.
     """
 
@@ -47,7 +48,7 @@ class SelfPlayState(NamedTuple):
     optimizer: Any
     critic: Any
     critic_optimizer: Any
-    running: Running
+    running: Any
     keys: Array
 
 
@@ -94,34 +95,33 @@ def self_play_iteration(
     game: Game, actor: Actor, ppo: PPO, state: SelfPlayState, pool: Any
 ) -> tuple[SelfPlayState, dict[str, Array]]:
     """Let one member play and learn once."""
-    key, play, order_key = jax.random.split(jax.random.wrap_key_data(state.keys), 3)
-    team, critic = OneActor(actor), critic_network(game.observation_size)
-    running, chunk = collect(
-        game,
-        team,
-        state.params,
-        state.running,
-        pool,
-        play,
-        n_steps=ppo.n_steps,
-        successors=ppo.time_limit == "bootstrap",
-    )
+    key, draw, order_key = jax.random.split(jax.random.wrap_key_data(state.keys), 3)
+    running, chunk = play(game, OneActor(actor), state.params, state.running, pool, draw, ppo)
+    state = state._replace(running=running, keys=jax.random.key_data(key))
+    return learn_from_own_play(game, actor, ppo, state, chunk, order_key)
+
+
+def learn_from_own_play(
+    game: Game, actor: Actor, ppo: PPO, state: SelfPlayState, chunk: Chunk, order_key: Array
+) -> tuple[SelfPlayState, dict[str, Array]]:
+    """Return one member after PPO on a chunk of its self-play, and the scalars to report."""
+    critic = critic_network(game.observation_size)
     advantage, old = advantages(critic, state.critic, chunk, ppo)
     order = minibatch_order(order_key, ppo)
-    sequences, initial = self_play_batch(chunk, normalized(advantage))
+    batch = self_play_batch(chunk, normalized(advantage))
 
     def loss(params: Any, part: Any) -> tuple[Array, dict[str, Array]]:
         surrogate, disorder, _ = self_play_terms(actor, params, part, ppo)
         return surrogate - ppo.entropy_weight * disorder, {"policy_loss": surrogate, "entropy": disorder}
 
-    params, optimizer, reports = descend(
-        loss, state.params, state.optimizer, (sequences, initial), order, ppo
-    )
+    params, optimizer, reports = descend(loss, state.params, state.optimizer, batch, order, ppo)
     value, critic_optimizer, more = fit_critic(
         critic, state.critic, state.critic_optimizer, chunk, old, advantage + old, order, ppo
     )
     reports["value_loss"] = more["value_loss"]
-    after = SelfPlayState(params, optimizer, value, critic_optimizer, running, jax.random.key_data(key))
+    after = state._replace(
+        params=params, optimizer=optimizer, critic=value, critic_optimizer=critic_optimizer
+    )
     return after, reports
 
 
@@ -207,70 +207,3 @@ def train_self_play(
     return train(
         trainer, steps=steps, rng=rng, folder=folder, on_progress=on_progress, reports=reports
     ).population
-
-
-def train_fcp(
-    game: Game,
-    *,
-    n_members: int,
-    steps: int,
-    checkpoints: tuple[float, ...] = (0.25, 0.5, 0.75),
-    rng: int = 0,
-    ppo: PPO | None = None,
-    hidden: tuple[int, ...] = (64, 64),
-    gru_units: int = 0,
-    members: str = "vmap",
-    folder: str | Path | None = None,
-    on_progress: OnProgress | None = None,
-    reports: int = 10,
-) -> Population:
-    """Train teams by self-play and keep their earlier selves as partners of less skill.
-
-    Args:
-        game: The game.
-        n_members: Teams.
-        steps: Environment steps in all.
-        checkpoints: Fractions of the training after which every member is kept, each above 0 and below 1.
-        rng: Seed.
-        ppo: Settings of the learning.
-        hidden: Sizes of the actors' dense layers.
-        gru_units: Units of the actors' GRU.
-        members: "vmap" or "loop".
-        folder: Where a checkpoint is kept and looked for.
-        on_progress: Called with each report.
-        reports: Reports spread over the training.
-
-    Returns:
-        n_members x (1 + checkpoints) partners: first the finished ones, then the earlier ones by fraction.
-
-    Raises:
-        InputError: As `train_self_play`, or fractions outside (0, 1) or not increasing.
-
-    Source: Strouse et al., "Collaborating with Humans without Human Data", NeurIPS 2021 (fictitious
-        co-play); the fractions are ours.
-    """
-    for fraction in checkpoints:
-        open_fraction("checkpoints", fraction)
-    if list(checkpoints) != sorted(set(checkpoints)):
-        raise InputError(
-            "checkpoints increase",
-            expected="fractions of the training in increasing order",
-            got=repr(checkpoints),
-            next_step="Pass for example checkpoints=(0.25, 0.5, 0.75).",
-        )
-    actor = Actor.for_game(game, hidden=hidden, gru_units=gru_units)
-    trainer = SelfPlay(game, actor, ppo or PPO(), positive_int("n_members", n_members), members)
-    trained = train(
-        trainer,
-        steps=steps,
-        rng=rng,
-        folder=folder,
-        on_progress=on_progress,
-        reports=reports,
-        snapshots=checkpoints,
-    )
-    population = trained.population
-    for at, params in trained.snapshots:
-        names = tuple(f"{name} at {at:,} steps" for name in population.names[:n_members])
-        population = population.joined(Population(game.name, actor, params, names))
-    return population

@@ -13,8 +13,8 @@ from jax import Array
 from metier.core import InputError, non_negative, one_of, positive_int
 from metier.partners.games.game import N_SEATS, Game
 
-from .actors import Actor, entropy
-from .collect import Chunk, OneActor, Running, TwoActors, begin, collect
+from .actors import Actor
+from .collect import Chunk, OneActor, Running, TwoActors, begin
 from .loop import OnProgress, train
 from .members import over_members
 from .mixed_play import MixedActor
@@ -28,10 +28,10 @@ from .ppo import (
     descend,
     fit_critic,
     minibatch_order,
-    normalized,
-    policy_loss,
+    play,
 )
-from .self_play import SelfPlay, SelfPlayState, replay, self_play_batch
+from .self_play import SelfPlay, SelfPlayState, self_play_batch
+from .xp_terms import Weights, scale_advantages, xp_min_loss
 
 
 class XPMinState(NamedTuple):
@@ -127,10 +127,10 @@ class XPMin:
 
     def iterate(self, state: XPMinState, pool: Any) -> tuple[XPMinState, dict[str, Array]]:
         """Let all members and pairs play, find who is closest to whom, and learn once."""
-        key, pick, play, mix, fit = jax.random.split(jax.random.wrap_key_data(state.key), 5)
+        key, pick, draws, mix, fit = jax.random.split(jax.random.wrap_key_data(state.key), 5)
         table = pair_table(self.n_members)
         picked = pick_pairs(pick, table, state.closest, self.n_pairs)
-        pairs, pair_gain, pair_reports = self._play_pairs(state, pool, picked, play, fit)
+        pairs, pair_gain, pair_reports = self._play_pairs(state, pool, picked, draws, fit)
         seated = state.seated.at[picked].set(episode_means(pairs.chunk, state.seated[picked]))
         closest = find_closest(seated, table, picked)
 
@@ -157,7 +157,7 @@ class XPMin:
         )  # fmt: skip
         return after, {**reports, **pair_reports}
 
-    def _play_pairs(self, state: XPMinState, pool: Any, picked: Array, play: Array, fit: Array) -> Any:
+    def _play_pairs(self, state: XPMinState, pool: Any, picked: Array, draws: Array, fit: Array) -> Any:
         """Play the picked pairs in both seatings and fit their critics."""
         table, critic = pair_table(self.n_members), critic_network(self.game.observation_size)
         first, second = jnp.asarray(table.first)[picked], jnp.asarray(table.second)[picked]
@@ -168,10 +168,7 @@ class XPMin:
         def seating(left: Array, right: Array, now: Any, key: Array, fit: Array) -> Any:
             running, params, optimizer = now
             both = tuple(_pick(state.own.params, index) for index in (left, right))
-            running, chunk = collect(
-                self.game, team, both, running, pool, key,
-                n_steps=ppo.n_steps, successors=ppo.time_limit == "bootstrap",
-            )  # fmt: skip
+            running, chunk = play(self.game, team, both, running, pool, key, ppo)
             gain, old = advantages(critic, params, chunk, ppo)
             params, optimizer, report = fit_critic(
                 critic, params, optimizer, chunk, old, gain + old, minibatch_order(fit, ppo), ppo
@@ -181,7 +178,7 @@ class XPMin:
         now = _pick((state.pair_running, state.pair_critic, state.pair_optimizer), picked)
         by_seating = over_members(seating, self.members)
         running, params, optimizer, chunk, gain, loss = over_members(by_seating, self.members)(
-            lefts, rights, now, jax.random.split(play, shape), jax.random.split(fit, shape)
+            lefts, rights, now, jax.random.split(draws, shape), jax.random.split(fit, shape)
         )
         old = (state.pair_running, state.pair_critic, state.pair_optimizer)
         kept = jax.tree.map(lambda all_, new: all_.at[picked].set(new), old, (running, params, optimizer))
@@ -192,21 +189,14 @@ class XPMin:
     ) -> Any:
         """Let one member play with itself (and begin with a guest), and learn from all its games."""
         ppo, critic = self.ppo, critic_network(self.game.observation_size)
-        next_key, play, order_key = jax.random.split(jax.random.wrap_key_data(own.keys), 3)
-        successors = ppo.time_limit == "bootstrap"
-        running, chunk = collect(
-            self.game, OneActor(self.actor), own.params, own.running, pool, play,
-            n_steps=ppo.n_steps, successors=successors,
-        )  # fmt: skip
+        next_key, draw, order_key = jax.random.split(jax.random.wrap_key_data(own.keys), 3)
+        running, chunk = play(self.game, OneActor(self.actor), own.params, own.running, pool, draw, ppo)
         gain, old = advantages(critic, own.critic, chunk, ppo)
         order = minibatch_order(order_key, ppo)
         mixed_chunk = None
         if self.mixed_play_weight:
             team = MixedActor(self.actor, self.game.horizon)
-            mixed, mixed_chunk = collect(
-                self.game, team, (own.params, guest), mixed, pool, key,
-                n_steps=ppo.n_steps, successors=successors,
-            )  # fmt: skip
+            mixed, mixed_chunk = play(self.game, team, (own.params, guest), mixed, pool, key, ppo)
         batch, weights = self._batch(own, chunk, gain, games, mixed_chunk)
 
         def loss(learned: Any, part: Any) -> tuple[Array, dict[str, Array]]:
@@ -248,99 +238,6 @@ class _Pairs(NamedTuple):
     running: Running
     critic: Any
     optimizer: Any
-
-
-class Weights(NamedTuple):
-    """Weights of the terms: of cross-play and of mixed play, relative to self-play's 1."""
-
-    cross: Array
-    mixed: Array
-
-
-def scale_advantages(
-    gains: list[Array], masks: list[Array | None], starts: list[Array], trainer: XPMin
-) -> tuple[list[Array], Weights]:
-    r"""Return the advantages as the losses take them, and the weights of the terms.
-
-    "separate": each kind of play is normalized on its own (as in the code this goes back to), so the weights
-    weigh gradients of unit variance, not returns. "shared": one scale for all, and weights that make the
-    gradient proportional to that of J_SP - xp_weight J_XP + mixed_play_weight J_MP. Means are over steps and
-    seats, self-play has two learning seats per episode and cross-play one, and episodes of different lengths
-    have different numbers of steps; that is what the weights undo.
-
-    Args:
-        gains: Of self-play, cross-play and, if any, mixed play, each of shape (steps, envs, 2).
-        masks: Which steps count, or None for all.
-        starts: First steps of episodes, each of shape (steps, envs, 2).
-        trainer: Its weights and `adv_norm`.
-    """
-    cross, mixed = jnp.asarray(trainer.xp_weight), jnp.asarray(trainer.mixed_play_weight)
-    if trainer.adv_norm == "separate":
-        return [normalized(gain, mask) for gain, mask in zip(gains, masks, strict=True)], Weights(
-            cross, mixed
-        )
-    centered = [gain - _mean(gain, mask) for gain, mask in zip(gains, masks, strict=True)]
-    spread = jnp.sqrt(_mean(centered[0] ** 2, None)) + 1e-8
-    steps = [
-        (gain.size if mask is None else mask.sum()) / jnp.maximum(start.sum(), 1)
-        for gain, mask, start in zip(gains, masks, starts, strict=True)
-    ]
-    weights = Weights(
-        cross * 0.5 * steps[1] / steps[0], mixed * (steps[2] / steps[0] if len(steps) > 2 else 0.0)
-    )
-    return [gain / spread for gain in centered], weights
-
-
-def _mean(values: Array, mask: Array | None) -> Array:
-    if mask is None:
-        return values.mean()
-    return (values * mask).sum() / jnp.maximum(mask.sum(), 1.0)
-
-
-def xp_min_loss(trainer: XPMin, learned: Any, part: Any, weights: Weights) -> tuple[Array, dict[str, Array]]:
-    """Return one member's loss on a minibatch, and its terms.
-
-    loss = Lp(sp, A) + lX Lp(xp, -A) + lMP Lp(mp, A) + lMI CE(z) - ent Entropy. The cross-play advantage is
-    negated before the clipping; entropy and CE count once, over the union of self-play and cross-play.
-
-    Args:
-        trainer: Shapes and settings.
-        learned: {"actor", "classifier"} of the member.
-        part: From the batch: kinds of play, each (observations, actions, old, latents, starts, advantages,
-            mask), and their memories.
-        weights: lX and lMP.
-    """
-    sequences, hidden = part
-    both = [
-        jnp.concatenate([a, b], axis=1) for a, b in zip(sequences[0][:-1], sequences[1][:-1], strict=True)
-    ]
-    logits, ratio = replay(
-        trainer.actor, learned["actor"], (tuple(both), jnp.concatenate(hidden[:2], axis=0))
-    )
-    n, clip = sequences[0][0].shape[1], trainer.ppo.clip
-    own = policy_loss(ratio[:, :n], sequences[0][-2], clip)
-    cross = policy_loss(ratio[:, n:], -sequences[1][-2], clip)
-    disorder = entropy(logits).mean()
-    loss = own + weights.cross * cross - trainer.ppo.entropy_weight * disorder
-    terms = {"policy_loss": own, "cross_loss": cross, "entropy": disorder}
-    if trainer.actor.n_latents:
-        terms["latent_loss"] = latent_loss(trainer, learned["classifier"], both[0], logits, both[3])
-        loss = loss + trainer.mi_weight * terms["latent_loss"]
-    if len(sequences) > 2:
-        _, mixed_ratio = replay(trainer.actor, learned["actor"], (sequences[2][:-1], hidden[2]))
-        terms["mixed_loss"] = policy_loss(mixed_ratio, sequences[2][-2], clip, sequences[2][-1])
-        loss = loss + weights.mixed * terms["mixed_loss"]
-    return loss, terms
-
-
-def latent_loss(trainer: XPMin, classifier: Any, observations: Array, logits: Array, latents: Array) -> Array:
-    """Return the mean of -log q(z | o, seat, pi(. | o, z)), through which the policy is moved as well."""
-    seats = jnp.broadcast_to(jnp.eye(N_SEATS), (*observations.shape[:-1], N_SEATS))
-    inputs = jnp.concatenate([observations, seats, jax.nn.softmax(logits)], axis=-1)
-    network = trainer.classifier
-    guesses, _ = network.step(classifier, inputs, network.initial_memory(*inputs.shape[:-1]))
-    chosen = latents[..., None] == jnp.arange(trainer.actor.n_latents)
-    return -(jax.nn.log_softmax(guesses) * chosen).sum(axis=-1).mean()
 
 
 def _pick(tree: Any, index: Array) -> Any:

@@ -1,0 +1,73 @@
+"""Members spread over simulated devices learn what they learn on one, and no population size hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, sys
+import jax, numpy as np
+from metier.partners import PPO, dispatch_in_turn, train_self_play, train_xp_min
+dispatch_in_turn()
+from metier.partners.games import LeverGame
+from metier.partners.training import loop
+game, sizes, way = LeverGame(n_levers=2, n_stages=2), json.loads(sys.argv[1]), sys.argv[2]
+ppo = PPO(n_envs=8, n_steps=4, epochs=1, minibatches=2, learning_rate=1e-2)
+options = {"ppo": ppo, "hidden": (4,), "reports": 1, "rng": 1}
+def train(n):
+    if way == "self_play":
+        return train_self_play(game, n_members=n, steps=3 * n * 32, **options)
+    return train_xp_min(game, n_members=n, mi_weight=0.5, n_latents=2, steps=3 * n * n * 32, **options)
+found, place = {}, loop.place
+for n in sizes:
+    devices = set()
+    def spread(state, trainer):
+        placed = place(state, trainer)
+        for leaf in jax.tree.leaves(placed.params):
+            devices.add((len(leaf.sharding.device_set), leaf.sharding.is_fully_replicated))
+        return placed
+    loop.place = spread
+    parted = train(n)
+    loop.place = lambda state, trainer: state
+    whole = train(n)
+    gaps = [float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (parted.params, whole.params)))]
+    moved = [float(np.abs(leaf).max()) for leaf in jax.tree.leaves(whole.params)]
+    found[n] = {"gap": max(gaps), "size": max(moved), "devices": sorted(devices)}
+print(json.dumps(found))
+"""
+
+
+def spread(sizes, n_devices, way):
+    """What the script finds in a process with so many devices; a hang ends after the time limit."""
+    flags = f"--xla_force_host_platform_device_count={n_devices}"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(sizes), way],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("sizes", "n_devices", "way"),
+    [((1, 2, 3, 4, 8), 2, "self_play"), ((4, 8), 4, "self_play"), ((2, 3, 4), 2, "xp_min")],
+)
+def test_members_on_several_devices_should_learn_the_same(sizes, n_devices, way):
+    """Spread = not spread within 1e-5 after three iterations, for 1, 2, 3, 4 and 8 members."""
+    found = spread(sizes, n_devices, way)
+    assert sorted(map(int, found)) == list(sizes)
+    for n, one in found.items():
+        parted = int(n) % n_devices == 0
+        assert one["devices"] == ([[n_devices, False]] if parted else [[1, True]])
+        assert one["size"] > 0.1
+        assert one["gap"] <= 1e-5
