@@ -39,3 +39,9 @@ def test_bad_expressions_should_be_one_line(command, document):
     code, answer, _ = document("exponents", "1/x")
     assert code == 2
     assert answer["error"]["kind"] == "input"
+
+
+def test_onset_without_an_activation_should_be_refused(command):
+    code, _, err = command("exponents", "--onset")
+    assert code == 2
+    assert "--onset without one" in err

@@ -124,3 +124,14 @@ def test_summary_should_state_the_laws():
     text = asymptotics("He4", normalize=True).summary()
     assert "weak_recovery ~ 0.03125 snr^-2" in text
     assert "it_detection ~ 1.97591 / snr, at overlap 0.8045" in text
+
+
+def test_constants_should_have_infinite_laws_and_infinite_curves_no_slope():
+    a = asymptotics("3")
+    assert a.weak_recovery == a.it_detection == a.spinodal == np.inf
+    assert "does not depend" in a.reasons["it_detection"]
+    for name in ("3", "z2exp"):
+        curve = recovery_curve(name, snrs=[0.1, 1.0, 2.0])
+        assert np.isinf(curve.weak_recovery).all()
+        assert np.isnan(curve.local.slope).all()
+        assert "infinite" in curve.summary()

@@ -107,3 +107,9 @@ def test_results_should_be_plain_and_repeatable():
 def test_bad_committees_should_be_refused(change, text):
     with pytest.raises(InputError, match=text):
         committee("abs", **{"n_units": 4, "noise": 0.1, **change})
+
+
+def test_a_constant_should_have_infinite_ratios():
+    c = committee("3", n_units=4, noise=0.1)
+    assert c.subspace_recovery == c.it_detection == c.specialization == np.inf
+    assert "does not depend" in c.reasons["it_detection"]

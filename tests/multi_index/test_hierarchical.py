@@ -87,3 +87,8 @@ def test_results_should_explain_themselves():
 def test_bad_hierarchies_should_be_refused(change, text):
     with pytest.raises(InputError, match=text):
         hierarchical("square", **{"decay": 1.0, "noise": 1.0, "n_units": 5, **change})
+
+
+def test_constant_units_should_be_refused():
+    with pytest.raises(InputError, match="units of a hierarchy vary"):
+        hierarchical("3", decay=1.0, noise=1.0, n_units=5)

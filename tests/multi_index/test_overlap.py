@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from overlap_reference import onset_by_quadrature, overlap_on_grids
 
 from metier.core import InputError
-from metier.multi_index import as_activation
+from metier.multi_index import activation_names, as_activation
 from metier.multi_index.channels import AdditiveChannel, SignChannel
 from metier.multi_index.noiseless import NoiselessChannel, NoiselessSignChannel
 from metier.multi_index.overlap import node_overlaps, panel_edges, refined, relative_change, tabulate
@@ -168,3 +168,21 @@ def test_values_that_overflow_where_thresholds_look_should_be_refused():
         AdditiveChannel(as_activation(lambda z: np.where(np.abs(z) < 9.5, z, np.inf)), np.ones(1)).overlap(
             np.array([0.5]), 0
         )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", activation_names())
+def test_bound_should_cover_a_finer_computation_for_the_whole_registry(name):
+    """Off its nodes too, F at rtol 1e-5 lies within its bound of F at 8 times the nodes.
+
+    F of z2exp vanishes faster than q: there the bound says that no relative error holds.
+    """
+    channel = additive(name, 0.5, normalize=True)
+    function = refined(channel, rtol=1e-5)
+    if name == "z2exp":
+        assert function.bound == np.inf
+        return
+    q = np.array([1e-4, 0.02, 0.3, 0.7, 0.93, 0.995])
+    off = np.abs(function(q) / tabulate(channel, q, 3)[0] - 1)
+    assert off.max() <= function.bound <= 1e-3

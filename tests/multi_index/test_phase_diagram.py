@@ -105,3 +105,10 @@ def test_results_should_explain_themselves(he4):
 def test_bad_grids_should_be_refused(change, text):
     with pytest.raises(InputError, match=text):
         phase_diagram("abs", **{"sample_ratios": [1.0], "snrs": [1.0], **change})
+
+
+def test_a_constant_should_leave_everything_impossible():
+    d = phase_diagram("3", sample_ratios=[1.0, 1e6], snrs=[0.1, 1.0])
+    assert (d.phases == 0).all()
+    assert np.isinf(d.lines["it_strong"]).all()
+    assert "does not depend" in d.summary()

@@ -288,3 +288,11 @@ def test_torch_function_should_equal_the_array_function(text):
 def test_bad_settings_of_simulations_should_be_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.timeout(120)
+def test_gamp_should_stay_at_the_fixed_point_of_a_steep_activation():
+    """Undamped iterations ended at a mean overlap of 0.1 here, having passed the theory's 0.78."""
+    run = simulate.gamp("He3", snr=0.5, sample_ratio=8.0, dimension=120, n_seeds=4, normalize=True, rng=3)
+    assert run.status == "derived"
+    assert run.spread.mean == pytest.approx(run.theory, abs=0.15)

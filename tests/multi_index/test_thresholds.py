@@ -9,6 +9,7 @@ from metier.core import InputError
 from metier.multi_index import as_activation, thresholds
 from metier.multi_index.channels import AdditiveChannel
 from metier.multi_index.fixed_points import entropy_cost
+from metier.multi_index.lines import NAMES
 from metier.multi_index.overlap import tabulate
 
 
@@ -203,9 +204,27 @@ def test_bad_sample_ratios_should_be_refused(alphas):
         thresholds("abs", snr=1.0).overlap(alphas)
 
 
-def test_a_noiseless_sign_label_of_an_activation_that_never_changes_sign_should_be_refused():
-    with pytest.raises(InputError, match="takes both signs"):
-        thresholds("gaussian", snr=math.inf, channel="sign")
+@pytest.mark.parametrize(
+    ("activation", "change"),
+    [
+        ("3", {"snr": 1.0}),
+        ("x - x + 3", {"snr": math.inf}),
+        ("0", {"snr": 1.0, "channel": "sign"}),
+        ("gaussian", {"snr": math.inf, "channel": "sign"}),
+    ],
+)
+def test_a_label_that_tells_nothing_should_have_infinite_thresholds(activation, change):
+    t = thresholds(activation, **change)
+    assert {getattr(t, name) for name in NAMES} == {math.inf}
+    assert "does not depend on the input" in t.reasons["weak_recovery"]
+    assert "inf: the label does not depend" in t.summary()
+    for start in ("uninformed", "informed", "bayes"):
+        assert t.overlap([1e-3, 1e12], start=start).tolist() == [0.0, 0.0]
+
+
+def test_a_signal_below_floats_should_be_refused_and_not_called_erased():
+    with pytest.raises(InputError, match="resolved in float64"):
+        thresholds("linear", snr=1e-30)
 
 
 def test_a_stepwise_expression_should_be_told_from_a_narrow_bump():

@@ -8,6 +8,7 @@ import typer
 
 from metier.cli.answer import Answer, columns
 from metier.cli.options import AsJson
+from metier.core import InputError
 
 if TYPE_CHECKING:
     from metier.multi_index import Exponents
@@ -32,6 +33,13 @@ def exponents(
     """Certify how hard an activation is to learn from."""
     from metier.multi_index import exponents as certify
 
+    if activation is None and onset:
+        raise InputError(
+            "the onset is of one activation",
+            expected="an activation beside --onset",
+            got="--onset without one",
+            next_step="For example: metier exponents He4 --onset",
+        )
     if activation is None:
         return _table(normalize=normalize, as_json=as_json)
     found = certify(activation, normalize=normalize)

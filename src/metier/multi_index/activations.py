@@ -85,6 +85,12 @@ class Activation:
         """Var sigma(z), as E[(sigma - E sigma)^2]."""
         return float(self.rule.weights @ (self.rule.values - self.mean) ** 2)
 
+    @cached_property
+    def constant(self) -> bool:
+        """Whether sigma takes one value as far as floats tell: then no label depends on z."""
+        values = self.rule.values
+        return bool(np.ptp(values) <= 4.0 * np.finfo(float).eps * np.abs(values).max())
+
     def moment(self, power: int, degree: int) -> float:
         """Return c_{power, degree} = E[sigma(z)^power He_degree(z)] in floats; see `exponents`."""
         he = np.polynomial.hermite_e.HermiteE.basis(degree)(self.rule.nodes)

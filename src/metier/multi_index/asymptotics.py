@@ -16,6 +16,7 @@ from .channels import AdditiveChannel
 from .exponents import exponents
 from .fixed_points import entropy_cost, fixed_points, zoom
 from .kernels import SMALLEST_RATE
+from .lines import ERASED
 from .local_exponent import LocalExponent, local_exponent
 from .overlap import OverlapFunction, relative_change, settled_onset
 from .posterior import Array, prior
@@ -90,8 +91,8 @@ class Asymptotics:
         for name in ("it_detection", "spinodal"):
             value = getattr(self, name)
             rows.append(
-                f"{name}: none, {self.reasons[name]}"
-                if math.isnan(value)
+                f"{name}: {'none' if math.isnan(value) else value}, {self.reasons[name]}"
+                if not math.isfinite(value)
                 else f"{name} ~ {value:.6g} / snr, at overlap {self.overlaps[name]:.4g}"
             )
         return "\n".join([head, *rows])
@@ -107,10 +108,11 @@ class RecoveryCurve:
             the second-order instability of the others.
         error: Relative change under refinement.
         exponent, coefficient: Of the law coefficient * snr^-exponent.
-        local: Slopes d ln alpha / d ln snr.
+        local: Slopes d ln alpha / d ln snr; nan where the curve is infinite somewhere.
         ratio: weak_recovery / law, nan if the exponent is infinite.
         onset_snr: Largest snr of the grid from which down the ratio stays within 10 % of 1; nan if the grid
             ends before.
+        status: `"derived"`: exact curve and constant are ours.
     """
 
     snrs: Array
@@ -121,6 +123,7 @@ class RecoveryCurve:
     local: LocalExponent
     ratio: Array
     onset_snr: float
+    status: str = "derived"
 
     def to_dict(self) -> dict[str, Any]:
         """Lists and numbers."""
@@ -133,6 +136,7 @@ class RecoveryCurve:
             "local": self.local.to_dict(),
             "ratio": self.ratio.tolist(),
             "onset_snr": self.onset_snr,
+            "status": self.status,
         }
 
     def summary(self) -> str:
@@ -147,6 +151,8 @@ class RecoveryCurve:
             if math.isfinite(self.onset_snr)
             else "not reached on this grid"
         )
+        if not np.isfinite(self.weak_recovery).all():
+            return f"{law}; weak recovery is infinite on this grid, or below what floats resolve"
         slope = self.local.slope[0]
         return f"{law}, {onset}; local slope {slope:.4f} at snr {self.local.x[0]:.2g}"
 
@@ -180,6 +186,19 @@ def asymptotics(
     """
     sigma = as_activation(activation, normalize=normalize)
     beta, c, certified = noise_sensitivity(sigma)
+    if sigma.constant:
+        names = ("weak_recovery", "it_detection", "spinodal")
+        return Asymptotics(
+            activation=sigma.name,
+            exponent=math.inf,
+            coefficient=math.nan,
+            weak_recovery=math.inf,
+            it_detection=math.inf,
+            spinodal=math.inf,
+            overlaps={"it_detection": 0.0, "spinodal": 0.0},
+            reasons=dict.fromkeys(names, ERASED),
+            certified=certified,
+        )
     reasons: dict[str, str] = {}
     weak = law_coefficient(beta, c)
     if math.isinf(beta):
@@ -243,6 +262,11 @@ def recovery_curve(
     beta, c, _ = noise_sensitivity(sigma)
     coefficient = law_coefficient(beta, c)
     ratio = values * grid**beta / coefficient if math.isfinite(beta) else np.full(grid.size, np.nan)
+    if np.isfinite(values).all():
+        local = local_exponent(grid, values)
+    else:
+        nothing = np.full(max(grid.size - 2, 0), np.nan)
+        local = LocalExponent(x=grid[1:-1], slope=nothing, error=nothing)
     off = np.flatnonzero(~(np.abs(ratio - 1) <= AGREEMENT))
     reached = grid.size if off.size == 0 else int(off[0])
     return RecoveryCurve(
@@ -251,7 +275,7 @@ def recovery_curve(
         error=error,
         exponent=beta,
         coefficient=coefficient,
-        local=local_exponent(grid, values),
+        local=local,
         ratio=ratio,
         onset_snr=float(grid[reached - 1]) if reached else math.nan,
     )

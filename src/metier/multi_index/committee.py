@@ -14,6 +14,7 @@ from metier.core import InputError, positive_int
 from .activations import Activation, as_activation
 from .asymptotics import law_coefficient, noise_sensitivity, sensitivity_in_floats
 from .fixed_points import entropy_cost, zoom
+from .lines import ERASED
 from .overlap import OverlapFunction
 from .posterior import Array, prior
 from .signal import signal_function
@@ -146,6 +147,8 @@ def committee(
     """
     sigma = as_activation(activation, normalize=normalize)
     width, variance = positive_int("n_units", n_units), positive("noise", noise)
+    if sigma.constant:
+        return _erased(sigma, width, variance)
     linear = sigma.parity != "even" and abs(sigma.moment(1, 1)) > 1e-12 * math.sqrt(sigma.second_moment)
     link = sigma.without_linear_part() if linear and width > 1 else sigma
     reasons = {"specialization": MEAN_FIRST} if linear and width > 1 else {}
@@ -173,6 +176,21 @@ def committee(
         error=error,
         reasons=reasons,
         status="derived" if sigma.parity == "even" or width == 1 else "heuristic",
+    )
+
+
+def _erased(sigma: Activation, width: int, noise: float) -> Committee:
+    names = ("subspace_recovery", "specialization", "law", "it_detection", "spinodal", "mean_direction")
+    return Committee(
+        activation=sigma.name,
+        n_units=width,
+        noise=noise,
+        exponent=math.inf,
+        overlaps={"it_detection": 0.0, "spinodal": 0.0},
+        error=0.0,
+        reasons=dict.fromkeys(names, ERASED),
+        status="derived",
+        **dict.fromkeys(names, math.inf),
     )
 
 

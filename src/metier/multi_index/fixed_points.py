@@ -18,6 +18,8 @@ from .posterior import Array
 _SAMPLES = 16
 _ZOOM = np.linspace(0.0, 1.0, 33)
 _SMALLEST_PROMINENCE = 1e-9
+_NEVER = float(np.finfo(float).max)
+"""Level of ln alpha above every finite sample ratio; finite, so that differences of levels exist."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,6 +38,11 @@ class FixedPointCurve:
     function: OverlapFunction
     stops: Array
     levels: Array
+
+    @property
+    def erased(self) -> bool:
+        """Whether nothing is observed: alpha is infinite at every q."""
+        return bool(np.isinf(self.levels[0]) and self.levels[-1] == _NEVER)
 
     def log_sample_ratio(self, x: Array) -> Array:
         """Ln alpha at x = -ln(1 - q), one-dimensional."""
@@ -82,6 +89,15 @@ def fixed_points(function: OverlapFunction, *, tolerance: float) -> FixedPointCu
     stops.append(float(x[-1]))
     levels.append(float(y[-1]))
     return FixedPointCurve(function=function, stops=np.array(stops), levels=np.array(levels))
+
+
+def no_information() -> FixedPointCurve:
+    """The curve of a channel whose label does not depend on z: F = 0, overlap 0 at every sample ratio."""
+    edges, nothing = np.array([0.0, 1.0]), np.zeros((1, 2))
+    function = OverlapFunction(
+        edges=edges, rate=nothing, integral=nothing.copy(), power=1, rate_at_zero=0.0, error=0.0
+    )
+    return FixedPointCurve(function=function, stops=edges.copy(), levels=np.array([math.inf, _NEVER]))
 
 
 def log_sample_ratio(function: OverlapFunction, x: Array) -> Array:

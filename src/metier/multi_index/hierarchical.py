@@ -162,6 +162,13 @@ def hierarchical(
         a conjecture). Effective snrs, exact ladder and the noiseless exponents: ours.
     """
     sigma = as_activation(activation, normalize=normalize)
+    if sigma.constant:
+        raise InputError(
+            "the units of a hierarchy vary",
+            expected="Var sigma(z) above 0",
+            got=f"{sigma.name}, which is constant: its ladder has no finite rung and its loss is 0",
+            next_step="Choose another activation.",
+        )
     gamma = _decay(decay)
     variance_of_noise, count = non_negative("noise", noise), positive_int("n_units", n_units, minimum=3)
     infinite = one_of("tail", tail, ("infinite", "none")) == "infinite"

@@ -14,6 +14,7 @@ from .posterior import Array
 
 NAMES = ("weak_recovery", "strong_recovery", "spinodal", "it_detection", "it_strong")
 
+ERASED = "the label does not depend on the input, so that no number of samples is enough"
 OPEN_AT_ZERO = "the overlap is above 0 at every sample ratio, so there is nothing left to detect"
 ONE_BRANCH = "the overlap grows continuously: there is one branch and no second one to open"
 
@@ -25,7 +26,7 @@ class Lines:
     Attributes:
         ratios: Sample ratio by name of `NAMES`; nan where undefined, inf where never reached.
         overlaps: Overlap q by name: that of the branch which opens or wins there.
-        reasons: Why a ratio is nan, by name.
+        reasons: Why a ratio is nan, or infinite for any method, by name.
     """
 
     ratios: Mapping[str, float]
@@ -35,6 +36,9 @@ class Lines:
 
 def find_lines(curve: FixedPointCurve, *, perfect: float = math.inf) -> Lines:
     """Read all thresholds off the curve; `perfect` is alpha at q = 1, infinite under noise."""
+    if curve.erased:
+        never, nowhere = dict.fromkeys(NAMES, math.inf), dict.fromkeys(NAMES, 0.0)
+        return Lines(ratios=never, overlaps=nowhere, reasons=dict.fromkeys(NAMES, ERASED))
     f = curve.function
     weak = (1.0 / f.rate_at_zero if f.rate_at_zero > 0 else math.inf) if f.power else 0.0
     ratios = {"weak_recovery": weak}

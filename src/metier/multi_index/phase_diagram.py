@@ -15,7 +15,7 @@ from metier.core import one_of
 
 from .activations import Activation, as_activation
 from .channels import AdditiveChannel, Channel, SignChannel
-from .fixed_points import FixedPointCurve, fixed_points
+from .fixed_points import FixedPointCurve, fixed_points, no_information
 from .lines import NAMES, find_lines
 from .overlap import assemble, field_power, node_overlaps, rates, settled_onset
 from .posterior import Array
@@ -78,8 +78,9 @@ class PhaseDiagram:
 
     @property
     def gap(self) -> Array:
-        """weak_recovery / it_detection over snr."""
-        return np.asarray(self.lines["weak_recovery"] / self.lines["it_detection"])
+        """weak_recovery / it_detection over snr; nan where both are 0, or both infinite."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.lines["weak_recovery"] / self.lines["it_detection"])
 
     def to_dict(self) -> dict[str, Any]:
         """All arrays as lists."""
@@ -163,16 +164,20 @@ def phase_diagram(
     strengths = np.unique(positive_array("snrs", snrs))
     tolerance = positive("rtol", rtol)
     make = partial(NOISY[one_of("channel", channel, NOISY)], sigma)
-    power = field_power(make(strengths[-1:]))
-    edges = table_edges(power)
-    q = node_overlaps(edges)
-    table = rate_table(make, strengths, q, power, rtol=tolerance)
-    curves = [_curve(edges, row, power) for row in table]
+    checked = sorted({strengths.size // 5, (4 * strengths.size) // 5})
+    finer: list[Mapping[str, float]] = []
+    if sigma.constant:
+        curves, checked = [no_information()] * strengths.size, []
+    else:
+        power = field_power(make(strengths[-1:]))
+        edges = table_edges(power)
+        q = node_overlaps(edges)
+        table = rate_table(make, strengths, q, power, rtol=tolerance)
+        curves = [_curve(edges, row, power) for row in table]
+        finer = [_finer(make(strengths[k : k + 1]), edges, q, power) for k in checked]
     found = [find_lines(curve) for curve in curves]
     lines = {name: np.array([one.ratios[name] for one in found]) for name in NAMES}
     overlaps = {name: np.stack([read(curve, ratios) for curve in curves]) for name, read in READINGS.items()}
-    checked = sorted({strengths.size // 5, (4 * strengths.size) // 5})
-    finer = [_finer(make(strengths[k : k + 1]), edges, q, power) for k in checked]
     return PhaseDiagram(
         activation=sigma.name,
         channel=channel,

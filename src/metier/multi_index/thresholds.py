@@ -14,11 +14,12 @@ from metier.core import InputError, one_of
 
 from .activations import Activation, as_activation
 from .channels import AdditiveChannel, Channel, SignChannel
-from .fixed_points import FixedPointCurve, fixed_points
+from .fixed_points import FixedPointCurve, fixed_points, no_information
 from .lines import NAMES, Lines, find_lines
 from .noiseless import NoiselessChannel, NoiselessSignChannel
 from .overlap import OverlapFunction, refined
 from .posterior import Array
+from .preimages import sign_changes
 
 CHANNELS: Mapping[str, Mapping[bool, Callable[[Activation, Array], Channel]]] = {
     "additive": {True: AdditiveChannel, False: lambda link, _: NoiselessChannel(link)},
@@ -44,7 +45,7 @@ class Thresholds:
         it_strong: alpha above which the Bayes overlap lies on the upper branch.
         overlaps: Overlap at each threshold, by name.
         errors: Estimated relative error of each threshold: its change from half the resolution.
-        reasons: Why a threshold or gap is nan, by name.
+        reasons: Why a threshold or gap is nan or infinite, by name.
         status: `"derived"`: our formulas, from state evolution and the replica free entropy.
         curve: All fixed points; `overlap` reads it.
 
@@ -123,8 +124,8 @@ class Thresholds:
         for name in NAMES:
             value = getattr(self, name)
             text = (
-                f"none: {self.reasons[name]}"
-                if math.isnan(value)
+                f"{'none' if math.isnan(value) else value}: {self.reasons[name]}"
+                if name in self.reasons
                 else f"{value:<9.6g} overlap {self.overlaps[name]:<7.3g} error {self.errors[name]:.0e}"
             )
             rows.append(f"{name:<16} {text}")
@@ -176,8 +177,12 @@ def thresholds(
     sigma = as_activation(activation, normalize=normalize)
     strength = positive("snr", snr, infinite=True)
     noisy = math.isfinite(strength)
-    law = CHANNELS[one_of("channel", channel, CHANNELS)][noisy](sigma, np.array([strength]))
-    function = refined(law, rtol=positive("rtol", rtol))
+    make = CHANNELS[one_of("channel", channel, CHANNELS)][noisy]
+    tolerance = positive("rtol", rtol)
+    if sigma.constant or (channel == "sign" and not noisy and sign_changes(sigma)[0].size == 0):
+        return _from_curve(no_information(), sigma.name, strength, channel)
+    law = make(sigma, np.array([strength]))
+    function = refined(law, rtol=tolerance)
     perfect = getattr(law, "perfect_recovery", math.inf)
     return from_function(function, sigma.name, strength, channel, perfect=perfect)
 
@@ -186,9 +191,17 @@ def from_function(
     function: OverlapFunction, name: str, snr: float, channel: str, *, perfect: float = math.inf
 ) -> Thresholds:
     """Read the thresholds off F, and their errors off F at half the resolution."""
-    curve = fixed_points(function, tolerance=10 * function.error)
+    return _from_curve(
+        fixed_points(function, tolerance=10 * function.error), name, snr, channel, perfect=perfect
+    )
+
+
+def _from_curve(
+    curve: FixedPointCurve, name: str, snr: float, channel: str, *, perfect: float = math.inf
+) -> Thresholds:
+    function = curve.function
     lines = find_lines(curve, perfect=perfect)
-    errors = dict.fromkeys(NAMES, math.nan)
+    errors = dict.fromkeys(NAMES, 0.0 if curve.erased else math.nan)
     if function.coarse is not None:
         rough = fixed_points(function.coarse, tolerance=10 * function.error)
         errors = line_errors(lines, find_lines(rough, perfect=perfect))
@@ -298,7 +311,7 @@ def _reduce(x: Array, extreme: np.ufunc) -> Array:
 
 
 def _quotient(above: float, below: float) -> float:
-    if math.isnan(above) or math.isnan(below) or (above == 0 and below == 0):
+    if math.isnan(above) or math.isnan(below) or (above == below and above in (0.0, math.inf)):
         return math.nan
     if math.isinf(above):
         return math.inf

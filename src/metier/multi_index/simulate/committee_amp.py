@@ -16,7 +16,7 @@ from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.posterior import slope_scale
 from metier.multi_index.thresholds import positive
 
-from .gamp import relative_change
+from .gamp import STILL, damped, relative_change
 from .matching import Baseline, Specialization, random_baseline, random_rotation, specialization
 from .runs import SpecializedRun
 from .spectral import SMALL_START, linear_amp
@@ -33,12 +33,6 @@ MOST = {1: 4001, 2: 121, 3: 31}
 REACH = 4.5
 APART = 1.6
 """Largest step of the output between neighboring nodes, in noise standard deviations, at the rms slope."""
-
-STEP = 0.4
-"""Share of each new value: at d in the hundreds undamped iterations lose a span that they had found."""
-
-STILL = 1e-4
-"""Relative change of the estimate at which the iterations stop."""
 
 CHUNK = 256
 FRESH = 4000
@@ -59,6 +53,7 @@ class CommitteeRun(SpecializedRun):
         rotated_risk: the same with the directions rotated within their span (mean over rotations): what a
             student that knows the subspace only would pay.
         threshold: the sample ratio at which subspace recovery must start (`committee`'s exact value).
+        status: of that threshold, as `committee` says it.
     """
 
     activation: str
@@ -71,6 +66,7 @@ class CommitteeRun(SpecializedRun):
     excess_risk: Floats
     rotated_risk: Floats
     threshold: float
+    status: str
 
     def summary(self) -> str:
         """Return the main numbers in one line."""
@@ -95,6 +91,7 @@ class CommitteeRun(SpecializedRun):
             "rotated_risk": self.rotated_risk.tolist(),
             "baseline": {"mean": self.baseline.mean, "sd": self.baseline.sd},
             "threshold": self.threshold,
+            "status": self.status,
         }
 
 
@@ -176,6 +173,7 @@ def committee_amp(
         choices = [basis @ rows.T for rows in found[-1].rotations(RISK_ROTATIONS)]
         risk = _risks(teacher, X, y, [B / np.linalg.norm(B, axis=0), *choices], generator)
         risks.append((risk[0], float(np.mean(risk[1:]))))
+    predicted = committee(sigma, n_units=units, noise=variance)
     return CommitteeRun(
         activation=sigma.name,
         sample_ratio=ratio,
@@ -186,7 +184,8 @@ def committee_amp(
         baseline=random_baseline(units, units, dimension=size, rng=derive(rng, "committee_amp", "baseline")),
         excess_risk=np.array([risk[0] for risk in risks]),
         rotated_risk=np.array([risk[1] for risk in risks]),
-        threshold=float(committee(sigma, n_units=units, noise=variance).subspace_recovery),
+        threshold=float(predicted.subspace_recovery),
+        status=predicted.status,
     )
 
 
@@ -225,20 +224,16 @@ def _iterate(law: _Law, X: Floats, start: tuple[Floats, Floats], rounds: int) ->
         omega = X @ B - g @ C
         mean, covariance = law.posterior(omega, C)
         inverse = np.linalg.inv(C)
-        g = _damped((mean - omega) @ inverse, g)
+        g = damped((mean - omega) @ inverse, g)
         slope = inverse @ covariance.mean(axis=0) @ inverse - inverse
-        Lambda = _damped(-0.5 * (n / d) * (slope + slope.T), Lambda)
+        Lambda = damped(-0.5 * (n / d) * (slope + slope.T), Lambda)
         resolvent: Floats = np.linalg.inv(np.eye(p) + Lambda).astype(np.float64, copy=False)
-        updated = _damped((B @ Lambda + X.T @ g) @ resolvent, B)
+        updated = damped((B @ Lambda + X.T @ g) @ resolvent, B)
         moved = relative_change(updated, B)
-        B, C = updated, _floor(_damped(resolvent, C))
+        B, C = updated, _floor(damped(resolvent, C))
         if moved < STILL:
             break
     return B
-
-
-def _damped(new: Floats, old: Floats) -> Floats:
-    return STEP * new + (1.0 - STEP) * old
 
 
 def _random_start(law: _Law, X: Floats, p: int, rng: np.random.Generator) -> tuple[Floats, Floats]:

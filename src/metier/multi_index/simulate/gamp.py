@@ -26,6 +26,12 @@ REACH = 7.0
 APART = 1.0
 """Largest step of the signal between neighboring nodes, in noise standard deviations, at the rms slope."""
 
+STEP = 0.4
+"""Share of each new value: undamped iterations leave the fixed point of polynomials at any d we ran."""
+
+STILL = 1e-4
+"""Relative change of the estimate at which the iterations stop."""
+
 BLOCK = 4_000_000
 STARTS = ("random", "spectral", "informed")
 
@@ -41,6 +47,7 @@ class GampRun:
         excess_risk: mean of (sigma(<w, x>) - E[sigma | data])^2 on fresh inputs per seed, in sigma's units.
         excess_risk_theory: v - G(q) at the overlap that each seed realized.
         trajectory: overlap per iteration and seed, shape (n_iterations + 1, n_seeds).
+        status: of the theory beside it: "derived" (state evolution and our formulas).
     """
 
     activation: str
@@ -53,6 +60,7 @@ class GampRun:
     excess_risk: Floats
     excess_risk_theory: Floats
     trajectory: Floats
+    status: str = "derived"
 
     @property
     def spread(self) -> Spread:
@@ -78,6 +86,7 @@ class GampRun:
             "theory": self.theory,
             "excess_risk": self.excess_risk.tolist(),
             "excess_risk_theory": self.excess_risk_theory.tolist(),
+            "status": self.status,
         }
 
 
@@ -89,11 +98,14 @@ def gamp(
     dimension: int = 1000,
     n_seeds: int = 8,
     start: str = "random",
-    max_iterations: int = 60,
+    max_iterations: int = 200,
     normalize: bool = False,
     rng: int = 0,
 ) -> GampRun:
     """Run Bayes-optimal GAMP on y = sqrt(snr) sigma(<w, x>) + N(0, 1) and compare it with state evolution.
+
+    Outputs, curvature, estimate and variance move a share STEP of the way in each iteration: the fixed points
+    are those of plain GAMP, which at finite d leaves them where E[z | y] is steep (He3, He4).
 
     Args:
         activation: name, expression, callable or `Activation`.
@@ -165,20 +177,21 @@ def _one(
     X = rng.standard_normal((n, dimension)) / np.sqrt(dimension)
     y = np.sqrt(snr) * sigma(X @ truth) + rng.standard_normal(n)
     estimate, field = _start(start, truth, X, y, sigma, snr, rng)
-    variance = 1.0
+    variance, curvature = (0.5 if start == "informed" else 1.0), 0.0
     if start == "informed":
-        variance = 0.5
+        curvature = 1.0
     overlaps = [overlap(estimate, truth)]
     for _ in range(max_iterations):
         omega = X @ estimate - variance * field
         mean, spread_ = posterior_moments(sigma, snr, y, omega, variance)
-        field = (mean - omega) / variance
-        curvature = -(n / dimension) * float(np.mean((spread_ / variance - 1.0) / variance))
-        updated = (curvature * estimate + X.T @ field) / (1.0 + curvature)
+        field = damped((mean - omega) / variance, field)
+        slope = float(np.mean((spread_ / variance - 1.0) / variance))
+        curvature = max(damped(-(n / dimension) * slope, curvature), 1e-12)
+        updated = damped((curvature * estimate + X.T @ field) / (1.0 + curvature), estimate)
         moved = relative_change(updated, estimate)
-        estimate, variance = updated, 1.0 / (1.0 + max(curvature, 1e-12))
+        estimate, variance = updated, damped(1.0 / (1.0 + curvature), variance)
         overlaps.append(overlap(estimate, truth))
-        if moved < 1e-5:
+        if moved < STILL:
             break
     return overlaps, _fresh_risk(sigma, truth, estimate, variance, rng)
 
@@ -195,6 +208,11 @@ def _start(
         scale = SMALL_START * np.sqrt(truth.size)
         return scale * vector[:, 0], scale * field[:, 0]
     return SMALL_START * noise, np.zeros(y.size)
+
+
+def damped(new: Any, old: Any) -> Any:
+    """Return the share STEP of the way from old to new."""
+    return STEP * new + (1.0 - STEP) * old
 
 
 def relative_change(new: Floats, old: Floats) -> float:

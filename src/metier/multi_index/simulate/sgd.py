@@ -38,6 +38,7 @@ class SgdRun:
         theory: the ordinary differential equation from each seed's start, same shape.
         reuse: size of the extra step on the same sample; 0 is plain one-pass SGD.
         learning_rate: step times dimension.
+        status: of the theory: "derived" (the limiting equation is ours).
     """
 
     activation: str
@@ -48,6 +49,7 @@ class SgdRun:
     sample_ratios: Floats
     overlaps: Floats
     theory: Floats
+    status: str = "derived"
 
     @property
     def spread(self) -> Spread:
@@ -73,6 +75,7 @@ class SgdRun:
             "sample_ratios": self.sample_ratios.tolist(),
             "overlaps": self.overlaps.tolist(),
             "theory": self.theory.tolist(),
+            "status": self.status,
         }
 
 

@@ -163,6 +163,7 @@ class SpectralRun:
     Args:
         overlaps: (n_ratios, n_seeds) squared cosines.
         theory: (n_ratios,) limits as d -> infinity.
+        status: of the theory: "derived" (Lu and Li's limit, by our quadrature).
     """
 
     activation: str
@@ -171,6 +172,7 @@ class SpectralRun:
     sample_ratios: Floats
     overlaps: Floats
     theory: Floats
+    status: str = "derived"
 
     @property
     def spreads(self) -> tuple[Spread, ...]:
@@ -186,6 +188,7 @@ class SpectralRun:
             "sample_ratios": self.sample_ratios.tolist(),
             "overlaps": self.overlaps.tolist(),
             "theory": self.theory.tolist(),
+            "status": self.status,
         }
 
 

@@ -38,6 +38,7 @@ class StudentRun(SpecializedRun):
         null_risk: the same of predicting the mean.
         train_loss: mean squared error on the training set, per seed.
         steps: optimizer steps.
+        status: "heuristic": the ratios it is compared with are those of an ideal student, not of SGD.
     """
 
     activation: str
@@ -50,6 +51,7 @@ class StudentRun(SpecializedRun):
     null_risk: float
     train_loss: Floats
     steps: int
+    status: str = "heuristic"
 
     def summary(self) -> str:
         """Return the main numbers in one line."""
@@ -75,6 +77,7 @@ class StudentRun(SpecializedRun):
             "null_risk": self.null_risk,
             "train_loss": self.train_loss.tolist(),
             "steps": self.steps,
+            "status": self.status,
         }
 
 

@@ -6,19 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import stats
-
 from metier.runs import Claim, Measured
 from metier.runs.records import Verdict
 from metier.studies.exponents.measures import FACTORS
+from metier.studies.paired_seeds import LEVEL, mean_of
 
 if TYPE_CHECKING:
     from metier.studies.exponents.study import ExponentsConfig
 
 Found = Mapping[str, Any]
 
-LEVEL = 0.95
 SLOPE_MARGIN = 0.02
 SPECTRAL_FLOOR = 0.2
 SPECTRAL_MARGIN = 0.1
@@ -27,15 +24,6 @@ EXCESS_ABOVE = 0.25
 ONSET = (0.75, 2.0)
 LADDER_SHARE = 0.03
 LOSS_SHARE = 0.05
-
-
-def mean_over(values: list[float], *, unit: str) -> Measured:
-    """Mean with a Student interval."""
-    n, mean = len(values), float(np.mean(values))
-    half = float(np.std(values, ddof=1)) / math.sqrt(n) * float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return Measured(
-        value=mean, low=mean - half, high=mean + half, level=LEVEL, n=n, unit=unit, method="Student t"
-    )
 
 
 def verdict_of(low: float, high: float, limits: tuple[float, float]) -> Verdict:
@@ -100,7 +88,7 @@ def claims_of(config: ExponentsConfig, found: Found, command: str) -> Iterator[C
 def _spectral_claims(config: ExponentsConfig, found: Found, command: str) -> Iterator[Claim]:
     trials = found["spectral"]
     name = f"step{config.spectral_order}"
-    below = mean_over([trial["overlaps"][0] for trial in trials], unit="seeds")
+    below = mean_of([trial["overlaps"][0] for trial in trials])
     yield _claim(
         "spectral-below",
         f"At half the predicted sample ratio the best spectral estimator finds nothing of {name}.",
@@ -114,7 +102,7 @@ def _spectral_claims(config: ExponentsConfig, found: Found, command: str) -> Ite
         "spectral-limit",
         f"At {FACTORS[-1]:g} times the predicted ratio it reaches its exact limit "
         f"{trials[0]['limits'][-1]:.3f} on {name}.",
-        mean_over(off, unit="seeds"),
+        mean_of(off),
         (-SPECTRAL_MARGIN, SPECTRAL_MARGIN),
         f"mean difference within {SPECTRAL_MARGIN}",
         command,
@@ -132,7 +120,7 @@ def _committee_claims(config: ExponentsConfig, found: Found, command: str) -> It
         "committee-below",
         f"At {low:g} times the sample ratio {at:.3g} fixed in advance, the ideal student of a committee of "
         f"{config.committee_units} units {config.committee_activation} does not specialize.",
-        mean_over(_gains(trials[f"{low:g}"]), unit="seeds"),
+        mean_of(_gains(trials[f"{low:g}"])),
         (-math.inf, INDEX_BELOW),
         f"specialization index at most {INDEX_BELOW} above that of random units",
         command,
@@ -150,7 +138,7 @@ def _committee_claims(config: ExponentsConfig, found: Found, command: str) -> It
     yield _claim(
         "committee-above",
         f"At {high:g} times that ratio it tells the units apart.",
-        mean_over([t["excess"] for t in trials[f"{high:g}"]], unit="seeds"),
+        mean_of([t["excess"] for t in trials[f"{high:g}"]]),
         (EXCESS_ABOVE, math.inf),
         f"index at least {EXCESS_ABOVE} above that of rotations of the same span (at most 0.47)",
         command,
@@ -161,7 +149,7 @@ def onset(factors: tuple[float, ...], trials: Found) -> Measured:
     """The first factor whose interval of the excess over rotations lies above 0, with the rung before."""
     ladder = sorted(factors)
     for before, factor in zip([0.0, *ladder], ladder, strict=False):
-        excess = mean_over([t["excess"] for t in trials[f"{factor:g}"]], unit="seeds")
+        excess = mean_of([t["excess"] for t in trials[f"{factor:g}"]])
         if excess.low is not None and excess.low > 0:
             method = "rung before and first rung whose interval lies above rotations"
             return Measured(

@@ -23,7 +23,8 @@ from metier.runs import (
     Table,
     paid,
 )
-from metier.studies.exponents.claims import Found, claims_of, mean_over, onset
+from metier.studies.exponents.claims import Found, claims_of, onset
+from metier.studies.paired_seeds import mean_of
 
 if TYPE_CHECKING:
     from metier.studies.exponents.study import ExponentsConfig
@@ -173,7 +174,7 @@ def _student_section(config: ExponentsConfig, found: Found) -> Section:
             continue
         factors = getattr(config, f"{key}_factors")
         for measure, label in (("excess", "above rotations"), ("recovered", "subspace")):
-            values = [mean_over([t[measure] for t in found[key][f"{f:g}"]], unit="seeds") for f in factors]
+            values = [mean_of([t[measure] for t in found[key][f"{f:g}"]]) for f in factors]
             series.append(
                 Series(
                     name=f"{name}: {label}",
