@@ -173,6 +173,23 @@ SIGNATURES = {
     "moe.entmax15": (("x", REQUIRED), ("dim", -1)),
     "moe.decay_groups": (("model", REQUIRED),),
     "moe.replace": (("model", REQUIRED), ("pattern", REQUIRED), "*", ("n_experts", REQUIRED)),
+    "partners.train_self_play": (
+        ("game", REQUIRED),
+        "*",
+        ("n_members", REQUIRED),
+        ("steps", REQUIRED),
+        ("rng", 0),
+    ),
+    "partners.train_xp_min": (
+        ("game", REQUIRED),
+        "*",
+        ("n_members", REQUIRED),
+        ("steps", REQUIRED),
+        ("xp_weight", 0.3),
+        ("mi_weight", 0.0),
+        ("mixed_play_weight", 0.0),
+        ("rng", 0),
+    ),
     "partners.cross_play": (
         ("policies", REQUIRED),
         ("game", REQUIRED),

@@ -10,6 +10,7 @@ from metier.core import InputError
 from metier.partners import (
     ConstantPolicy,
     Policy,
+    Population,
     PurePolicy,
     UniformPolicy,
     cross_play,
@@ -194,6 +195,39 @@ def test_evaluation_should_count_both_seats_and_name_the_worst():
 def test_cross_play_should_refuse_what_is_no_policy(policies, options, match):
     with pytest.raises(InputError, match=match):
         cross_play(policies, MatrixGame(), **{"episodes": 2} | options)
+
+
+@pytest.mark.parametrize("n_levers", [2, 5])
+def test_policies_of_another_size_should_be_refused_by_name(n_levers):
+    """Must 9: mismatched observation sizes, under one `jit` and on the host alike."""
+    game, other = LeverGame(n_levers=n_levers, n_stages=1), LeverGame(n_levers=3, n_stages=1)
+    foreign = Population.fresh(other, n_members=1)[0]
+    match = f"takes the game's observations: expected a policy for {game.observation_size} numbers"
+    for mate in (ConstantPolicy(0), Script(lambda seen, rng: 0)):
+        with pytest.raises(InputError, match="policy 1 " + match):
+            cross_play([mate, foreign], game, episodes=2)
+    with pytest.raises(InputError, match="the generalist " + match):
+        evaluate(foreign, [ConstantPolicy(0)], game, episodes=2)
+
+
+@pytest.mark.parametrize("action", [-1, 3])
+def test_illegal_actions_of_policies_in_jax_should_be_refused(action):
+    """Must 9: a Policy that returns an illegal action, under one `jit` and on the host alike."""
+    game = LeverGame(n_levers=3, n_stages=1)
+    match = f"policy 1 returns an action of the game: expected a whole number from 0 to 2, got {action}"
+    for mate in (ConstantPolicy(0), Script(lambda seen, rng: 0)):
+        with pytest.raises(InputError, match=match):
+            cross_play([mate, ConstantPolicy(action)], game, episodes=2)
+
+
+def test_errors_of_a_users_policy_should_say_what_it_was_given():
+    class Torn:
+        def act(self, observation, state, rng):
+            raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied") as caught:
+        cross_play([Torn()], LeverGame(n_levers=3, n_stages=1), episodes=2)
+    assert caught.value.__notes__ == ["policy 0 was given an observation of 11 numbers"]
 
 
 def test_evaluation_should_refuse_odd_episodes():

@@ -7,7 +7,7 @@ from sample_records import headline, sample_result
 from metier.core.errors import InputError
 from metier.report import Entry, render_page, write_report
 from metier.report.page import TEMPLATES, gauge, inline, load_strip, whisker
-from metier.runs import Column, Measured, Paid, Result, Run, Section, Specialized, Table
+from metier.runs import Column, Figure, Measured, Paid, Picture, Result, Run, Section, Specialized, Table
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -189,3 +189,14 @@ def test_tables_with_sentences_should_stack_on_phones(words, expected):
     assert names == ["gain, %", "in full"]
     style = (TEMPLATES / "style.css").read_text()
     assert ".prose thead { display: none; }" in style[style.index("max-width: 36rem") :]
+
+
+def test_a_picture_should_be_shown_once_from_within_the_page():
+    """An animated episode needs no file beside the page."""
+    data = Picture(media_type="image/gif", base64="R0lGODlhAQABAAAAACw=", width=1, height=1)
+    figure = Figure(id="film", title="A film", caption="One episode.", alt="two cooks at work", data=data)
+    result = sample_result(sections=(Section(title="Film", figures=(figure,)),))
+    shown = Page(render_page([Entry(result=result)]))
+    assert [image["src"] for image in shown.all("img")] == ["data:image/gif;base64,R0lGODlhAQABAAAAACw="]
+    with pytest.raises(ValueError, match="base64"):
+        Picture(media_type="image/gif", base64="<script>", width=1, height=1)

@@ -120,7 +120,7 @@ def seatmate(policy: Any, *, n_actions: int, name: str, rng: np.random.Generator
         InputError: `policy` has no `act`.
     """
     if isinstance(policy, PurePolicy):
-        return _PureSeatmate(policy, rng)
+        return _PureSeatmate(policy, n_actions, name, rng)
     if callable(getattr(policy, "act", None)):
         return _CalledSeatmate(policy, n_actions, name, rng)
     raise InputError(
@@ -132,8 +132,9 @@ def seatmate(policy: Any, *, n_actions: int, name: str, rng: np.random.Generator
 
 
 class _PureSeatmate:
-    def __init__(self, policy: Any, rng: np.random.Generator) -> None:
-        self.policy, self.rng, self.memory = policy, rng, None
+    def __init__(self, policy: Any, n_actions: int, name: str, rng: np.random.Generator) -> None:
+        self.policy, self.n_actions, self.name = policy, n_actions, name
+        self.rng, self.memory = rng, None
 
     def start(self, n_episodes: int) -> None:
         self.memory = jax.tree.map(
@@ -142,7 +143,11 @@ class _PureSeatmate:
 
     def act(self, observations: Floats) -> NDArray[np.int64]:
         actions, self.memory = _act_many(self.policy, jnp.asarray(observations), self.memory, _key(self.rng))
-        return np.asarray(actions, np.int64)
+        chosen = np.asarray(actions, np.int64)
+        illegal = chosen[(chosen < 0) | (chosen >= self.n_actions)]
+        if illegal.size:
+            raise illegal_action(self.name, self.n_actions, repr(int(illegal[0])))
+        return chosen
 
 
 class _CalledSeatmate:
@@ -161,21 +166,31 @@ class _CalledSeatmate:
         return actions
 
     def _call(self, observation: Floats, memory: Any) -> tuple[int, Any]:
-        returned = self.policy.act(observation, memory, self.rng)
+        try:
+            returned = self.policy.act(observation, memory, self.rng)
+        except Exception as error:
+            error.add_note(f"{self.name} was given an observation of {len(observation)} numbers")
+            raise
         if not (isinstance(returned, tuple) and len(returned) == 2):
-            raise self._refusal("a pair (action, state)", f"{type(returned).__name__}")
+            raise _refusal(self.name, "a pair (action, state)", f"{type(returned).__name__}")
         action, memory = returned
         if not _is_action(action, self.n_actions):
-            raise self._refusal(f"a whole number from 0 to {self.n_actions - 1}", repr(action))
+            raise illegal_action(self.name, self.n_actions, repr(action))
         return int(action), memory
 
-    def _refusal(self, expected: str, got: str) -> InputError:
-        return InputError(
-            f"{self.name} returns an action of the game",
-            expected=expected,
-            got=got,
-            next_step="Correct its act method; it returns (action, state).",
-        )
+
+def illegal_action(name: str, n_actions: int, got: str) -> InputError:
+    """Return the error for an action that the game does not have."""
+    return _refusal(name, f"a whole number from 0 to {n_actions - 1}", got)
+
+
+def _refusal(name: str, expected: str, got: str) -> InputError:
+    return InputError(
+        f"{name} returns an action of the game",
+        expected=expected,
+        got=got,
+        next_step="Correct its act method; it returns (action, state).",
+    )
 
 
 def _is_action(action: Any, n_actions: int) -> bool:

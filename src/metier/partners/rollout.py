@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +13,13 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from .games.game import Game, seated
-from .policies import PurePolicy, Seatmate, seatmate
+from metier.core import InputError
+
+from .games.game import N_SEATS, Game, seated
+from .policies import PurePolicy, Seatmate, illegal_action, seatmate
+
+LEGAL = int(np.iinfo(np.int32).min)
+"""Stands for "no illegal action"; below every action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,7 @@ def play(
     """
     key = jax.random.key(int(rng.integers(2**32)))
     if takeover is None and isinstance(first, PurePolicy) and isinstance(second, PurePolicy):
-        returns, behaviours, lengths = _play_pure(game, first, second, key, episodes)
-        return _episodes(returns, behaviours, lengths)
+        return _played_pure(game, (first, second), names, key, episodes)
     mates = [
         seatmate(policy, n_actions=game.n_actions, name=name, rng=rng)
         for policy, name in zip((first, second), names, strict=True)
@@ -84,7 +89,48 @@ def play(
     if takeover is not None:
         step, seat, policy = takeover
         follower = (step, seat, seatmate(policy, n_actions=game.n_actions, name="the newcomer", rng=rng))
-    return _play_on_host(game, mates, key, episodes, follower)
+    try:
+        return _play_on_host(game, mates, key, episodes, follower)
+    except (TypeError, ValueError) as error:
+        refuse_unfit(
+            (first, second, *(takeover[2:] if takeover else ())), (*names, "the newcomer"), game, error
+        )
+        raise
+
+
+def refuse_unfit(policies: Sequence[Any], names: Sequence[str], game: Game, error: Exception) -> None:
+    """Say which policy in JAX cannot take the game's observations, if that is why play failed.
+
+    Raises:
+        InputError: Such a policy is among them.
+    """
+    seen = jnp.zeros(game.observation_size + N_SEATS, jnp.float32)
+    for policy, name in zip(policies, names, strict=False):
+        if not isinstance(policy, PurePolicy):
+            continue
+        try:
+            jax.eval_shape(policy.pure_act, seen, policy.initial_state(), jax.random.key(0))
+        except (TypeError, ValueError) as failure:
+            raise InputError(
+                f"{name} takes the game's observations",
+                expected=f"a policy for {game.observation_size} numbers and the seat's {N_SEATS}",
+                got=str(failure).strip().splitlines()[0].rstrip("."),
+                next_step="Check that it was made for this game.",
+            ) from error
+
+
+def _played_pure(
+    game: Game, policies: tuple[Any, Any], names: tuple[str, str], key: Array, episodes: int
+) -> Episodes:
+    try:
+        *played, strange = _play_pure(game, *policies, key, episodes)
+    except (TypeError, ValueError) as error:
+        refuse_unfit(policies, names, game, error)
+        raise
+    for name, action in zip(names, np.asarray(strange), strict=True):
+        if action != LEGAL:
+            raise illegal_action(name, game.n_actions, repr(int(action)))
+    return _episodes(*played)
 
 
 def _play_on_host(
@@ -148,7 +194,10 @@ def _behaviours(game: Game, states: Any) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _play_pure(game: Game, first: Any, second: Any, key: Array, episodes: int) -> tuple[Array, Array, Array]:
+def _play_pure(
+    game: Game, first: Any, second: Any, key: Array, episodes: int
+) -> tuple[Array, Array, Array, Array]:
+    """Return returns, behaviours, lengths, and one illegal action of either seat, or `LEGAL`."""
     start, draw = jax.random.split(key)
     states = jax.vmap(game.reset)(jax.random.split(start, episodes))
     policies = (first, second)
@@ -160,14 +209,17 @@ def _play_pure(game: Game, first: Any, second: Any, key: Array, episodes: int) -
     )
 
     def one(carry: Any, key: Array) -> tuple[Any, None]:
-        states, memories, alive, returns, lengths = carry
+        states, memories, alive, returns, lengths, strange = carry
         seen = seated(jax.vmap(game.observe)(states))
         keys = jax.random.split(key, (2, episodes))
         acted = [
             jax.vmap(policy.pure_act)(seen[:, seat], memories[seat], keys[seat])
             for seat, policy in enumerate(policies)
         ]
-        step = jax.vmap(game.step)(states, jnp.stack([action for action, _ in acted], axis=1))
+        actions = jnp.stack([action for action, _ in acted], axis=1)
+        illegal = alive[:, None] & ((actions < 0) | (actions >= game.n_actions))
+        strange = jnp.maximum(strange, jnp.where(illegal, actions, LEGAL).max(axis=0))
+        step = jax.vmap(game.step)(states, actions)
         returns = returns + jnp.where(alive, step.reward, 0.0)
         after = (
             _frozen(alive, step.state, states),
@@ -175,9 +227,13 @@ def _play_pure(game: Game, first: Any, second: Any, key: Array, episodes: int) -
             alive & ~(step.terminated | step.truncated),
             returns,
             lengths + alive,
+            strange,
         )
         return after, None
 
-    carry = (states, memories, jnp.ones(episodes, bool), jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32))
-    (states, _, _, returns, lengths), _ = jax.lax.scan(one, carry, jax.random.split(draw, game.horizon))
-    return returns, jax.vmap(game.behaviour)(states), lengths
+    none, zero = jnp.full(2, LEGAL, jnp.int32), jnp.zeros(episodes, jnp.int32)
+    carry = (states, memories, jnp.ones(episodes, bool), jnp.zeros(episodes), zero, none)
+    (states, _, _, returns, lengths, strange), _ = jax.lax.scan(
+        one, carry, jax.random.split(draw, game.horizon)
+    )
+    return returns, jax.vmap(game.behaviour)(states), lengths, strange

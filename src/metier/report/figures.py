@@ -18,6 +18,7 @@ from metier.runs.figures import (
     Intervals,
     Lines,
     Panels,
+    Picture,
     Reference,
     Series,
 )
@@ -29,13 +30,15 @@ def draw(figure: Figure, *, narrow: bool = False) -> str:
     """Return the figure as an inline SVG element.
 
     Args:
-        figure: the record.
+        figure: the record, of any kind but a picture.
         narrow: for a phone: 350 instead of 720 CSS pixels wide, with fewer columns.
 
     Returns:
         `<svg ...>` text; equal records give equal bytes. Its colors are CSS variables of the page.
     """
     data = figure.data
+    if isinstance(data, Picture):
+        raise TypeError("a picture is shown as it is, not drawn")
     draw_kind, height = _DRAWERS[data.kind]
     with blank(height=height(data, narrow), narrow=narrow) as drawing:
         draw_kind(drawing, data, narrow)

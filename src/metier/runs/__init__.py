@@ -20,6 +20,7 @@ from metier.runs.figures import Intervals as Intervals
 from metier.runs.figures import Lines as Lines
 from metier.runs.figures import Panel as Panel
 from metier.runs.figures import Panels as Panels
+from metier.runs.figures import Picture as Picture
 from metier.runs.figures import Reference as Reference
 from metier.runs.figures import Series as Series
 from metier.runs.from_core import measured as measured
@@ -69,6 +70,7 @@ __all__ = [
     "Paid",
     "Panel",
     "Panels",
+    "Picture",
     "Reference",
     "Result",
     "Run",

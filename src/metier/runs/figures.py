@@ -214,8 +214,18 @@ class Panels(Record):
     x_scale: Scale = "linear"
 
 
+class Picture(Record):
+    """A picture that was drawn elsewhere, still or animated: the file itself, as base64 text."""
+
+    kind: Literal["picture"] = "picture"
+    media_type: Literal["image/gif", "image/png"]
+    base64: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
+    width: Count
+    height: Count
+
+
 FigureData = Annotated[
-    Lines | Intervals | Bars | Heatmap | Histogram | Panels,
+    Lines | Intervals | Bars | Heatmap | Histogram | Panels | Picture,
     Field(discriminator="kind"),
 ]
 
@@ -231,5 +241,5 @@ class Figure(Record):
 
     @property
     def kind(self) -> str:
-        """The kind of its data: lines, intervals, bars, heatmap, histogram or panels."""
+        """The kind of its data: lines, intervals, bars, heatmap, histogram, panels or picture."""
         return self.data.kind

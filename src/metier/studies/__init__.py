@@ -105,6 +105,11 @@ REGISTRY: dict[str, Entry] = {
         "Multilinear experts: does editing them mend a planted bias?",
         in_tour=False,
     ),
+    "partners": Entry(
+        "metier.studies.partners_pipeline.study:STUDY",
+        "partners",
+        "Partners: does a generalist profit from specialist partners?",
+    ),
 }
 
 

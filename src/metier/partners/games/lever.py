@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from metier.core import InputError, non_negative, positive_int
@@ -149,11 +149,8 @@ class LeverGame:
         A memoryless policy applied to it gives the table that `exact` takes.
         """
         k = self.n_levers + 1
-        rows = [
-            self._features(jnp.array(t), jnp.array(a), jnp.array(b))
-            for t, a, b in itertools.product(range(self.n_stages), range(k), range(k))
-        ]
-        return jnp.stack(rows).reshape(self.n_stages, k, k, -1)
+        stages, owns, others = (index.ravel() for index in np.indices((self.n_stages, k, k)))
+        return jax.vmap(self._features)(stages, owns, others).reshape(self.n_stages, k, k, -1)
 
     def exact(self, first: Array, second: Array) -> LeverValue:
         r"""Return J and P(X) of two memoryless policies by dynamic programming; differentiable.

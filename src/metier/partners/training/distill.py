@@ -185,6 +185,10 @@ class Distillation:
         sources = jax.tree.map(jnp.asarray, self.sources)
         return jax.vmap(member)(sources, jax.random.split(key, self.n_members))
 
+    def with_frozen(self, state: DistillState) -> DistillState:
+        """Return the state with these sources: `init` is compiled once for all."""
+        return state._replace(sources=jax.tree.map(jnp.asarray, self.sources))
+
     def iterate(self, state: DistillState, pool: Any) -> tuple[DistillState, dict[str, Array]]:
         """Let all students play with their sources and learn once."""
         return over_members(lambda s: self.iteration(s, pool), self.members)(state)  # type: ignore[no-any-return]

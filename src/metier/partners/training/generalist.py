@@ -148,6 +148,10 @@ class GeneralistTraining:
             keys=jax.random.key_data(keep),
         )
 
+    def with_frozen(self, state: GeneralistState) -> GeneralistState:
+        """Return the state with these partners: `init` is compiled once for all."""
+        return state._replace(mates=jax.tree.map(jnp.asarray, self.mates))
+
     def iterate(self, state: GeneralistState, pool: Any) -> tuple[GeneralistState, dict[str, Array]]:
         """Let the generalist play with everybody in both seats, and learn once."""
         ppo, critic = self.ppo, critic_network(self.game.observation_size)

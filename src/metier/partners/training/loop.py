@@ -53,6 +53,8 @@ class Trainer(Protocol):
     def iterate(self, state: Any, pool: Any) -> tuple[Any, dict[str, Array]]:
         """Return (state after one iteration, scalars to report); runs under one `jit`."""
 
+    # A trainer whose equality leaves out frozen partners also has with_frozen(state): the state with them.
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -109,7 +111,7 @@ def train(
         jax.random.key(derive_seed(rng, "partners", label) % 2**32) for label in ("init", "pool", "report")
     ]
     header = _header(trainer, rng, {**(settings or {}), **({"steps": steps} if snapshots else {})})
-    state = _init(trainer, keys[0])
+    state = fresh_state(trainer, keys[0])
     kept = jax.tree.map(lambda leaf: jnp.zeros((len(snapshots), *leaf.shape), leaf.dtype), state.params)
     done = 0
     rows: list[dict[str, Any]] = []
@@ -166,6 +168,15 @@ def _take(stacked: Any, index: int) -> Any:
 @functools.partial(jax.jit, static_argnums=0)
 def _init(trainer: Any, key: Array) -> Any:
     return trainer.init(key)
+
+
+def fresh_state(trainer: Any, key: Array) -> Any:
+    """Return the state before training, with this trainer's own frozen partners.
+
+    Trainers are equal, and share one compilation, whatever partners they have; it knows those of the first.
+    """
+    state = _init(trainer, key)
+    return trainer.with_frozen(state) if hasattr(trainer, "with_frozen") else state
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""One seed's pipeline: populations, an oracle, generalists, and what is measured of them."""
+"""One seed's pipeline: its populations, its oracle and its generalists, each trained once and kept."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from metier import partners
 from metier.core import derive_seed
 from metier.partners.games import Cooking, LeverGame, specialists
 from metier.partners.policies import ConstantPolicy
-from metier.partners.rollout import play
 
-from .lever import exact_facts
-from .study import SOURCES, PartnersConfig
+from .settings import SOURCES, PartnersConfig
 
-CAPABLE = 0.5
-"""A partner is capable when it succeeds with itself in more than half of its episodes (the paper's rule)."""
+ORACLE = "oracle"
 
 
 class Pipeline:
-    """Trains what is not on disk yet, and measures it.
+    """Trains what is not on disk yet; a training that was interrupted goes on from its checkpoint.
 
     Args:
         config: the study's configuration.
@@ -35,20 +30,7 @@ class Pipeline:
         self.config, self.seed = config, seed
         self.folder = folder / f"seed-{seed}"
         self.root = derive_seed(run_seed, "partners", seed) % 2**31
-        self.game: Any = LeverGame() if config.game == "lever" else Cooking()
-
-    @property
-    def ppo(self) -> Any:
-        """Settings of the partners' learning."""
-        c = self.config
-        return partners.PPO(
-            n_envs=c.n_envs,
-            n_steps=c.n_steps,
-            epochs=c.epochs,
-            minibatches=c.minibatches,
-            learning_rate=c.learning_rate,
-            entropy_weight=c.entropy_weight,
-        )
+        self.game = game_of(config)
 
     @property
     def strangers(self) -> list[Any]:
@@ -63,15 +45,60 @@ class Pipeline:
 
     def population(self, arm: str) -> Any:
         """Return an arm's population, trained or from disk."""
-        return self._kept(arm, partners.Population, lambda folder: self._train(arm, folder))
+        return self._kept(arm, partners.Population, lambda folder: self._train(arm, folder, 1.0))
 
-    def _train(self, arm: str, folder: Path) -> Any:
+    def earlier(self, arm: str, share: float) -> Any:
+        """Return an arm's members as they were after a share of their training."""
+        name = f"{arm}-at-{100 * share:g}"
+        return self._kept(name, partners.Population, lambda _: self._train(arm, self._training(arm), share))
+
+    def mates(self, arm: str) -> Any:
+        """Return whom the generalist of an arm trains with: its members, and their earlier selves if any."""
+        # The earlier selves come first: the same training goes on from them.
+        earlier = [self.earlier(arm, share) for share in self.config.checkpoints]
+        population = self.population(arm)
+        for selves in earlier:
+            population = population.joined(selves)
+        return population
+
+    def generalist(self, name: str) -> Any:
+        """Return the generalist that trained with an arm's population, or with the strangers (the oracle)."""
+        c = self.config
+
+        def train(folder: Path) -> Any:
+            return partners.train_generalist(
+                self.strangers if name == ORACLE else self.mates(name),
+                self.game,
+                steps=c.oracle_steps if name == ORACLE else c.generalist_steps,
+                rng=self.seed_of("generalist", name),
+                gru_units=c.generalist_units,
+                hidden=c.hidden[:1],
+                ppo=self._ppo(c.generalist_envs),
+                folder=folder,
+                reports=c.reports,
+            )
+
+        return self._kept(f"generalist-{name}", partners.Generalist, train)
+
+    def _ppo(self, n_envs: int) -> Any:
+        c = self.config
+        return partners.PPO(
+            n_envs=n_envs,
+            n_steps=c.n_steps,
+            epochs=c.epochs,
+            minibatches=c.minibatches,
+            learning_rate=c.learning_rate,
+            entropy_weight=c.entropy_weight,
+        )
+
+    def _train(self, arm: str, folder: Path, share: float) -> Any:
+        """Train an arm up to a share of its steps."""
         c, source = self.config, SOURCES[arm]
         options: dict[str, Any] = {
             "rng": self.seed_of(arm),
-            "ppo": self.ppo,
+            "ppo": self._ppo(c.n_envs),
             "folder": folder,
-            "reports": 1 if c.game == "lever" else 10,
+            "reports": max(1, round(share * c.reports)),
         }
         if source is not None:
             method = "spectrl" if arm.endswith("spectrl") else "spectrl_dagger"
@@ -80,113 +107,36 @@ class Pipeline:
                 self.game,
                 method=method,
                 dagger_weight=c.dagger_weight,
-                steps=c.distill_steps,
+                steps=round(share * c.distill_steps),
                 **options,
             )
+        options |= {"n_members": c.n_members, "hidden": c.hidden}
         if arm == "self-play":
-            return partners.train_self_play(
-                self.game, n_members=c.n_members, steps=c.self_play_steps, hidden=c.hidden, **options
-            )
+            return partners.train_self_play(self.game, steps=round(share * c.self_play_steps), **options)
         return partners.train_xp_min(
             self.game,
-            n_members=c.n_members,
-            steps=c.generation_steps,
+            steps=round(share * c.generation_steps),
             xp_weight=c.xp_weight,
             mi_weight=c.mi_weight if "+mi" in arm else 0.0,
             mixed_play_weight=c.mixed_play_weight if "+mp" in arm else 0.0,
-            hidden=c.hidden,
+            n_pairs=c.n_pairs,
             **options,
         )
 
-    def generalist(self, name: str) -> Any:
-        """Return the generalist that trained with an arm's population, or with the strangers ("oracle")."""
-        c = self.config
-
-        def train(folder: Path) -> Any:
-            mates = self.strangers if name == "oracle" else self.population(name)
-            ppo = partners.PPO(
-                n_envs=c.generalist_envs,
-                n_steps=c.n_steps,
-                epochs=c.epochs,
-                minibatches=c.minibatches,
-                learning_rate=c.learning_rate,
-                entropy_weight=c.entropy_weight,
-            )
-            return partners.train_generalist(
-                mates,
-                self.game,
-                steps=c.oracle_steps if name == "oracle" else c.generalist_steps,
-                rng=self.seed_of("generalist", name),
-                gru_units=c.generalist_units,
-                hidden=c.hidden[:1],
-                ppo=ppo,
-                folder=folder,
-                reports=1 if c.game == "lever" else 10,
-            )
-
-        return self._kept(f"generalist-{name}", partners.Generalist, train)
+    def _training(self, name: str) -> Path:
+        return self.folder / f"training-{name}"
 
     def _kept(self, name: str, kind: Any, make: Callable[[Path], Any]) -> Any:
         path = self.folder / f"{name}.safetensors"
         if path.exists():
             return kind.load(path, self.game)
-        made = make(self.folder / f"training-{name}")
+        made = make(self._training(name))
         made.save(path)
         return made
 
-    def oracle_facts(self) -> dict[str, Any]:
-        """Return what the oracle generalist achieves with the specialists it trained with."""
-        return self._meets(self.generalist("oracle"), self.strangers, "oracle")
 
-    def facts(self, arm: str) -> dict[str, Any]:
-        """Return everything that is measured of one arm."""
-        population = self.population(arm)
-        own = self._self_play(population, arm)
-        counts, failures = np.array(own["counts"]), np.array(own["failures"])
-        shown = counts.sum(axis=1)
-        capable = shown > CAPABLE * (shown + failures)
-        covered = np.unique(counts[capable].argmax(axis=1)) if capable.any() else np.zeros(0)
-        facts: dict[str, Any] = {
-            **own,
-            "capable": capable.tolist(),
-            "covered": int(covered.size),
-            "with_oracle": self._meets(self.generalist("oracle"), population, arm, "with oracle"),
-            "with_strangers": self._meets(self.generalist(arm), self.strangers, arm, "with strangers"),
-        }
-        if capable.any():
-            told = partners.behaviour_information(
-                counts=counts[capable], failures=failures[capable], permutations=199
-            )
-            facts["told"] = {
-                "diversity": told.diversity,
-                "specialization": told.specialization,
-                "information": told.information,
-                "stderr": told.stderr,
-            }
-        if self.config.game == "lever":
-            facts["exact"] = exact_facts(self.game, population)
-        return facts
-
-    def _self_play(self, population: Any, arm: str) -> dict[str, Any]:
-        rng = np.random.default_rng(self.seed_of("self-play", arm))
-        n = len(self.game.behaviours)
-        played = [
-            play(member, member, self.game, episodes=self.config.episodes, rng=rng) for member in population
-        ]
-        return {
-            "counts": [episodes.counts(n).tolist() for episodes in played],
-            "failures": [self.config.episodes - episodes.successes for episodes in played],
-            "returns": [float(episodes.returns.mean()) for episodes in played],
-        }
-
-    def _meets(self, generalist: Any, mates: Any, *labels: str) -> dict[str, Any]:
-        found = partners.evaluate(
-            generalist, mates, self.game, episodes=self.config.episodes, rng=self.seed_of("meets", *labels)
-        )
-        rates = found.rates
-        return {
-            "successes": np.rint(rates.rates * rates.episodes).astype(int).tolist(),
-            "returns": found.returns.tolist(),
-            "robustness": rates.harmonic_mean,
-            "stderr": rates.stderr,
-        }
+def game_of(config: PartnersConfig) -> Any:
+    """Return the game that the configuration names."""
+    if config.game == "lever":
+        return LeverGame(n_levers=len(config.payoffs), n_stages=config.stages, payoffs=config.payoffs)
+    return Cooking(layout=config.layout)
