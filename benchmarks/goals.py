@@ -228,23 +228,6 @@ GOALS = (
         55,
         1e-3,
     ),
-    Goal(
-        "partners",
-        "XP-min with MI on cooking, thousands of steps per CPU-second",
-        "partners-xp_min",
-        "steps_per_cpu_second/metier",
-        "at least",
-        30,
-        1e-3,
-    ),
-    Goal(
-        "partners",
-        "self-play teams of 4 with 90 % success on cooking after 5M steps each",
-        "partners-self_play",
-        "learned",
-        "at least",
-        3,
-    ),
 )
 
 
