@@ -66,13 +66,19 @@ def ratio(times: Mapping[str, Mapping[str, Any]], rival: str, ours: str = "metie
     }
 
 
+def _without_folder(argument: str) -> str:
+    """An argument as a shell takes it; of an absolute path its last part, the folder being this machine's."""
+    path = Path(argument)
+    return shlex.quote(path.name if path.is_absolute() else argument)
+
+
 def write(name: str, result: Mapping[str, Any], *, seed: int) -> Path:
     """The result with its circumstances as JSON."""
     record = {
         "benchmark": name,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(
-            ["python", *map(shlex.quote, [f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])]
+            ["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_folder, sys.argv[1:])]
         ),
         "seed": seed,
         "cpu": cpu_model(),

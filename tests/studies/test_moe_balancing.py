@@ -284,11 +284,11 @@ def test_a_killed_study_should_resume_to_the_same_bytes(tmp_path):
             if stop_after is not None:
                 cell, calls = run.cell, []
 
-                def dying(key, work):
+                def dying(key, work, **times):
                     calls.append(key)
                     if len(calls) > stop_after:
                         raise KeyboardInterrupt
-                    return cell(key, work)
+                    return cell(key, work, **times)
 
                 run.cell = dying
             return study.run(TINY, run, Silent()).to_json()

@@ -13,6 +13,7 @@ def joint_coefficients(modes: Sequence[Tensor]) -> Tensor:
     """Return the products of all modes' coefficients, (..., N_1 ... N_E), the last mode running fastest.
 
     Example:
+        >>> import torch
         >>> joint_coefficients((torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75])))
         tensor([0.1250, 0.3750, 0.1250, 0.3750])
     """

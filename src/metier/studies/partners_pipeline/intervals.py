@@ -33,8 +33,8 @@ def over_seeds(values: Sequence[float], stderrs: Sequence[float], *, percent: bo
         percent: The numbers are shares, to be shown in percent.
 
     Example:
-        >>> over_seeds([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]).high
-        4.484137712...
+        >>> round(over_seeds([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]).high, 4)
+        4.4841
     """
     x, within = np.asarray(values, float), np.asarray(stderrs, float)
     n = len(x)
