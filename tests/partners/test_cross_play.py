@@ -129,6 +129,13 @@ class Secretive:
         return (int((other + 1 + rng.integers(2)) % 4) if fooled else 3), fooled
 
 
+class Frank:
+    """Opens as the secretive one does, and then means lever 3 whoever it meets."""
+
+    def act(self, observation, state, rng):
+        return (1 + int(observation[-1] > 0.5) if observation[10] > 0.5 else 3), None
+
+
 class Uninitiated:
     """Knows that lever 3 is meant, not how to open."""
 
@@ -150,9 +157,7 @@ def test_handshake_index_should_find_secret_first_moves():
     assert secret.from_start < 0.1
     assert secret.handshake_index > 0.9
     assert secret.state_mismatch < 0.1
-    kitchen = Cooking(layout="small")
-    cook = specialists(kitchen)[0]
-    plain = handshake_split(cook, cook, kitchen, prefix_steps=4, episodes=20)
+    plain = handshake_split(Uninitiated(), Frank(), game, prefix_steps=1, episodes=200)
     assert abs(plain.handshake_index) < 0.1
     assert plain.from_start == 1.0
 
