@@ -50,6 +50,7 @@ class PartnersConfig:
         hidden: the partners' dense layers.
         generalist_units: of the generalist's GRU.
         xp_weight: lambda_X.
+        xp_wait: share of lambda_X that waits for a member's own success (ours); 0 is the paper's constant.
         mi_weight: lambda_MI of the arms with "mi".
         mixed_play_weight: lambda_MP of the arm with "mp".
         dagger_weight: lambda_D.
@@ -86,6 +87,7 @@ class PartnersConfig:
     hidden: tuple[int, ...] = (64, 64)
     generalist_units: int = 64
     xp_weight: float = 0.3
+    xp_wait: float = 0.0
     mi_weight: float = 0.5
     mixed_play_weight: float = 0.1
     dagger_weight: float = 0.1
