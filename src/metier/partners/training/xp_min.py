@@ -98,7 +98,9 @@ class XPMin:
 
     def cross_weight(self, success: Array) -> Array:
         """Return a member's lambda_X by the share of its own episodes that succeed."""
-        return self.xp_weight * (1.0 - self.xp_wait * (1.0 - success))
+        if not self.xp_wait:
+            return jnp.full_like(success, self.xp_weight)
+        return self.xp_weight * jnp.minimum(success / self.xp_wait, 1.0)
 
     def init(self, key: Array) -> XPMinState:
         """Return fresh members."""
@@ -304,9 +306,9 @@ def train_xp_min(
         mi_weight: lambda_MI; 0 has no latents.
         mixed_play_weight: lambda_MP.
         rng: Seed; the same seed gives the same bits.
-        xp_wait: Share of `xp_weight` that waits for the member's own success (ours): its lambda_X is
-            xp_weight (1 - xp_wait (1 - s)), s the running share of its own episodes that end with a
-            behaviour. 0 is the paper's constant; with 1 nobody is paid for failing who cannot yet succeed.
+        xp_wait: The success with itself at which a member's lambda_X is whole (ours): below, it is
+            xp_weight s / xp_wait, s the running share of its own episodes that end with a behaviour, so
+            that nobody is paid for failing who cannot yet succeed. 0 is the paper's constant.
         n_latents: Values of z, if mi_weight is not 0.
         adv_norm: "separate" (advantages of self-play and cross-play each normalized, for which the paper's
             weights were tuned) or "shared" (one scale: true to the objective).
@@ -335,10 +337,10 @@ def train_xp_min(
     non_negative("mixed_play_weight", mixed_play_weight)
     if non_negative("xp_wait", xp_wait) > 1.0:
         raise InputError(
-            "xp_wait is a share of xp_weight",
+            "xp_wait is a share of episodes",
             expected="a number from 0 to 1",
             got=repr(xp_wait),
-            next_step="Pass 0 for a constant weight, 1 for none before a member succeeds.",
+            next_step="Pass 0 for a constant weight, a small share to spare only those who never succeed.",
         )
     one_of("adv_norm", adv_norm, ("separate", "shared"))
     latents = positive_int("n_latents", n_latents, minimum=2) if mi_weight else 0

@@ -50,7 +50,7 @@ class PartnersConfig:
         hidden: the partners' dense layers.
         generalist_units: of the generalist's GRU.
         xp_weight: lambda_X.
-        xp_wait: share of lambda_X that waits for a member's own success (ours); 0 is the paper's constant.
+        xp_wait: success with itself at which a member's lambda_X is whole (ours); 0 is the paper's constant.
         mi_weight: lambda_MI of the arms with "mi".
         mixed_play_weight: lambda_MP of the arm with "mp".
         dagger_weight: lambda_D.
