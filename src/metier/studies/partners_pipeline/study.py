@@ -131,6 +131,7 @@ STUDY = Study(
             hidden=(32,),
             generalist_units=32,
             xp_weight=0.75,
+            xp_wait=0.0,
             episodes=100,
             reports=4,
             compile_quickly=True,
