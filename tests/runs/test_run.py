@@ -52,7 +52,7 @@ def test_failed_cell_should_leave_no_line(tmp_path):
         assert run.cell("x", lambda: 2) == 2
 
 
-@pytest.mark.parametrize("torn", [b'{"v":1,"cell":"y","va', b"\x00\x00\n", b"12\n", b"\n", b"{\r12"])
+@pytest.mark.parametrize("torn", [b'{"v":2,"cell":"y","va', b"\x00\x00\n", b"12\n", b"\n", b"{\r12"])
 def test_torn_last_line_should_be_dropped(tmp_path, torn):
     with Run.create(tmp_path / "a", **SETTINGS) as run:
         run.cell("x", lambda: 1)
@@ -75,9 +75,21 @@ def test_corrupt_middle_line_should_be_one_clear_error(tmp_path):
     lines = journal.read_bytes().splitlines(keepends=True)
     damaged = b"{oops\n" + lines[1]
     journal.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"JSON record on line 1 of .*metrics\.jsonl"):
+    with pytest.raises(InputError, match=r"JSON record with its own checksum on line 1 of .*metrics\.jsonl"):
         Run.open(tmp_path / "a")
     assert journal.read_bytes() == damaged
+
+
+def test_an_altered_number_should_not_be_taken_for_a_result(tmp_path):
+    with Run.create(tmp_path / "a", **SETTINGS) as run:
+        run.cell("x", lambda: 0.1 + 0.2)
+        run.cell("y", lambda: [-0.0, 1e-300, "é"])
+    with Run.open(tmp_path / "a") as run:
+        assert run.cell("x", lambda: 0) == 0.1 + 0.2
+    journal = tmp_path / "a" / "metrics.jsonl"
+    journal.write_text(journal.read_text().replace("0.30000000000000004", "0.4"))
+    with pytest.raises(InputError, match=r"its own checksum on line 1 of"):
+        Run.open(tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
@@ -88,9 +100,9 @@ def test_wrong_version_should_be_one_clear_error(tmp_path, name):
         run.finish(result())
     path = folder / name
     path.write_text(
-        path.read_text().replace('"schema_version": 1', '"schema_version": 9').replace('"v":1', '"v":9')
+        path.read_text().replace('"schema_version": 1', '"schema_version": 9').replace('"v":2', '"v":9')
     )
-    with pytest.raises(InputError, match=rf"version 1 .*{name}, got version 9"):
+    with pytest.raises(InputError, match=rf"version [12] .*{name}, got version 9"):
         read_result(folder) if name == "result.json" else Run.open(folder)
 
 

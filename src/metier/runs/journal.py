@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 from metier.core.errors import InputError
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 
 
 def to_json_value(value: Any, *, what: str) -> Any:
@@ -40,7 +41,8 @@ def _plain(value: Any) -> Any:
 class Journal:
     """Reads and appends the lines of `metrics.jsonl`; every append is flushed to disk before it returns.
 
-    A process killed while appending leaves at most one torn line at the end, which opening drops.
+    Every line ends with a checksum of the rest of it, so that no altered number is taken for a result. A
+    process killed while appending leaves at most one torn line at the end, which opening drops.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +75,8 @@ class Journal:
 
     def append(self, record: dict[str, Any]) -> None:
         """Append one line and wait until it is on disk."""
-        text = json.dumps({"v": JOURNAL_VERSION, **record}, allow_nan=False, separators=(",", ":")) + "\n"
+        record = {"v": JOURNAL_VERSION, **record}
+        text = _text({**record, "crc": _checksum(record)}) + "\n"
         size = self.path.stat().st_size if self.path.exists() else 0
         with self.path.open("ab", buffering=0) as handle:
             try:
@@ -83,12 +86,12 @@ class Journal:
                 # A full disk may have taken half a line; what was there before must stay readable.
                 handle.truncate(size)
                 raise
-        self.lines.append({"v": JOURNAL_VERSION, **record})
+        self.lines.append(record)
 
     def _damaged(self, number: int) -> InputError:
         return InputError(
             "every line of a run's journal but the last must be whole",
-            expected=f"a JSON record on line {number} of {self.path}",
+            expected=f"a JSON record with its own checksum on line {number} of {self.path}",
             got="something else (the file was edited or the disk damaged it)",
             next_step=f"Remove line {number} to compute that cell again, or start anew in another folder.",
         )
@@ -119,6 +122,18 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    checksum = record.pop("crc", None)
+    # A line of another version is whole; that it cannot be read is said by its version.
+    return record if record.get("v") != JOURNAL_VERSION or checksum == _checksum(record) else None
+
+
+def _text(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False, separators=(",", ":"))
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(_text(record).encode())

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from metier.core import specialize_or_fall_back
 from metier.runs import (
     Claim,
     Column,
     DataUsed,
+    Divided,
     Figure,
+    Headline,
     IntervalRow,
     Intervals,
     Measured,
     Result,
     Run,
     Section,
+    Specialized,
     Table,
+    paid,
 )
 from metier.studies.bilevel_iv.cases import STRONG
 from metier.studies.shares import mean, ratio, share
@@ -49,6 +54,7 @@ def findings(
         title=title,
         question=question,
         command=run.command,
+        headline=_headline(config, real, plugin),
         claims=tuple(_claims(config, real, plugin, weak, run.command)),
         sections=(
             _real_section(real, rivals),
@@ -60,6 +66,35 @@ def findings(
             "Coverage is reported as measured. Wald intervals, ours included, promise nothing where "
             "instruments are weak.",
             "Two-stage least squares is computed on the same residuals; the rivals get the same rows.",
+        ),
+    )
+
+
+def _headline(config: IVConfig, real: Mapping[str, Any], plugin: Cells) -> Headline | None:
+    """Instruments divide the rows into groups that are encouraged differently; orthogonality has to pay."""
+    name = next((name for name, r in real.items() if r["encouragement"] is not None), None)
+    if name is None:
+        return None
+    found = dict(real[name]["encouragement"])
+    load = found.pop("load")
+    decision = specialize_or_fall_back(
+        [cell["obigrad"] ** 2 for cell in plugin], [cell["plugin"] ** 2 for cell in plugin]
+    )
+    mean_loss = sum(cell["plugin"] ** 2 for cell in plugin) / len(plugin)
+    return Headline(
+        divided=Divided(
+            text=f"{name}: {real[name]['n']:,} rows in {len(load)} groups by their instruments; every row is "
+            "scored by learners that did not see it",
+            load=load,
+        ),
+        specialized=Specialized(text="what a row's instruments tell about its treatment", **found),
+        paid=paid(
+            decision,
+            text=f"With {config.plugin_n} rows and the truth known, the orthogonal score has "
+            f"{abs(decision.gain) / mean_loss:.0%} {'less' if decision.gain > 0 else 'more'} squared error "
+            f"than the plug-in, over {len(plugin)} replicates.",
+            scale=1.0 / mean_loss,
+            percent=True,
         ),
     )
 

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from metier.bilevel import IVBilevel
 from metier.bilevel.doors.moments import Moments
 from metier.bilevel.doors.weak_instruments import anderson_rubin_set
-from metier.core import InputError, require
+from metier.core import InputError, information, require
 from metier.studies.bilevel_iv.cases import CASES, Case
 
 Floats = NDArray[np.float64]
+MOST_GROUPS = 24
+"""Values of discrete instruments, or of a discrete treatment."""
 
 
 def fit_case(name: str, *, repeats: int, seed: int) -> dict[str, Any]:
@@ -43,6 +45,27 @@ def fit_case(name: str, *, repeats: int, seed: int) -> dict[str, Any]:
         "anderson_rubin_text": iv.anderson_rubin_set().summary(),
         "over_identification": plain["over_identification"],
         "warnings": plain["warnings"],
+        "encouragement": encouragement(case, seed=seed),
+    }
+
+
+def encouragement(case: Case, *, seed: int) -> dict[str, Any] | None:
+    """How discrete instruments divide the rows, and what a row's group tells about its treatment.
+
+    Returns:
+        The groups' shares of the rows, largest first, and the information with its permutation null; None
+        where instruments or treatment are not discrete, or come by clusters.
+    """
+    groups, members = np.unique(case.z, axis=0, return_counts=True)
+    if len(groups) > MOST_GROUPS or len(np.unique(case.t)) > MOST_GROUPS or case.groups is not None:
+        return None
+    told = information(case.t, [tuple(row) for row in case.z.tolist()], permutations=199, rng=seed)
+    return {
+        "load": sorted((members / len(case.z)).tolist(), reverse=True),
+        "information": told.value,
+        "null_mean": told.null_mean,
+        "p_value": told.p_value,
+        "ceiling": told.ceiling,
     }
 
 

@@ -1,0 +1,143 @@
+"""Every study, made small, is killed (signal 9) at random moments and must resume to the same bytes.
+
+Each is killed twice; the environment variable METIER_KILLS asks for another number.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import time
+
+import pytest
+
+from metier.studies import REGISTRY, execute, load_study
+
+KILLS = int(os.environ.get("METIER_KILLS", "2"))
+PER_RUN = 3
+MINIATURES = {
+    "forecast": {
+        "n_series": "24", "season_length": "none", "n_clusters": "2", "origins": "2", "homogeneous": "2",
+        "permutations": "19",
+    },
+    "forecast-gate": {
+        "homogeneous_seeds": "4", "power_seeds": "3", "both_seeds": "2", "recovery_seeds": "2",
+        "noise_seeds": "2",
+    },
+    "forecast-panels": {
+        "panels": "simulated_strong,simulated_homogeneous", "max_series": "20", "max_steps": "400",
+        "n_windows": "3",
+    },
+    "exponents": {
+        "smooth": "abs", "steps": "3", "spectral_dimension": "30", "spectral_seeds": "2",
+        "committee_dimension": "20", "committee_seeds": "2", "student_factors": "2",
+        "student_dimension": "12", "student_seeds": "2", "ladder_units": "60",
+    },
+    "iv": {"cases": "labsup,card", "repeats": "1", "plugin_seeds": "6", "weak_seeds": "6"},
+    "bilevel-paper": {
+        "replicates": "5", "sizes_1": "200", "sizes_4": "100", "kernel_replicates": "2",
+        "kernel_sizes": "100", "penalties": "0.01", "bellman_replicates": "5", "bellman_sizes": "200",
+    },
+    "bilevel-lasso": {"sizes": "100,200", "seeds": "5", "folds": "2"},
+    "bilevel-sources": {
+        "gradient_sizes": "300", "gradient_seeds": "5", "weight_n": "150", "weight_seeds": "1",
+        "n_airports": "12", "n_clusters": "2", "n_weeks": "4",
+    },
+    "bilevel-warnings": {
+        "shapes": "linear,sine", "sizes": "200", "strengths": "0.1,0.8", "cells": "6", "seeds": "4",
+        "workers": "1",
+    },
+    "moe-balancing": {
+        "arms": "phi,none,switch", "headline_seeds": "2", "pure_arms": "phi", "pure_seeds": "1",
+        "tuning_steps": "3", "steps": "4", "characters": "12000", "dim": "16", "heads": "2", "hidden": "8",
+        "n_experts": "4", "length": "32", "rows": "4", "windows": "4", "permutations": "3", "buckets": "64",
+        "bias_sizes": "8,32", "bias_batches": "20", "workers": "1",
+    },
+    "moe-upcycling": {
+        "seeds": "2", "workers": "1", "per_work": "6", "length": "16", "trained_layers": "1", "rows": "4",
+        "steps": "2",
+    },
+    "multilinear-digits": {
+        "images": "digits", "arms": "dense,low_rank,sparse,cp-4,cp-64,mxd-4,cp-1024,cp-1024-flat",
+        "rates": "0.001,0.003", "seeds": "2", "rows": "400", "steps": "6", "permutations": "9",
+    },
+    "multilinear-minilm": {
+        "seeds": "2", "per_work": "6", "length": "16", "rows": "2", "steps": "2", "permutations": "3",
+    },
+    "multilinear-bias": {
+        "images": "digits", "seeds": "2", "rows": "600", "steps": "8", "grid": "4", "marked_positive": "0.1",
+    },
+    "partners": {
+        "n_members": "2", "payoffs": "1,0.9", "n_seeds": "1", "episodes": "4", "hidden": "4",
+        "generalist_units": "2", "n_pairs": "none", "n_envs": "2", "generalist_envs": "2", "n_steps": "4",
+        "epochs": "1", "minibatches": "1", "reports": "1", "workers": "1", "pair_episodes": "2",
+        "self_play_steps": "64", "generation_steps": "64", "distill_steps": "64", "generalist_steps": "64",
+        "oracle_steps": "64",
+    },
+}  # fmt: skip
+
+
+def test_every_study_should_have_a_miniature():
+    assert set(MINIATURES) == set(REGISTRY)
+
+
+def one_run(name, folder):
+    """Run or resume the miniature; the target of a process of its own."""
+    execute(load_study(name), folder, overrides=MINIATURES[name], seed=3, resume=True)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Start `one_run` in a fresh process; processes are forked from one that has the studies imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([entry.target.split(":")[0] for entry in REGISTRY.values()])
+    # The first process waits for the imports, which are no part of a run's time.
+    first = context.Process(target=load_study, args=("forecast",))
+    first.start()
+    first.join()
+    started = []
+
+    def start(name, folder):
+        started.append(context.Process(target=one_run, args=(name, folder)))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def finish(process):
+    process.join()
+    assert process.exitcode == 0
+
+
+def records(folder):
+    """What a run leaves for its readers, without the times it took."""
+    kept = [folder / "result.json", *sorted((folder / "populations").rglob("*.safetensors"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200 + 100 * KILLS)
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_killed_study_should_resume_to_its_own_bytes(name, start, tmp_path):
+    began = time.monotonic()
+    finish(start(name, tmp_path / "whole"))
+    seconds = time.monotonic() - began
+    moments, killed, round_ = random.Random(name), 0, 0
+    while killed < KILLS:
+        folder = tmp_path / f"killed-{round_}"
+        for _ in range(min(PER_RUN, KILLS - killed)):
+            process = start(name, folder)
+            process.join(moments.uniform(0.0, seconds / 2))
+            if process.is_alive():
+                process.kill()
+                process.join()
+                killed += 1
+        finish(start(name, folder))
+        assert records(folder) == records(tmp_path / "whole")
+        round_ += 1
+        assert round_ <= 3 * KILLS, "runs end before they can be killed"
