@@ -13,7 +13,13 @@ from metier.partners.games import LeverGame, MatrixGame, reset_pool
 from metier.partners.training.actors import Actor
 from metier.partners.training.collect import Chunk, TwoActors, begin, collect
 from metier.partners.training.mixed_play import MixedActor
-from metier.partners.training.pairs import episode_means, find_closest, own_seat, pair_table
+from metier.partners.training.pairs import (
+    episode_means,
+    find_closest,
+    own_seat,
+    pair_table,
+    running_success,
+)
 from metier.partners.training.ppo import normalized, policy_loss
 from metier.partners.training.self_play import replay
 from metier.partners.training.xp_min import XPMin
@@ -188,9 +194,28 @@ def test_training_should_part_members_on_the_matrix_game():
     assert row["information"] > 0.5
 
 
+def test_weight_should_wait_for_success_only_as_far_as_asked():
+    """lambda_X min(1, s / wait); s a running share of finished episodes, a tenth of it the newest's."""
+    actor = Actor.for_game(LEVER, hidden=(6,))
+    shares = jnp.array([0.0, 0.5, 1.0])
+    for wait, weights in ((0.0, [0.3, 0.3, 0.3]), (1.0, [0.0, 0.15, 0.3]), (0.4, [0.0, 0.3, 0.3])):
+        trainer = XPMin(LEVER, actor, PPO(), 3, xp_weight=0.3, n_pairs=3, xp_wait=wait)
+        np.testing.assert_allclose(trainer.cross_weight(shares), weights, rtol=1e-6)
+    done = np.array([[True, False], [True, True], [False, True]])
+    chunk = Chunk._make([None] * len(Chunk._fields))._replace(
+        terminated=jnp.asarray(done),
+        truncated=jnp.zeros_like(done),
+        behaviours=jnp.array([[2, -1], [-1, 0], [-1, 1]]),
+    )
+    assert float(running_success(jnp.array(0.5), chunk)) == pytest.approx(0.9 * 0.5 + 0.1 * 3 / 4)
+    none = chunk._replace(terminated=jnp.zeros_like(done), behaviours=jnp.full((3, 2), -1))
+    assert float(running_success(jnp.array(0.5), none)) == 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
+        ({"xp_wait": 1.5}, "xp_wait is a share of episodes"),
         ({"n_members": 1}, "n_members is a whole number"),
         ({"xp_weight": -1.0}, "xp_weight has no negative values"),
         ({"n_pairs": 2}, "n_pairs from 3 to 3"),

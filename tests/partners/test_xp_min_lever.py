@@ -81,7 +81,11 @@ def test_gradient_should_match_dynamic_programming_in_the_lever_game(xp_weight):
             own_seat(cross, gains, jnp.array(0), jnp.array(True)),
         ]
         scaled, weights = scale_advantages(
-            [part[0][-1] for part in parts], [None, None], [part[0][-2] for part in parts], trainer
+            [part[0][-1] for part in parts],
+            [None, None],
+            [part[0][-2] for part in parts],
+            trainer,
+            trainer.cross_weight(jnp.array(0.0)),
         )
         sequences = tuple((*part[0][:-1], gain, None) for part, gain in zip(parts, scaled, strict=True))
         batch = (sequences, tuple(part[1] for part in parts))

@@ -68,6 +68,18 @@ def episode_means(chunk: Chunk, old: Array) -> Array:
     return jnp.where(ended > 0, total / jnp.maximum(ended, 1), old)
 
 
+def running_success(old: Array, chunk: Chunk) -> Array:
+    """Return the running share of episodes that ended with a behaviour, a tenth of it this chunk's.
+
+    Args:
+        old: The share so far, a scalar; it stays where no episode ended.
+        chunk: Of one member's self-play, axes (steps, envs).
+    """
+    ended = chunk.done.sum()
+    now = (chunk.behaviours >= 0).sum() / jnp.maximum(ended, 1)
+    return jnp.where(ended > 0, 0.9 * old + 0.1 * now, old)
+
+
 def cross_returns(seated: Array, table: PairTable) -> Array:
     """Return J_XP, the mean over both seatings, shape (n, n), minus infinity on the diagonal.
 

@@ -19,7 +19,7 @@ from .loop import OnProgress, train
 from .members import over_members
 from .mixed_play import MixedActor
 from .networks import Network
-from .pairs import episode_means, find_closest, own_seat, pair_table, pick_pairs
+from .pairs import episode_means, find_closest, own_seat, pair_table, pick_pairs, running_success
 from .population import Population
 from .ppo import (
     PPO,
@@ -47,6 +47,7 @@ class XPMinState(NamedTuple):
         mixed_running: The environments of mixed play, by member; an empty tuple without it.
         seated: Newest mean return of each pair and seating, shape (pairs, 2).
         closest: A+ of each member, int32, shape (members,).
+        success: Running share of each member's own episodes that succeed, shape (members,).
         key: Raw random key.
     """
 
@@ -58,6 +59,7 @@ class XPMinState(NamedTuple):
     mixed_running: Any
     seated: Array
     closest: Array
+    success: Array
     key: Array
 
     @property
@@ -80,6 +82,7 @@ class XPMin:
     adv_norm: str = "separate"
     n_pairs: int = 0
     members: str = "vmap"
+    xp_wait: float = 0.0
 
     @property
     def steps_per_iteration(self) -> int:
@@ -92,6 +95,12 @@ class XPMin:
         """q: observation, seat and action probabilities in, latent's logits out."""
         inputs = self.actor.network.n_inputs - self.actor.n_latents + self.game.n_actions
         return Network(inputs, max(1, self.actor.n_latents), hidden=self.actor.network.hidden)
+
+    def cross_weight(self, success: Array) -> Array:
+        """Return a member's lambda_X by the share of its own episodes that succeed."""
+        if not self.xp_wait:
+            return jnp.full_like(success, self.xp_weight)
+        return self.xp_weight * jnp.minimum(success / self.xp_wait, 1.0)
 
     def init(self, key: Array) -> XPMinState:
         """Return fresh members."""
@@ -122,8 +131,9 @@ class XPMin:
             )
         closest = (jnp.arange(self.n_members) + 1) % self.n_members
         return XPMinState(
-            own, classifier, *pairs, mixed, jnp.zeros((n_pairs, N_SEATS)), closest, jax.random.key_data(key)
-        )
+            own, classifier, *pairs, mixed, jnp.zeros((n_pairs, N_SEATS)), closest, jnp.zeros(self.n_members),
+            jax.random.key_data(key),
+        )  # fmt: skip
 
     def iterate(self, state: XPMinState, pool: Any) -> tuple[XPMinState, dict[str, Array]]:
         """Let all members and pairs play, find who is closest to whom, and learn once."""
@@ -142,17 +152,23 @@ class XPMin:
         )(slot, members < closest)
 
         def member(
-            own: SelfPlayState, classifier: Any, games: Any, guest: Any, mixed: Any, key: Array
+            own: SelfPlayState,
+            classifier: Any,
+            games: Any,
+            guest: Any,
+            mixed: Any,
+            success: Array,
+            key: Array,
         ) -> Any:
-            return self._member(own, classifier, games, guest, mixed, key, pool)
+            return self._member(own, classifier, games, guest, mixed, success, key, pool)
 
         guests = jax.tree.map(lambda leaf: leaf[closest], state.own.params)
-        own, classifier, mixed, reports = over_members(member, self.members)(
-            state.own, state.classifier, own_games, guests, state.mixed_running,
+        own, classifier, mixed, success, reports = over_members(member, self.members)(
+            state.own, state.classifier, own_games, guests, state.mixed_running, state.success,
             jax.random.split(mix, self.n_members),
         )  # fmt: skip
         after = XPMinState(
-            own, classifier, pairs.critic, pairs.optimizer, pairs.running, mixed, seated, closest,
+            own, classifier, pairs.critic, pairs.optimizer, pairs.running, mixed, seated, closest, success,
             jax.random.key_data(key),
         )  # fmt: skip
         return after, {**reports, **pair_reports}
@@ -185,7 +201,15 @@ class XPMin:
         return _Pairs(chunk, *kept), gain, {"pair_value_loss": loss}
 
     def _member(
-        self, own: SelfPlayState, classifier: Any, games: Any, guest: Any, mixed: Any, key: Array, pool: Any
+        self,
+        own: SelfPlayState,
+        classifier: Any,
+        games: Any,
+        guest: Any,
+        mixed: Any,
+        success: Array,
+        key: Array,
+        pool: Any,
     ) -> Any:
         """Let one member play with itself (and begin with a guest), and learn from all its games."""
         ppo, critic = self.ppo, critic_network(self.game.observation_size)
@@ -197,7 +221,8 @@ class XPMin:
         if self.mixed_play_weight:
             team = MixedActor(self.actor, self.game.horizon)
             mixed, mixed_chunk = play(self.game, team, (own.params, guest), mixed, pool, key, ppo)
-        batch, weights = self._batch(own, chunk, gain, games, mixed_chunk)
+        success = running_success(success, chunk)
+        batch, weights = self._batch(own, chunk, gain, games, mixed_chunk, self.cross_weight(success))
 
         def loss(learned: Any, part: Any) -> tuple[Array, dict[str, Array]]:
             return xp_min_loss(self, learned, part, weights)
@@ -210,10 +235,11 @@ class XPMin:
         after = SelfPlayState(
             learned["actor"], optimizer, value, critic_optimizer, running, jax.random.key_data(next_key)
         )
-        return after, learned["classifier"], mixed, {**reports, "value_loss": more["value_loss"]}
+        reports = {**reports, "value_loss": more["value_loss"]}
+        return after, learned["classifier"], mixed, success, reports
 
     def _batch(
-        self, own: SelfPlayState, chunk: Chunk, gain: Array, games: Any, mixed: Chunk | None
+        self, own: SelfPlayState, chunk: Chunk, gain: Array, games: Any, mixed: Chunk | None, cross: Array
     ) -> tuple[Any, Weights]:
         """Return one member's batch (self-play, cross-play, mixed play), advantages scaled, and weights."""
         (*game_arrays, game_gain), game_hidden = games
@@ -225,7 +251,7 @@ class XPMin:
             parts.append(self_play_batch(mixed._replace(seats=mixed.seats.seats), mixed_gain))
             masks.append(mixed.seats.is_own[..., None] * jnp.ones(N_SEATS))
         scaled, weights = scale_advantages(
-            [part[0][-1] for part in parts], masks, [part[0][-2] for part in parts], self
+            [part[0][-1] for part in parts], masks, [part[0][-2] for part in parts], self, cross
         )
         sequences = tuple(
             (*part[0][:-1], new, mask) for part, new, mask in zip(parts, scaled, masks, strict=True)
@@ -253,6 +279,7 @@ def train_xp_min(
     mi_weight: float = 0.0,
     mixed_play_weight: float = 0.0,
     rng: int = 0,
+    xp_wait: float = 0.0,
     n_latents: int = 8,
     adv_norm: str = "separate",
     n_pairs: int | None = None,
@@ -279,6 +306,9 @@ def train_xp_min(
         mi_weight: lambda_MI; 0 has no latents.
         mixed_play_weight: lambda_MP.
         rng: Seed; the same seed gives the same bits.
+        xp_wait: The success with itself at which a member's lambda_X is whole (ours): below, it is
+            xp_weight s / xp_wait, s the running share of its own episodes that end with a behaviour, so
+            that nobody is paid for failing who cannot yet succeed. 0 is the paper's constant.
         n_latents: Values of z, if mi_weight is not 0.
         adv_norm: "separate" (advantages of self-play and cross-play each normalized, for which the paper's
             weights were tuned) or "shared" (one scale: true to the objective).
@@ -305,6 +335,13 @@ def train_xp_min(
     for name, value in (("xp_weight", xp_weight), ("mi_weight", mi_weight)):
         non_negative(name, value)
     non_negative("mixed_play_weight", mixed_play_weight)
+    if non_negative("xp_wait", xp_wait) > 1.0:
+        raise InputError(
+            "xp_wait is a share of episodes",
+            expected="a number from 0 to 1",
+            got=repr(xp_wait),
+            next_step="Pass 0 for a constant weight, a small share to spare only those who never succeed.",
+        )
     one_of("adv_norm", adv_norm, ("separate", "shared"))
     latents = positive_int("n_latents", n_latents, minimum=2) if mi_weight else 0
     trainer = XPMin(
@@ -318,8 +355,9 @@ def train_xp_min(
         adv_norm,
         _pairs_per_iteration(n_members, n_pairs),
         members,
+        float(xp_wait),
     )
-    names = ("xp_weight", "mi_weight", "mixed_play_weight", "adv_norm", "n_pairs")
+    names = ("xp_weight", "xp_wait", "mi_weight", "mixed_play_weight", "adv_norm", "n_pairs")
     settings = {name: getattr(trainer, name) for name in names}
     return train(
         trainer,

@@ -26,7 +26,7 @@ class Weights(NamedTuple):
 
 
 def scale_advantages(
-    gains: list[Array], masks: list[Array | None], starts: list[Array], trainer: XPMin
+    gains: list[Array], masks: list[Array | None], starts: list[Array], trainer: XPMin, cross: Array
 ) -> tuple[list[Array], Weights]:
     r"""Return the advantages as the losses take them, and the weights of the terms.
 
@@ -40,9 +40,10 @@ def scale_advantages(
         gains: Of self-play, cross-play and, if any, mixed play, each of shape (steps, envs, 2).
         masks: Which steps count, or None for all.
         starts: First steps of episodes, each of shape (steps, envs, 2).
-        trainer: Its weights and `adv_norm`.
+        trainer: Its `mixed_play_weight` and `adv_norm`.
+        cross: The member's lambda_X, a scalar.
     """
-    cross, mixed = jnp.asarray(trainer.xp_weight), jnp.asarray(trainer.mixed_play_weight)
+    mixed = jnp.asarray(trainer.mixed_play_weight)
     if trainer.adv_norm == "separate":
         return [normalized(gain, mask) for gain, mask in zip(gains, masks, strict=True)], Weights(
             cross, mixed

@@ -166,8 +166,9 @@ def tried(config: PartnersConfig, facts: Sequence[Facts], arm: str) -> str:
     steps = config.distill_steps if SOURCES[arm] else config.generation_steps
     sizes = " x ".join(map(str, config.hidden))
     return (
-        f"{found}. Tried: {arm}, {steps:,} steps, lambda_X {config.xp_weight:g}, {config.n_envs} "
-        f"environments x {config.n_steps} steps, learning rate {config.learning_rate:g}, layers {sizes}"
+        f"{found}. Tried: {arm}, {steps:,} steps, lambda_X {config.xp_weight:g}, whole from "
+        f"{100 * config.xp_wait:g} % own success, {config.n_envs} environments x {config.n_steps} steps, "
+        f"learning rate {config.learning_rate:g}, layers {sizes}"
     )
 
 

@@ -117,6 +117,7 @@ class Pipeline:
             self.game,
             steps=round(share * c.generation_steps),
             xp_weight=c.xp_weight,
+            xp_wait=c.xp_wait,
             mi_weight=c.mi_weight if "+mi" in arm else 0.0,
             mixed_play_weight=c.mixed_play_weight if "+mp" in arm else 0.0,
             n_pairs=c.n_pairs,

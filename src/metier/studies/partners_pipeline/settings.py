@@ -50,6 +50,7 @@ class PartnersConfig:
         hidden: the partners' dense layers.
         generalist_units: of the generalist's GRU.
         xp_weight: lambda_X.
+        xp_wait: success with itself at which a member's lambda_X is whole (ours); 0 is the paper's constant.
         mi_weight: lambda_MI of the arms with "mi".
         mixed_play_weight: lambda_MP of the arm with "mp".
         dagger_weight: lambda_D.
@@ -70,13 +71,13 @@ class PartnersConfig:
     n_seeds: int = 3
     arms: tuple[str, ...] = ("self-play", "xp-min", "xp-min+dagger")
     self_play_steps: int = 5_000_000
-    generation_steps: int = 40_000_000
-    distill_steps: int = 8_000_000
+    generation_steps: int = 48_000_000
+    distill_steps: int = 6_000_000
     generalist_steps: int = 2_500_000
     oracle_steps: int = 3_000_000
     checkpoints: tuple[float, ...] = ()
     n_envs: int = 32
-    n_pairs: int | None = 4
+    n_pairs: int | None = None
     generalist_envs: int = 8
     n_steps: int = 128
     epochs: int = 4
@@ -85,7 +86,8 @@ class PartnersConfig:
     entropy_weight: float = 0.03
     hidden: tuple[int, ...] = (64, 64)
     generalist_units: int = 64
-    xp_weight: float = 0.3
+    xp_weight: float = 0.4
+    xp_wait: float = 0.12
     mi_weight: float = 0.5
     mixed_play_weight: float = 0.1
     dagger_weight: float = 0.1

@@ -39,7 +39,8 @@ def run_study(config: PartnersConfig, run: Run, progress: Progress) -> Result:
 
     seeds = range(config.n_seeds)
     progress.stage("populations, those that distil them, and a generalist with each, by chains")
-    chains = [(seed, root) for seed in seeds for root in roots(config)]
+    # Chains of one kind side by side: they take equally long.
+    chains = [(seed, root) for root in roots(config) for seed in seeds]
     trained = journaled(
         train_chain,
         [(f"seed-{seed}/train/{root}", task(seed, root)) for seed, root in chains],
@@ -131,6 +132,7 @@ STUDY = Study(
             hidden=(32,),
             generalist_units=32,
             xp_weight=0.75,
+            xp_wait=0.0,
             episodes=100,
             reports=4,
             compile_quickly=True,
