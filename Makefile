@@ -3,16 +3,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS := all,dev
 STAMP := $(VENV)/.installed
+# One process per core, whole files to each, so that what a file compiles is compiled once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: tour test slow check docs bench clean
 tour: $(STAMP)  ## every study, small, on real data, ending in one HTML report
 	$(BIN)/metier tour
 
 test: $(STAMP)  ## the default test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 slow: $(STAMP)  ## the statistical tests
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from metier.core import InputError, entropy
 from metier.partners import behaviour_counts, behaviour_information, capacity_weights
 from metier.partners.measures.capacity import ascend, divergences
+from metier.partners.measures.sampling import curvature_variances
+from metier.partners.measures.table import behaviour_table
 
 EXACT = 1e-12
 
@@ -159,6 +161,48 @@ def test_intervals_should_cover():
     results = simulated(200, 2_000, 4)
     inside = [abs(r.information - truth) <= 1.96 * r.stderr["information"] for r in results]
     assert 0.92 <= np.mean(inside) <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "p",
+    [SIMULATED, [[0.92, 0.08], [0.1, 0.9], [0.49, 0.51]], [[0.5, 0.3, 0.2]] * 3],
+    ids=["apart", "even", "null"],
+)
+def test_no_interval_should_cover_too_little(p):
+    """Also where the slope of D or I vanishes; 1,000 replicates: 91.5 % is 5 standard errors below 95."""
+    p = np.array(p)
+    truth = triple(p)
+    results = [
+        behaviour_information(counts=c, permutations=1)
+        for c in np.random.default_rng(6).multinomial(200, p, size=(1_000, len(p)))
+    ]
+    for k, name in enumerate(("diversity", "specialization", "information")):
+        inside = [abs(getattr(r, name) - truth[k]) <= 1.96 * r.stderr[name] for r in results]
+        assert np.mean(inside) >= 0.915
+
+
+@given(populations(), st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_second_order_variances_should_equal_the_whole_matrices(population, seed):
+    """tr((B C)^2) / 2 with B and C over all partners and behaviours at once."""
+    p, w = population
+    counts = np.random.default_rng(seed).multinomial(30, np.maximum(p, 0) / p.sum(axis=1, keepdims=True))
+    table = behaviour_table(None, counts, failures=None, weights=w, undefined="drop")
+    p, m = table.probabilities, table.mixture
+    n, k = p.shape
+    covariance, own, shared = np.zeros((3, n, k, n, k))
+    inverse = lambda x: np.diag(np.divide(1.0, x, out=np.zeros(k), where=x > 0))  # noqa: E731
+    for i in range(n):
+        covariance[i, :, i] = (np.diag(p[i]) - np.outer(p[i], p[i])) / 30
+        own[i, :, i] = w[i] * inverse(p[i])
+        for j in range(n):
+            shared[i, :, j] = -w[i] * w[j] * inverse(m)
+    found = curvature_variances(table)
+    for name, second in (("diversity", shared), ("specialization", own), ("information", own + shared)):
+        product = second.reshape(n * k, -1) @ covariance.reshape(n * k, -1)
+        assert abs(found[name] - np.trace(product @ product) / 2) <= 1e-12
 
 
 @pytest.mark.timeout(120)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,41 +12,46 @@ import pytest
 from metier.core import InputError
 from metier.partners import PPO, Population, distill
 from metier.partners.games import LeverGame, reset_pool
-from metier.partners.training.actors import Actor
+from metier.partners.training.actors import Actor, log_prob
 from metier.partners.training.distill import Distillation, cross_entropy, student_batch, student_logits
+from metier.partners.training.loop import fresh_state
 
 GAME = LeverGame(n_levers=3, n_stages=4)
 QUICK = PPO(n_envs=16, n_steps=8, epochs=1, minibatches=2, learning_rate=1e-2)
 STRONG = 40.0
 
 
-def blank(n_members, n_latents=0):
+def sources(gru_units=0):
+    """Three members with a latent of three values; the same shapes everywhere, so that they compile once."""
+    actor = Actor.for_game(GAME, hidden=(8,), gru_units=gru_units, n_latents=3)
+    return Population.fresh(GAME, n_members=3, rng=3, actor=actor)
+
+
+def blank():
     """Members whose logits are all 0."""
-    actor = Actor.for_game(GAME, hidden=(8,), n_latents=n_latents)
-    population = Population.fresh(GAME, n_members=n_members, actor=actor)
+    population = sources()
     return population, jax.tree.map(jnp.zeros_like, population.params)
 
 
-def stubborn(n_members=3):
+def stubborn():
     """Member k always pulls lever k."""
-    population, params = blank(n_members)
-    params["head"]["b"] = STRONG * jnp.eye(3)[:n_members]
+    population, params = blank()
+    params["head"]["b"] = STRONG * jnp.eye(3)
     return Population(population.game, population.actor, params)
 
 
-def following_inputs(first_input, n_latents=0):
-    """One member that pulls lever k where input `first_input` + k is 1."""
-    population, params = blank(1, n_latents)
-    for k in range(3):
-        place = first_input + k
-        if place < population.actor.network.n_inputs:
-            params["dense0"]["w"] = params["dense0"]["w"].at[:, place, k].set(1.0)
+def following_inputs(first_input, n_levers=3):
+    """Three members that pull lever k < n_levers where input `first_input` + k is 1."""
+    population, params = blank()
+    for k in range(n_levers):
+        params["dense0"]["w"] = params["dense0"]["w"].at[:, first_input + k, k].set(1.0)
         params["head"]["w"] = params["head"]["w"].at[:, k, k].set(STRONG)
     return Population(population.game, population.actor, params)
 
 
 def trainer_of(population, **options):
-    student = Actor.for_game(GAME, hidden=(8,))
+    units = population.actor.network.gru_units
+    student = Actor.for_game(GAME, hidden=(8,), gru_units=units)
     return Distillation(
         GAME, student, QUICK, len(population), population.actor, population.params, 0.1, **options
     )
@@ -53,12 +60,15 @@ def trainer_of(population, **options):
 def lessons(trainer, seed=0):
     """One iteration's chunks of every student, both seatings: leaves (members, steps, envs, ...)."""
 
-    @jax.jit
-    def played(key):
-        state, pool = trainer.init(key), reset_pool(GAME, key, 8)
-        return state, jax.vmap(lambda s: trainer.collect(s, pool, jax.random.wrap_key_data(s.keys))[1])(state)
+    state = fresh_state(trainer, jax.random.key(seed))
+    return state, played(trainer, state)[1]
 
-    return played(jax.random.key(seed))
+
+@functools.partial(jax.jit, static_argnums=0)
+def played(trainer, state):
+    """Compiled once for trainers of one shape; the sources are in the state."""
+    pool = reset_pool(GAME, jax.random.key(5), 8)
+    return jax.vmap(lambda s: trainer.collect(s, pool, jax.random.wrap_key_data(s.keys)))(state)
 
 
 @pytest.mark.timeout(900)
@@ -81,7 +91,7 @@ def test_students_should_meet_only_their_own_source_in_both_seats():
 @pytest.mark.timeout(900)
 def test_labels_should_come_from_the_students_own_seat():
     """Must 17: the source's choice in the seat that the student has, not in its own."""
-    by_seat = following_inputs(GAME.observation_size)  # lever 0 in seat 0, lever 1 in seat 1
+    by_seat = following_inputs(GAME.observation_size, 2)  # lever 0 in seat 0, lever 1 in seat 1
     _, chunks = lessons(trainer_of(by_seat))
     for seat, chunk in enumerate(chunks):
         assert (chunk.seats.labels.argmax(-1) == seat).all()
@@ -91,7 +101,7 @@ def test_labels_should_come_from_the_students_own_seat():
 @pytest.mark.timeout(900)
 def test_latents_should_be_drawn_per_seat_and_kept_through_an_episode():
     """Must 18 for students: the sitting source and the labeller have a z each; the student has none."""
-    by_latent = following_inputs(GAME.observation_size + 2, n_latents=3)
+    by_latent = following_inputs(GAME.observation_size + 2)
     trainer = trainer_of(by_latent)
     assert trainer.actor.n_latents == 0
     both = {"labels": [], "mates": []}
@@ -116,22 +126,54 @@ def test_latents_should_be_drawn_per_seat_and_kept_through_an_episode():
     assert abs((z == other).sum() - n / 3) <= bound
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ratio_should_be_one_for_students_with_memory_across_episode_ends():
+    """Must 13 in distillation: the second chunk begins in the middle of episodes, in both seats."""
+    trainer = trainer_of(sources(gru_units=5))
+    state = fresh_state(trainer, jax.random.key(0))
+    state = state._replace(params=jax.tree.map(lambda leaf: 3.0 * leaf + 0.1, state.params))
+    running, _ = played(trainer, state)
+    keys = jax.random.key_data(jax.random.split(jax.random.key(1), 3))
+    _, chunks = played(trainer, state._replace(running=running, keys=keys))
+
+    @jax.jit
+    def ratios(params, chunks):
+        gain = jnp.zeros((2, QUICK.n_steps, QUICK.n_envs))
+        (seen, actions, old, starts, _, _), hidden = student_batch(chunks, gain, jax.random.key(0), "full")
+        logits = student_logits(trainer.actor, params, seen, starts, hidden)
+        return jnp.exp(log_prob(logits, actions) - old)
+
+    for chunk in chunks:
+        assert chunk.starts[:, 1:].any()
+        assert not chunk.starts[:, 0].all()
+        assert float(jnp.abs(chunk.seats.hidden).max()) > 0.01
+    np.testing.assert_allclose(jax.vmap(ratios)(state.params, chunks), 1.0, atol=1e-5)
+    wrong = [chunk._replace(starts=jnp.roll(chunk.starts, 1, axis=1)) for chunk in chunks]
+    assert float(jnp.abs(jax.vmap(ratios)(state.params, tuple(wrong)) - 1.0).max()) > 1e-3
+
+
 @pytest.mark.timeout(900)
 def test_imitation_should_leave_a_perfect_student_alone():
     """Must 17: gradient 0 when student = source, not 0 elsewhere; sampled labels agree on average."""
-    source = Population.fresh(GAME, n_members=1, rng=3, actor=Actor.for_game(GAME, hidden=(8,)))
-    source = Population(source.game, source.actor, jax.tree.map(lambda leaf: 4.0 * leaf, source.params))
+    source = sources()
+    params = jax.tree.map(lambda leaf: 4.0 * leaf, source.params)
+    # The source does not look at its latent, so that a student without one can be the same.
+    params["dense0"]["w"] = params["dense0"]["w"].at[:, -3:].set(0.0)
+    source = Population(source.game, source.actor, params)
     trainer = trainer_of(source)
     state, chunks = lessons(trainer)
     chunks = jax.tree.map(lambda leaf: leaf[0], chunks)
     advantage = jnp.zeros((2, QUICK.n_steps, QUICK.n_envs))
 
+    @functools.partial(jax.jit, static_argnums=1)
     def gradient(params, labels, seed=0):
         (seen, _, _, starts, _, p), hidden = student_batch(chunks, advantage, jax.random.key(seed), labels)
         fn = jax.grad(lambda q: cross_entropy(p, student_logits(trainer.actor, q, seen, starts, hidden)))
         return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(fn(params))])
 
     same = jax.tree.map(lambda leaf: leaf[0], source.params)
+    same["dense0"]["w"] = same["dense0"]["w"][:-3]
     fresh = jax.tree.map(lambda leaf: leaf[0], state.params)
     assert float(jnp.abs(gradient(same, "full")).max()) <= 1e-6
     full = gradient(fresh, "full")
@@ -143,20 +185,21 @@ def test_imitation_should_leave_a_perfect_student_alone():
     assert (np.abs(draws.mean(axis=0) - full) <= 4.5 * error + 1e-6).all()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_imitation_should_be_spectrl_and_sources_should_stay_as_they_were():
     """Must 17: weight 0 equals SpecTRL bit for bit. Must 16: sources bit-identical. And students learn."""
-    sources = stubborn()
-    before = jax.tree.map(lambda leaf: np.array(leaf), sources.params)
+    taught = stubborn()
+    before = jax.tree.map(lambda leaf: np.array(leaf), taught.params)
     steps = 60 * 3 * 2 * QUICK.n_envs * QUICK.n_steps
     options = {"steps": steps, "ppo": QUICK, "reports": 1}
-    plain = distill(sources, GAME, method="spectrl", **options)
-    zero = distill(sources, GAME, method="spectrl_dagger", dagger_weight=0.0, **options)
+    plain = distill(taught, GAME, method="spectrl", **options)
+    zero = distill(taught, GAME, method="spectrl_dagger", dagger_weight=0.0, **options)
     for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(zero.params), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(jax.tree.leaves(sources.params), jax.tree.leaves(before), strict=True):
+    for a, b in zip(jax.tree.leaves(taught.params), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert plain.names == sources.names
+    assert plain.names == taught.names
     assert plain.progress.rows[-1]["return_with_source"] > 0.9
     # Each student cooks its own source's dish at once: the first choice, alone with itself.
     start = GAME.observe(GAME.reset(None))[0]

@@ -31,6 +31,7 @@ def test_a_second_generalist_should_start_with_its_own_partners():
         assert np.asarray(state.mates.action).tolist() == levers
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_second_distillation_should_start_with_its_own_sources():
     actor = Actor.for_game(GAME, hidden=(4,))

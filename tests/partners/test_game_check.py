@@ -13,7 +13,15 @@ from metier.core import InputError
 from metier.partners.games import Cooking, LeverGame, MatrixGame, Rendezvous, Step, check_game
 
 pytestmark = pytest.mark.timeout(200)
-GAMES = [MatrixGame(), LeverGame(), Rendezvous(), Cooking(layout="small", horizon=30)]
+GAMES = [
+    MatrixGame(),
+    MatrixGame.uneven(),
+    LeverGame(),
+    Rendezvous(),
+    Rendezvous(layout="hard"),
+    Cooking(layout="small", horizon=30),
+    pytest.param(Cooking(), marks=pytest.mark.slow),
+]
 
 
 class Count(NamedTuple):
@@ -96,7 +104,7 @@ class Listed(Whole):
     __hash__ = None
 
 
-@pytest.mark.parametrize("game", GAMES, ids=lambda game: game.name)
+@pytest.mark.parametrize("game", GAMES, ids=lambda game: f"{game.name}-{game.n_actions}")
 def test_games_of_ours_should_pass(game):
     assert check_game(game, episodes=3) is game
 

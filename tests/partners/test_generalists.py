@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -16,6 +17,7 @@ from metier.partners.policies import ConstantPolicy
 from metier.partners.samplers import UniformSampler
 from metier.partners.training.actors import Actor, log_prob
 from metier.partners.training.generalist import GeneralistTraining, generalist_batch, generalist_logits
+from metier.partners.training.loop import fresh_state
 from metier.partners.training.mates import stacked_mates
 
 GAME = LeverGame(n_levers=3, n_stages=4)
@@ -29,12 +31,20 @@ def trainer_of(partners, sampler=None, gru_units=6):
     return GeneralistTraining(GAME, actor, QUICK, mate, params, n, sampler or UniformSampler())
 
 
-def two_chunks(trainer, key):
-    state, pool = trainer.init(key), reset_pool(GAME, key, 8)
+@functools.partial(jax.jit, static_argnums=0)
+def played(trainer, params, state, key):
+    """Compiled once for trainers of one shape; the partners are in the state."""
+    return trainer.collect(params, state, reset_pool(GAME, jax.random.key(5), 8), key)
+
+
+@functools.cache
+def two_chunks(seed):
+    """Return the generalist's parameters and what it played with LEVERS in its second chunk."""
+    trainer, key = trainer_of(LEVERS), jax.random.key(seed)
+    state = fresh_state(trainer, key)
     params = jax.tree.map(lambda leaf: 3.0 * leaf[0] + 0.1, state.params)
-    running, _ = trainer.collect(params, state, pool, key)
-    second = state._replace(running=running)
-    return params, trainer.collect(params, second, pool, jax.random.fold_in(key, 1))[1]
+    running, _ = played(trainer, params, state, key)
+    return params, played(trainer, params, state._replace(running=running), jax.random.fold_in(key, 1))[1]
 
 
 @pytest.mark.timeout(900)
@@ -43,21 +53,20 @@ def test_ratio_should_be_one_with_memory_across_episode_ends():
     trainer = trainer_of(LEVERS)
 
     @jax.jit
-    def ratios(key):
-        params, chunks = two_chunks(trainer, key)
+    def ratios(params, chunks):
         batch = generalist_batch(chunks, jnp.zeros((3, 2, QUICK.n_steps, QUICK.n_envs)), jnp.ones(3))
         logits = generalist_logits(trainer.actor, params, batch)
-        return chunks, jnp.exp(log_prob(logits, batch[0][1]) - batch[0][2])
+        return jnp.exp(log_prob(logits, batch[0][1]) - batch[0][2])
 
-    chunks, ratio = ratios(jax.random.key(1))
+    params, chunks = two_chunks(1)
+    ratio = ratios(params, chunks)
     assert all(chunk.starts[:, 1:].any() and not chunk.starts[:, 0].all() for chunk in chunks)
     np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
 
 
 @pytest.mark.timeout(900)
 def test_partners_should_sit_opposite_and_stay_as_they_were():
-    trainer = trainer_of(LEVERS)
-    _, chunks = jax.jit(lambda key: two_chunks(trainer, key))(jax.random.key(0))
+    _, chunks = two_chunks(1)
     for seat, chunk in enumerate(chunks):
         assert chunk.rewards.shape == (3, QUICK.n_steps, QUICK.n_envs)
         goes_on = ~np.asarray(chunk.done)[:, :-1]
@@ -66,13 +75,14 @@ def test_partners_should_sit_opposite_and_stay_as_they_were():
             assert (mate[partner][goes_on[partner]] == partner).all()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_partner_without_weight_should_not_move_the_generalist():
-    trainer = trainer_of(LEVERS, CapacitySampler((0.5, 0.5, 0.0)))
-    params, chunks = jax.jit(lambda key: two_chunks(trainer, key))(jax.random.key(0))
+    trainer, sampler = trainer_of(LEVERS), CapacitySampler((0.5, 0.5, 0.0))
+    params, chunks = two_chunks(1)
     advantage = jax.random.normal(jax.random.key(1), (3, 2, QUICK.n_steps, QUICK.n_envs))
     other = advantage.at[2].multiply(-7.0)
-    weights = 3.0 * trainer.sampler.weights(trainer.sampler.start(3))
+    weights = 3.0 * sampler.weights(sampler.start(3))
 
     @jax.jit
     def gradient(advantage, weights):
@@ -86,13 +96,20 @@ def test_a_partner_without_weight_should_not_move_the_generalist():
     assert apart(gradient(advantage, jnp.ones(3)), gradient(other, jnp.ones(3))) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_generalist_should_learn_every_lever_and_survive_the_disk(tmp_path):
+def test_generalist_should_learn_every_lever():
     steps = 80 * 3 * 2 * QUICK.n_envs * QUICK.n_steps
     generalist = train_generalist(LEVERS, GAME, steps=steps, ppo=QUICK, gru_units=16, hidden=(16,), reports=1)
     found = evaluate(generalist, LEVERS, GAME, episodes=100)
     assert found.rates.minimum > 0.9
     assert generalist.progress.rows[-1]["partner_success"] > 0.9
+
+
+@pytest.mark.timeout(300)
+def test_generalists_should_survive_the_disk(tmp_path):
+    actor = Actor.for_game(GAME, hidden=(4,), gru_units=3)
+    generalist = Generalist(GAME.name, actor, jax.jit(actor.init)(jax.random.key(0)))
     path = tmp_path / "generalist.safetensors"
     generalist.save(path)
     loaded = Generalist.load(path, GAME)
@@ -100,7 +117,7 @@ def test_generalist_should_learn_every_lever_and_survive_the_disk(tmp_path):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(InputError, match="plays the game it was trained for"):
         Generalist.load(path, MatrixGame())
-    Population.fresh(GAME, n_members=2).save(tmp_path / "two.safetensors")
+    Population.fresh(GAME, n_members=2, actor=actor).save(tmp_path / "two.safetensors")
     with pytest.raises(InputError, match="one generalist: expected 1 policy, got a population of 2"):
         Generalist.load(tmp_path / "two.safetensors")
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from metier.core import InputError, MissingExtraError
-from metier.partners import ConstantPolicy, UniformPolicy, cross_play
+from metier.partners import PPO, ConstantPolicy, UniformPolicy, cross_play
 from metier.partners.games import JaxMarlGame, check_game, overcooked
 from metier.partners.rollout import play
+from metier.partners.training.actors import Actor
+from metier.partners.training.loop import training_header
+from metier.partners.training.self_play import SelfPlay
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -58,6 +61,15 @@ def test_an_adapted_environment_should_keep_the_contract():
     game = check_game(bell())
     assert (game.n_actions, game.observation_size, game.name) == (2, 3, "jaxmarl")
     assert hash(game) == hash(game)
+
+
+def test_checkpoints_should_know_the_game_in_another_process():
+    """Where the environment lies in memory is no part of the game's description."""
+    game = bell()
+    assert " at 0x" in repr(game)
+    header = training_header(SelfPlay(game, Actor.for_game(game), PPO(), 1), 0, {})
+    assert " at 0x" not in header["game"]
+    assert header["game"] == training_header(SelfPlay(bell(), Actor.for_game(game), PPO(), 1), 0, {})["game"]
 
 
 def test_behaviour_should_be_the_most_frequent_event():
@@ -124,6 +136,7 @@ def test_overcooked_should_name_its_extra_or_refuse_unknown_layouts():
             overcooked(2, layout="nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [1, 2])
 def test_overcooked_should_play_and_tell_who_delivers(version):
     pytest.importorskip("jaxmarl")

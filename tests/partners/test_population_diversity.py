@@ -97,6 +97,7 @@ def enumerated(game, n):
     return *tiled, jnp.asarray(np.repeat(valid[None], n, axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
 def test_trajectory_divergence_should_equal_enumeration_in_value_and_gradient(gamma):
@@ -126,6 +127,7 @@ def test_trajectory_divergence_should_equal_enumeration_in_value_and_gradient(ga
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope)) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_trajedi_learning_should_follow_the_exact_gradient():
     """The trainer's first step, task aside, goes up n JSD: cosine at least .99, length within 5 %."""
@@ -177,6 +179,7 @@ def test_mean_policy_bonus_should_average_to_the_entropy_of_the_mean_policy():
     np.testing.assert_allclose(total, entropy.reshape(2, -1), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_mep_learning_should_follow_the_gradient_of_the_mean_entropy():
     """One stage, no task: each member's first step goes up H(mean policy), cosine at least .99."""
@@ -217,6 +220,7 @@ def test_mep_learning_should_follow_the_gradient_of_the_mean_entropy():
     assert float(sampled) == pytest.approx(float(value), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_members_should_part_on_two_levers():
     """Self-play alone leaves two teams on the same lever in half of all seeds."""

@@ -10,47 +10,44 @@ import pytest
 
 from metier.core import InputError
 from metier.partners import PPO, Population, train_self_play
-from metier.partners.games import LeverGame, MatrixGame, reset_pool
+from metier.partners.games import LeverGame, MatrixGame
 from metier.partners.training.actors import Actor
 from metier.partners.training.collect import OneActor, begin, collect
+from metier.partners.training.loop import make_pool
 from metier.partners.training.ppo import gae, policy_loss
 from metier.partners.training.self_play import self_play_batch, self_play_terms
 
 GAME = LeverGame(n_levers=3, n_stages=4)
-SMALL = PPO(n_envs=32, n_steps=16, minibatches=2, learning_rate=3e-3, entropy_weight=0.01)
-
-
-def played(actor, params, n_envs, n_steps, key, chunks=1):
-    pool = reset_pool(GAME, jax.random.key(5), 16)
-    running = begin(GAME, OneActor(actor), pool, key, n_envs)
-    for index in range(chunks):
-        running, chunk = collect(
-            GAME, OneActor(actor), params, running, pool, jax.random.fold_in(key, index), n_steps=n_steps
-        )
-    return chunk
+SMALL = PPO(n_envs=8, n_steps=8, epochs=2, minibatches=2, learning_rate=3e-3, entropy_weight=0.01)
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("gru_units", "n_latents"), [(0, 0), (6, 0), (6, 3)])
+@pytest.mark.parametrize(
+    ("gru_units", "n_latents"),
+    [pytest.param(0, 0, marks=pytest.mark.slow), pytest.param(6, 0, marks=pytest.mark.slow), (6, 3)],
+)
 def test_ratio_should_be_one_on_the_first_minibatch_across_episode_ends(gru_units, n_latents):
     """Must 13: also in the second chunk, which begins in the middle of episodes."""
     actor = Actor.for_game(GAME, hidden=(8,), gru_units=gru_units, n_latents=n_latents)
-    params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.1, actor.init(jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: 3.0 * leaf + 0.1, jax.jit(actor.init)(jax.random.key(0)))
+    team, pool = OneActor(actor), make_pool(GAME, jax.random.key(5))
 
     @jax.jit
-    def ratios(params, key):
-        chunk = played(actor, params, 16, 10, key, chunks=2)
-        sequences, initial = self_play_batch(chunk, chunk.rewards)
-        return chunk, self_play_terms(actor, params, (sequences, initial), SMALL)[2]
+    def played(params, running, key):
+        return collect(GAME, team, params, running, pool, key, n_steps=10)
 
-    chunk, ratio = ratios(params, jax.random.key(1))
+    @jax.jit
+    def ratios(params, chunk):
+        return self_play_terms(actor, params, self_play_batch(chunk, chunk.rewards), SMALL)[2]
+
+    running, _ = played(params, begin(GAME, team, pool, jax.random.key(1), 16), jax.random.key(2))
+    chunk = played(params, running, jax.random.key(3))[1]
+    ratio = ratios(params, chunk)
     assert chunk.starts[1:].any()
     assert not chunk.starts[0].all()
     np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
     if gru_units:
-        wrong = chunk._replace(starts=jnp.roll(chunk.starts, 1, axis=0))
-        sequences, initial = self_play_batch(wrong, chunk.rewards)
-        off = self_play_terms(actor, params, (sequences, initial), SMALL)[2]
+        off = ratios(params, chunk._replace(starts=jnp.roll(chunk.starts, 1, axis=0)))
         assert float(jnp.abs(off - 1.0).max()) > 1e-3
 
 
@@ -104,7 +101,7 @@ class Interrupt:
 
 def train(folder=None, on_progress=None, iterations=4, **settings):
     options = {"n_members": 2, "ppo": SMALL, "hidden": (8,), "reports": 4, "rng": 1}
-    steps = iterations * 2 * 32 * 16
+    steps = iterations * 2 * 8 * 8
     return train_self_play(
         GAME, steps=steps, folder=folder, on_progress=on_progress, **{**options, **settings}
     )
@@ -128,6 +125,8 @@ def test_training_should_resume_to_the_same_bits_after_an_interruption(tmp_path)
     assert resumed.progress == whole.progress
     with pytest.raises(InputError, match="the same rng"):
         train(tmp_path, rng=2)
+    with pytest.raises(InputError, match=r"not beyond the training.*at most 3 iterations, got 4"):
+        train(tmp_path, iterations=3)
     with pytest.raises(InputError, match="the same game"):
         train_self_play(MatrixGame(), n_members=2, steps=8, ppo=SMALL, hidden=(8,), folder=tmp_path)
 
@@ -141,8 +140,16 @@ def test_training_should_resume_to_the_same_bits_after_an_interruption(tmp_path)
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-50])
     with pytest.raises(InputError, match="is damaged or of another program"):
         Population.load(tmp_path / "cut.safetensors")
+    path = tmp_path / "training.safetensors"
+    good = path.read_bytes()
+    for damaged in (good[:-20], good[: len(good) // 2], good[:5], b"", b"not safetensors at all" * 9):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged or of another program; use an earlier checkpoint"):
+            train(tmp_path)
+        assert path.read_bytes() == damaged
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_members_side_by_side_should_equal_members_one_after_the_other():
     """Must 22, first half: within 1e-4 after ten iterations; rounding is all that differs."""

@@ -146,6 +146,7 @@ def test_latents_should_last_an_episode_and_be_private_to_a_seat():
     assert float(jnp.abs(gradient["dense0"]["w"]).max()) > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_mixed_play_should_seat_the_guest_only_before_the_switch():
     actor = Actor.for_game(LEVER, hidden=(6,))
@@ -173,6 +174,7 @@ def test_mixed_play_should_seat_the_guest_only_before_the_switch():
     assert 0.3 < np.asarray(chunk.seats.is_own).mean() < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_training_should_part_members_on_the_matrix_game():
     """The two best blocks of two teams: with the cross-play term they end in different ones."""

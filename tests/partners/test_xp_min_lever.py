@@ -45,7 +45,8 @@ def returns_to_come(chunk):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("xp_weight", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("xp_weight", [0.0, 1.0])
 def test_gradient_should_match_dynamic_programming_in_the_lever_game(xp_weight):
     """Must 14 beyond one move: the whole loss, on one scale, against the slope of J_SP - lambda J_XP.
 

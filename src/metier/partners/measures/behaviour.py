@@ -102,7 +102,7 @@ def behaviour_information(
         >>> round(specialists.information, 4), specialists.specialization
         (0.6931, 0.0)
         >>> print(behaviour_information(counts=[[190, 10], [20, 160]], failures=[0, 20]).summary())
-        D 0.692 ± 0.0017, S -0.276 ± 0.033, I 0.415 ± 0.034 nats: 1.51 of 2 partners told apart (p = 0.001)
+        D 0.692 ± 0.0018, S -0.276 ± 0.033, I 0.415 ± 0.034 nats: 1.51 of 2 partners told apart (p = 0.001)
 
     Source: Charakorn et al., NeurIPS 2024, for D and S; the identity I = D + S, bias, standard errors and
         null are ours.

@@ -19,9 +19,11 @@ def bias_of_plug_in(table: BehaviourTable) -> tuple[float, float]:
 
 
 def standard_errors(table: BehaviourTable) -> dict[str, float]:
-    """Return the delta-method standard errors: sqrt(sum_i w_i^2 Var_{x ~ P_i}[u_i(x)] / n_i).
+    """Return the delta-method standard errors, to second order.
 
-    The influence u_i(x) is log m(x) for D, log P_i(x) for S, and log P_i(x)/m(x) for I.
+    sqrt(sum_i w_i^2 Var_{x ~ P_i}[u_i(x)] / n_i + tr((B C)^2) / 2), with the influence u_i(x) log m(x) for D,
+    log P_i(x) for S, log P_i(x)/m(x) for I, B the matrix of second derivatives and C the covariance of the
+    shares. The first term alone vanishes where all do everything alike (D, at m uniform; I, at 0).
     """
     p, m = table.probabilities, table.mixture
     with np.errstate(divide="ignore"):
@@ -32,14 +34,32 @@ def standard_errors(table: BehaviourTable) -> dict[str, float]:
         "specialization": log_p,
         "information": np.where(p > 0, log_p - log_m, 0.0),
     }
-    return {name: _stderr(table, u) for name, u in influences.items()}
+    curved = curvature_variances(table)
+    return {name: float(np.sqrt(_variance(table, u) + curved[name])) for name, u in influences.items()}
 
 
-def _stderr(table: BehaviourTable, u: Floats) -> float:
+def _variance(table: BehaviourTable, u: Floats) -> float:
     p = table.probabilities
     centered = u - (p * u).sum(axis=1, keepdims=True)
     variance = (p * centered**2).sum(axis=1)
-    return float(np.sqrt(np.sum(table.weights**2 * variance / _episodes(table))))
+    return float(np.sum(table.weights**2 * variance / _episodes(table)))
+
+
+def curvature_variances(table: BehaviourTable) -> dict[str, float]:
+    """Return tr((B C)^2) / 2 of D, S and I; for I it is that of chi2((N - 1)(K - 1)) / (2 N n) at I = 0."""
+    p, w, n, m = table.probabilities, table.weights, _episodes(table), table.mixture
+    seen, share = m > 0, w**2 / n
+    covariance = np.diag(share @ p) - (share[:, None] * p).T @ p
+    relative = covariance[np.ix_(seen, seen)] / m[seen]
+    diversity = float(np.sum(relative * relative.T))
+    specialization = float(np.sum(w**2 * ((p > 0).sum(axis=1) - 1) / n**2))
+    both = float(np.sum((w**3 / n**2) @ (p * (1.0 - p))[:, seen] / m[seen]))
+    information = max(diversity + specialization - 2.0 * both, 0.0)
+    return {
+        "diversity": diversity / 2.0,
+        "specialization": specialization / 2.0,
+        "information": information / 2.0,
+    }
 
 
 def independence_p_value(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from metier.core import derive_seed, positive_int
+from metier.core import InputError, derive_seed, positive_int
 from metier.partners.games.game import Game, reset_pool
 
 from .actors import Actor
@@ -103,51 +104,79 @@ def train(
         KeyboardInterrupt: On Ctrl-C, after the checkpoint is written.
     """
     dispatch_in_turn()
-    positive_int("steps", steps)
-    n_iterations = math.ceil(steps / trainer.steps_per_iteration)
+    n_iterations = math.ceil(positive_int("steps", steps) / trainer.steps_per_iteration)
     marks = {max(1, round(fraction * n_iterations)): k for k, fraction in enumerate(snapshots)}
     every = max(1, n_iterations // positive_int("reports", reports))
     keys = [
         jax.random.key(derive_seed(rng, "partners", label) % 2**32) for label in ("init", "pool", "report")
     ]
-    header = _header(trainer, rng, {**(settings or {}), **({"steps": steps} if snapshots else {})})
-    state = fresh_state(trainer, keys[0])
-    kept = jax.tree.map(lambda leaf: jnp.zeros((len(snapshots), *leaf.shape), leaf.dtype), state.params)
-    done = 0
-    rows: list[dict[str, Any]] = []
-    if folder is not None and (Path(folder) / FILE).exists():
-        done, rows, (state, kept) = _resume(Path(folder) / FILE, header, (state, kept))
-    state, pool = place(state, trainer), make_pool(trainer.game, keys[1])
-    scalars: Any = {}
+    header = training_header(trainer, rng, {**(settings or {}), **({"steps": steps} if snapshots else {})})
+    file = None if folder is None else Path(folder) / FILE
+
+    def start() -> _Now:
+        return _start(trainer, keys[0], len(snapshots))
+
+    now = _resume(file, header, start, n_iterations) if file is not None and file.exists() else start()
+    now, pool = now._replace(state=place(now.state, trainer)), make_pool(trainer.game, keys[1])
     try:
-        while done < n_iterations:
-            state, scalars = jax.block_until_ready(_iterate(trainer, state, pool))  # type: ignore[no-untyped-call]
-            done += 1
-            if done in marks:
-                kept = _put(kept, state.params, marks[done])
-            if done % every == 0 or done == n_iterations:
-                rows.append(
-                    report(
-                        trainer.game,
-                        trainer.actor,
-                        state.params,
-                        jax.random.fold_in(keys[2], done),
-                        steps=done * trainer.steps_per_iteration,
-                        episodes=report_episodes,
-                        scalars=scalars,
-                    )
-                )
-                _save(folder, header, done, rows, (state, kept))
+        while now.done < n_iterations:
+            after, scalars = _advance(trainer, now, pool, marks)
+            reported = after.done % every == 0 or after.done == n_iterations
+            if reported:
+                key = jax.random.fold_in(keys[2], after.done)
+                row = _report(trainer, after, key, report_episodes, scalars)
+                after = after._replace(rows=(*now.rows, row))
+            # One assignment, so that Ctrl-C never finds half of an iteration.
+            now = after
+            if reported:
+                _save(file, header, now)
                 if on_progress is not None:
-                    on_progress(rows[-1])
+                    on_progress(now.rows[-1])
     except KeyboardInterrupt:
-        _save(folder, header, done, rows, (state, kept))
+        _save(file, header, now)
         raise
     population = Population(
-        trainer.game.name, trainer.actor, _gathered(state.params), progress=Progress(tuple(rows))
+        trainer.game.name, trainer.actor, _gathered(now.state.params), progress=Progress(now.rows)
     )
-    taken = tuple((mark * trainer.steps_per_iteration, _take(kept, k)) for mark, k in sorted(marks.items()))
+    taken = tuple(
+        (mark * trainer.steps_per_iteration, _take(now.kept, k)) for mark, k in sorted(marks.items())
+    )
     return Trained(population, taken)
+
+
+class _Now(NamedTuple):
+    """Where a training stands: all that a checkpoint keeps."""
+
+    done: int
+    state: Any
+    kept: Any
+    rows: tuple[dict[str, Any], ...]
+
+
+def _start(trainer: Any, key: Array, n_snapshots: int) -> _Now:
+    state = fresh_state(trainer, key)
+    kept = jax.tree.map(lambda leaf: jnp.zeros((n_snapshots, *leaf.shape), leaf.dtype), state.params)
+    return _Now(0, state, kept, ())
+
+
+def _advance(trainer: Any, now: _Now, pool: Any, marks: Mapping[int, int]) -> tuple[_Now, Any]:
+    """Return where the training stands one iteration later, and the scalars to report."""
+    state, scalars = jax.block_until_ready(_iterate(trainer, now.state, pool))  # type: ignore[no-untyped-call]
+    done = now.done + 1
+    kept = _put(now.kept, state.params, marks[done]) if done in marks else now.kept
+    return _Now(done, state, kept, now.rows), scalars
+
+
+def _report(trainer: Any, now: _Now, key: Array, episodes: int, scalars: Any) -> dict[str, Any]:
+    return report(
+        trainer.game,
+        trainer.actor,
+        now.state.params,
+        key,
+        steps=now.done * trainer.steps_per_iteration,
+        episodes=episodes,
+        scalars=scalars,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -196,11 +225,13 @@ def _gathered(params: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params)
 
 
-def _header(trainer: Any, rng: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def training_header(trainer: Any, rng: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must agree for a checkpoint to fit."""
     return {
         "kind": "training",
         "method": type(trainer).__name__,
-        "game": repr(trainer.game),
+        # Where an object lies in memory is no property of a game.
+        "game": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(trainer.game)),
         "actor": asdict(trainer.actor),
         "members": trainer.n_members,
         "ppo": asdict(trainer.ppo),
@@ -209,13 +240,24 @@ def _header(trainer: Any, rng: int, settings: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _save(folder: Any, header: Mapping[str, Any], done: int, rows: list[Any], tree: Any) -> None:
-    if folder is not None:
-        save_tree(Path(folder) / FILE, tree, {**header, "iterations": done, "rows": rows})
+def _save(file: Path | None, header: Mapping[str, Any], now: _Now) -> None:
+    if file is not None:
+        extra = {"iterations": now.done, "rows": now.rows}
+        save_tree(file, (now.state, now.kept), {**header, **extra})
 
 
-def _resume(path: Path, header: Mapping[str, Any], like: Any) -> tuple[int, list[Any], Any]:
-    found = load_header(path)
-    check_header(found, header, path=path)
-    tree = jax.tree.map(jnp.asarray, load_tree(path, like))
-    return int(found["iterations"]), list(found["rows"]), tree
+def _resume(file: Path, header: Mapping[str, Any], start: Callable[[], _Now], n_iterations: int) -> _Now:
+    """Read a checkpoint; whether it fits is known before anything is compiled."""
+    found = load_header(file)
+    check_header(found, header, path=file)
+    done = int(found["iterations"])
+    if done > n_iterations:
+        raise InputError(
+            "a checkpoint is not beyond the training that is asked for",
+            expected=f"at most {n_iterations} iterations",
+            got=f"{done}",
+            next_step=f"Ask for more steps, or remove {file} to train anew.",
+        )
+    like = jax.eval_shape(lambda: (start().state, start().kept))
+    state, kept = jax.tree.map(jnp.asarray, load_tree(file, like))
+    return _Now(done, state, kept, tuple(found["rows"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from metier.core import InputError
+from metier.core import InputError, positive_int
 from metier.partners.games.game import N_SEATS, Game
 
 from .actors import Actor, ActorPolicy
@@ -73,8 +75,8 @@ class Population:
     def fresh(cls, game: Game, *, n_members: int, rng: int = 0, actor: Actor | None = None) -> Population:
         """Return untrained members for a game."""
         actor = actor or Actor.for_game(game)
-        params = jax.jit(jax.vmap(actor.init))(jax.random.split(jax.random.key(rng), n_members))
-        return cls(game.name, actor, params)
+        keys = jax.random.split(jax.random.key(rng), positive_int("n_members", n_members))
+        return cls(game.name, actor, _fresh_members(actor, keys))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -166,6 +168,11 @@ class Population:
         if game is not None:
             population.check_game(game)
         return population
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fresh_members(actor: Actor, keys: Array) -> Any:
+    return jax.vmap(actor.init)(keys)
 
 
 def actor_from_dict(values: Mapping[str, Any]) -> Actor:
