@@ -166,11 +166,13 @@ def settled_onset(channel: Channel, *, rtol: float) -> tuple[Array, Array]:
     return coarse, fine
 
 
-def assemble(edges: Array, fine: Array, coarse: Array, power: int) -> OverlapFunction:
+def assemble(
+    edges: Array, fine: Array, coarse: Array, power: int, *, error: float | None = None
+) -> OverlapFunction:
     """Fit the series; the coarse one also drops its highest degree, so that it shows both errors."""
-    change = relative_change(coarse, fine)
+    change = float(relative_change(coarse, fine).max()) if error is None else error
     lower = _fit(edges, coarse, power, error=float("nan"), keep=DEGREE - 1)
-    return _fit(edges, fine, power, error=float(change.max()), keep=DEGREE, coarse=lower)
+    return _fit(edges, fine, power, error=change, keep=DEGREE, coarse=lower)
 
 
 def relative_change(coarse: Array, fine: Array) -> Array:
