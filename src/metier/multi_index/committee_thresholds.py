@@ -29,7 +29,7 @@ _STEP = 0.5
 """Of the observation, in noise standard deviations."""
 
 _CHECKS = (0.1, 0.5, 0.9)
-"""Overlaps at which F is computed again with all nodes doubled."""
+"""Overlaps at which F is computed again with the nodes of the fields doubled, and with those of z."""
 
 
 def committee_thresholds(
@@ -89,10 +89,10 @@ def committee_thresholds(
     channel = _Pair(sigma, variance)
     edges = panel_edges(1)
     q = node_overlaps(edges)
-    fine = np.r_[channel.onset(), channel.overlap(q[1:], 0) / q[1:]]
+    fine = np.r_[channel.onset(), channel.overlap(q[1:]) / q[1:]]
     checked = np.searchsorted(q, _CHECKS)
-    change = relative_change(fine[checked], channel.overlap(q[checked], 1) / q[checked])
-    moved = float(change.max())
+    finer = (channel.overlap(q[checked], level, inner) / q[checked] for level, inner in ((1, 0), (0, 1)))
+    moved = float(np.sum([relative_change(fine[checked], values) for values in finer], axis=0).max())
     function = assemble(edges, fine, fine, 1, error=moved)
     return from_function(
         function, sigma.name, 1.0 / variance, "committee of 2", status="heuristic", least_error=moved
@@ -105,13 +105,13 @@ class _Pair:
     def __init__(self, link: Activation, noise: float) -> None:
         self.link, self.scales = link, np.array([1.0 / math.sqrt(2.0 * noise)])
 
-    def overlap(self, overlaps: Array, level: int) -> Array:
+    def overlap(self, overlaps: Array, level: int = 0, inner: int = 0) -> Array:
         """F(q), (n_overlaps,)."""
         out = np.empty(overlaps.size)
 
         def part(span: tuple[int, int]) -> None:
             for k in range(*span):
-                out[k] = self._one(overlaps[k], level)
+                out[k] = self._one(overlaps[k], level, inner)
 
         run_in_spans(part, overlaps.size, work=overlaps.size * 10**6)
         return out
@@ -122,8 +122,8 @@ class _Pair:
         own = _merged(values, mass, curvature)
         return self._sum(own, _merged(values, mass, mass))
 
-    def _one(self, q: float, level: int) -> float:
-        law = posterior(self.link, np.array([q]), level)
+    def _one(self, q: float, level: int, inner: int) -> float:
+        law = posterior(self.link, np.array([q]), level, inner)
         outer = law.outer[0]
         laws = [_merged(*parts) for parts in zip(law.values[0], law.mass[0], law.slope[0], strict=True)]
         weights = np.outer(outer, outer)
