@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
+from metier import multi_index
 from metier.core import InputError
 from metier.multi_index import Activation, activation_names, as_activation
 
@@ -229,3 +230,25 @@ def test_same_text_should_give_the_same_object():
     assert as_activation("tanh") is as_activation("tanh")
     a = as_activation(as_activation("tanh"))
     assert a is as_activation("tanh")
+
+
+@pytest.mark.parametrize("ask", [multi_index.exponents, lambda f: multi_index.thresholds(f, snr=1.0)])
+def test_what_a_callable_raises_itself_should_be_named_and_chained(ask):
+    """Must 8 of the issue: also where only far arguments raise."""
+
+    def far(z):
+        if np.abs(z).max() > 20:
+            raise KeyError("far")
+        return np.tanh(z)
+
+    with pytest.raises(InputError, match="no exception from far, got KeyError: 'far'") as caught:
+        ask(far)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_narrow_feature_of_a_callable_should_not_be_called_a_kink():
+    """The first panels step over it: what they sum up to is no scale for its rounding."""
+    bump = as_activation(lambda z: np.exp(-(((z - 0.5) / 0.01) ** 2)))
+    exact = 0.01 * np.sqrt(np.pi / (1 + 0.5e-4)) * np.exp(-0.125 / (1 + 0.5e-4)) / np.sqrt(2 * np.pi)
+    assert bump.mean == pytest.approx(exact, rel=1e-9)
+    assert 0 < bump.rule.narrow.size < 30

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from metier.core import InputError
-from metier.multi_index import as_activation, asymptotics, committee, recovery_curve
+from metier.multi_index import (
+    as_activation,
+    asymptotics,
+    committee,
+    exponents,
+    hierarchical,
+    phase_diagram,
+    recovery_curve,
+    thresholds,
+)
 
 
 @pytest.mark.parametrize("noise", [0.1, 1.0])
@@ -113,3 +122,19 @@ def test_a_constant_should_have_infinite_ratios():
     c = committee("3", n_units=4, noise=0.1)
     assert c.subspace_recovery == c.it_detection == c.specialization == np.inf
     assert "does not depend" in c.reasons["it_detection"]
+
+
+def test_every_result_should_have_a_status():
+    """Must 20: certified, derived, heuristic or conjecture; simulations are asked in test_simulations."""
+    results = [
+        exponents("tanh"),
+        thresholds("abs", snr=1.0),
+        asymptotics("abs"),
+        recovery_curve("abs", snrs=[0.01, 0.1, 1.0]),
+        committee("abs", n_units=2, noise=1.0),
+        committee("tanh", n_units=2, noise=1.0),
+        hierarchical("abs", decay=1.0, noise=1.0, n_units=3),
+        phase_diagram("abs", sample_ratios=[1.0], snrs=[1.0]),
+    ]
+    told = [result.status for result in results]
+    assert told == ["certified", *["derived"] * 4, "heuristic", *["derived"] * 2]

@@ -47,3 +47,11 @@ def test_ideal_student_should_specialize_far_above_the_predicted_ratio_only():
 def test_too_many_units_should_be_refused():
     with pytest.raises(InputError, match="at most 3 units"):
         simulate.committee_amp("abs", n_units=4, noise=0.1, sample_ratio=1.0)
+
+
+def test_constant_units_should_leave_nothing_to_find_and_not_warn():
+    run = simulate.committee_amp(
+        "1 + 0*x", noise=0.5, sample_ratio=2, dimension=20, n_seeds=1, max_iterations=3
+    )
+    assert run.threshold == np.inf
+    assert run.excess_risk[0] < 0.2  # the mean of y, all that a constant tells

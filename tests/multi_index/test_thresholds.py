@@ -245,6 +245,22 @@ def test_work_beyond_the_cap_should_be_refused(monkeypatch):
         thresholds("abs", snr=1.0)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("activation", "snr", "levels"),
+    [("exp(-10000*(x - 0.987)**2)", 1.0, (2, 2, 1)), ("sin(3*x)", 30.0, (4, 3, 2)), ("He5", 30.0, (4, 3, 2))],
+)
+def test_steep_activations_should_be_answered_within_their_errors(activation, snr, levels):
+    """One axis refined at a time stays within the stated error of all nodes multiplied by 4 to 16."""
+    link = as_activation(activation, normalize=True)
+    function = thresholds(link, snr=snr).curve.function
+    assert function.error < 5e-3
+    q = np.array([0.05, 0.6, 0.97])
+    far = AdditiveChannel(link, np.array([snr])).at(q, levels)[0]
+    np.testing.assert_allclose(function(q), far, rtol=2 * function.error + 1e-6)
+
+
 def test_slopes_of_narrow_features_should_be_seen():
     from metier.multi_index.posterior import slope_scale
 

@@ -266,6 +266,7 @@ def test_log_should_be_counted_with_its_failures():
         ({"probabilities": [[1.5, -0.5]]}, "probabilities"),
         ({"counts": np.zeros((0, 3))}, "at least one partner"),
         ({"counts": [[3, -1]]}, "whole numbers of at least 0, got -1 for partner 0"),
+        ({"counts": [[3, 10**12], [1, 2]]}, r"at most 1,000,000,000 in all.*got 1e\+12"),
         ({"counts": [[1.5, 1]]}, "got 1.5 for partner 0"),
         ({"counts": [[1, 1], [0, 0]]}, "none for partner 1.*Leave that partner out"),
         ({"counts": [[1, 1]], "weights": [0.5, 0.5]}, "expected 1 weights, got 2"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
+import numpy as np
 import pytest
 
 from metier.studies import REGISTRY, execute, load_study
 from metier.studies.exponents.claims import onset, verdict_of
+from metier.studies.exponents.half_ratio import half_ratio, limit, measured_half_ratios
 from metier.studies.exponents.measures import activation_of, curve, predicted
 
 SMALL = {
@@ -18,6 +21,9 @@ SMALL = {
     "committee_factors": "0.5,3",
     "committee_dimension": "20",
     "committee_seeds": "2",
+    "onset_dimensions": "16,20",
+    "onset_factors": "1,3",
+    "onset_seeds": "2",
     "student_factors": "2",
     "student_dimension": "12",
     "student_seeds": "0",
@@ -38,6 +44,8 @@ def test_study_should_state_its_claims_and_repeat(tmp_path):
         "spectral-limit",
         "committee-onset",
         "committee-above",
+        "committee-half",
+        "committee-jump",
         "ladder",
         "loss",
     }
@@ -60,8 +68,9 @@ def test_study_should_be_in_the_tour():
 
 def test_predictions_should_be_fixed_without_data():
     config = load_study("exponents").sizes["standard"]
-    assert predicted(config) == predicted(config)
-    assert predicted(config)["committee"] == pytest.approx(8.216, abs=0.01)
+    found = predicted(config)
+    assert found["committee"] == pytest.approx(8.216, abs=0.01)
+    assert found["committee_jump"] == pytest.approx(11.55, abs=0.02)
 
 
 @pytest.mark.timeout(60)
@@ -87,3 +96,33 @@ def test_onset_should_be_the_first_rung_above_rotations_with_the_rung_before():
     assert (found.low, found.value, found.high, found.n) == (1.0, 2.0, 2.0, 3)
     never = onset((0.5, 1.0), trials)
     assert (never.low, never.high) == (1.0, None)
+
+
+def test_half_ratio_should_pool_shares_that_fall_and_cross_between_rungs():
+    seeds = np.array([[0, 1, 0, 1], [0, 0, 1, 1]])
+    # Shares 0, 1/2, 1/2, 1: half is reached at the second rung.
+    assert half_ratio((1.0, 2.0, 4.0, 8.0), seeds) == pytest.approx(2.0)
+    falling = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 1]])  # 0, 2/3, 1/3 pool to 1/2, 1/2
+    assert half_ratio((1.0, 2.0, 4.0), falling) == pytest.approx(2.0)
+    assert half_ratio((1.0, 4.0), np.array([[0, 1]] * 3), within=0.25) == pytest.approx(math.sqrt(2))
+    assert half_ratio((1.0, 2.0), np.zeros((3, 2))) == math.inf
+    assert half_ratio((1.0, 2.0), np.ones((3, 2))) == 1.0
+
+
+def test_half_ratio_should_be_extrapolated_to_infinite_dimension():
+    assert limit((50, 100, 200), [1.4 + 30 / d for d in (50, 100, 200)]) == pytest.approx(1.4)
+    assert limit((50, 100), (2.0, math.inf)) == math.inf
+    factors = (1.0, 1.5, 2.0, 3.0)
+
+    def rungs(first):
+        return {f"{f:g}": [{"excess": 0.4 if f >= first else -0.1}] * 5 for f in factors}
+
+    at, found = measured_half_ratios({"50": rungs(3.0), "100": rungs(2.0)}, factors, seed=0)
+    assert [at[d].value for d in (50, 100)] == pytest.approx([math.sqrt(6), math.sqrt(3)])
+    # Equal seeds leave the width of the ladder, not a point.
+    assert [at[100].low, at[100].high] == pytest.approx([1.5, 2.0], rel=0.03)
+    assert found.low < 2 * math.sqrt(3) - math.sqrt(6) < found.high
+    assert found.value == pytest.approx(2 * math.sqrt(3) - math.sqrt(6))
+    never, unbounded = measured_half_ratios({"50": rungs(9.0), "100": rungs(2.0)}, factors, seed=0)
+    assert (never[50].value, never[50].low, never[50].high) == (3.0, 3.0, None)
+    assert unbounded.high is None

@@ -12,6 +12,7 @@ from .asymptotics import recovery_curve as recovery_curve
 from .certify.coefficient import Coefficient as Coefficient
 from .committee import Committee as Committee
 from .committee import committee as committee
+from .committee_thresholds import committee_thresholds as committee_thresholds
 from .exponent_results import AtLeast as AtLeast
 from .exponent_results import Certificate as Certificate
 from .exponent_results import Exponents as Exponents
@@ -51,6 +52,7 @@ __all__ = [
     "as_activation",
     "asymptotics",
     "committee",
+    "committee_thresholds",
     "exponents",
     "hierarchical",
     "local_exponent",

@@ -60,7 +60,7 @@ class Activation:
         """Return sigma at every entry of `z`, as float64 of the same shape."""
         points = np.asarray(z, dtype=np.float64)
         with np.errstate(all="ignore"):
-            return np.asarray(self.function(points), dtype=np.float64)
+            return np.asarray(_called(self.function, points, self.name), dtype=np.float64)
 
     def __repr__(self) -> str:
         return f"Activation({self.name!r})"
@@ -263,9 +263,9 @@ def _from_callable(
             next_step="Pass one of these.",
         )
     points = np.linspace(-3.0, 3.0, 7) + 0.0137  # off the simple numbers where kinks are
-    with np.errstate(all="ignore"):
-        values = np.asarray(function(points))
     name = getattr(function, "__name__", type(function).__name__)
+    with np.errstate(all="ignore"):
+        values = np.asarray(_called(function, points, name))
     if values.shape != points.shape or values.dtype.kind not in "fiub":
         raise InputError(
             "an activation is vectorized",
@@ -278,6 +278,21 @@ def _from_callable(
     if parity is not None:
         _check_parity(made, np.concatenate([points, nodes[np.abs(nodes) < SEEN]]), parity)
     return made
+
+
+def _called(function: Callable[[Any], Any], points: Floats, name: str) -> Any:
+    """Call it, naming what it raises itself."""
+    try:
+        return function(points)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            "an activation returns a value wherever it is asked",
+            expected=f"no exception from {name}",
+            got=f"{type(error).__name__}: {error}",
+            next_step="Make it accept float64 arrays of any shape.",
+        ) from error
 
 
 def _checked_kinks(kinks: tuple[float, ...]) -> tuple[float, ...]:

@@ -13,7 +13,16 @@ from scipy.special import ndtr
 from metier.core import InputError, available_cpus
 
 from .kernels import WINDOW, additive_sums
-from .posterior import Array, Link, posterior, prior, slope_scale, values_per_overlap
+from .posterior import (
+    Array,
+    Link,
+    Posterior,
+    features,
+    posterior,
+    prior,
+    slope_scale,
+    values_per_overlap,
+)
 
 _STEPS = (0.5, 0.25, 0.125)
 _RARE = 0.2
@@ -21,7 +30,7 @@ _MOST_EXTRA = 6
 _AT_ONCE = 8_000_000
 """Values of sigma laid out at once: five arrays of that size are held."""
 
-MOST_TERMS = 4e10
+MOST_TERMS = 1.5e10
 """Terms of quadrature for one channel: about a minute of one core."""
 
 
@@ -51,22 +60,34 @@ class AdditiveChannel:
 
     def overlap(self, overlaps: Array, level: int) -> Array:
         """F(q), (n_snrs, n_overlaps)."""
+        return self.at(overlaps, (level, level, level))
+
+    def at(self, overlaps: Array, levels: tuple[int, int, int]) -> Array:
+        """F(q) with the nodes of z, of the field and of y doubled apart from each other."""
+        inner, outer, observed = levels
         # Neighboring nodes of z must not give signals farther apart than the noise.
         apart = 0.25 * slope_scale(self.link) * self.scales.max() * np.sqrt(1.0 - overlaps)
         extra = np.clip(np.ceil(np.log2(np.maximum(apart, 1e-9))), 0, _MOST_EXTRA).astype(int)
+        if features(self.link).size:
+            extra[:] = 0  # panels that end at narrow features resolve them
         out = np.empty((self.scales.size, overlaps.size))
         for doublings in np.unique(extra):
             at = np.flatnonzero(extra == doublings)
-            each = values_per_overlap(self.link, level, extra=int(doublings))
-            self._spend(each * at.size * self.scales.size / _STEPS[min(level, len(_STEPS) - 1)])
+            each = values_per_overlap(self.link, outer, inner + int(doublings))
             for some in np.array_split(at, max(1, -(-each * at.size // _AT_ONCE))):
                 if some.size:
-                    law = posterior(self.link, overlaps[some], level, extra=int(doublings))
-                    out[:, some] = self._sums(law.values, law.mass, law.slope, law.outer, level)
+                    law = posterior(self.link, overlaps[some], outer, inner + int(doublings))
+                    self._spend(law, observed)
+                    out[:, some] = self._sums(law.values, law.mass, law.slope, law.outer, observed)
         return out
 
-    def _spend(self, terms: float) -> None:
-        self.spent += terms * 2 * WINDOW
+    def _spend(self, law: Posterior, level: int) -> None:
+        used = (
+            np.count_nonzero(law.mass, axis=-1)[law.outer != 0].sum()
+            if features(self.link).size
+            else law.mass.size
+        )
+        self.spent += float(used) * self.scales.size * 2 * WINDOW / _STEPS[min(level, len(_STEPS) - 1)]
         if self.spent > MOST_TERMS:
             raise InputError(
                 "thresholds resolve features of the activation down to the noise",

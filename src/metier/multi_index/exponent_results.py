@@ -88,6 +88,11 @@ class Exponents:
     certify: bool = True
     bits: int = PRECISIONS[0]
 
+    @property
+    def status(self) -> str:
+        """What its certificate says as a whole: "certified", "undecided" or "numerical"."""
+        return self.certificate.status
+
     def coefficient(self, power: int, degree: int) -> Coefficient:
         """Return c_{power, degree} = E[sigma^power He_degree] with its state.
 

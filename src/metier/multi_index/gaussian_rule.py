@@ -20,8 +20,14 @@ REACH = 26.0
 POINTS = 20
 TOLERANCE = 1e-12
 
+SEEN = 13.0
+"""No rule of the theory looks farther out."""
+
 NARROWEST = 6e-4
 """A panel of a callable that is still rough at this width holds a kink or a jump."""
+
+NARROW_PANEL = 0.3
+"""Panels start 1 wide; borders of those that end below this mark what the activation does suddenly."""
 
 SINGULAR = 1e-8
 """The same for an expression, whose kinks are known: what is left there is a pole."""
@@ -29,11 +35,16 @@ SINGULAR = 1e-8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """Nodes and weights with sum_i w_i g(z_i) = E g(z), and the activation's values at the nodes."""
+    """Nodes and weights with sum_i w_i g(z_i) = E g(z), and the activation's values at the nodes.
+
+    Attributes:
+        narrow: Borders of the panels that had to be made narrower than NARROW_PANEL, increasing.
+    """
 
     nodes: Floats
     weights: Floats
     values: Floats
+    narrow: Floats
 
 
 @lru_cache(maxsize=1)
@@ -63,6 +74,8 @@ def gaussian_rule(function: Vectorized, kinks: tuple[float, ...], *, known: bool
         middle = 0.5 * (low + high)
         whole = _totals(function, low, high, name)
         halves = _totals(function, low, middle, name) + _totals(function, middle, high, name)
+        # The first panels may step over a narrow feature, and then hold next to nothing.
+        scale = max(scale, float(np.abs(halves).sum()))
         rough = np.abs(whole - halves) > TOLERANCE * scale
         kept.append((low[~rough], high[~rough]))
         narrow = rough & (high - low < (SINGULAR if known else NARROWEST))
@@ -112,10 +125,13 @@ def _values(function: Vectorized, z: Floats, w: Floats, name: str) -> Floats:
 def _assembled(function: Vectorized, kept: list[tuple[Floats, Floats]]) -> Rule:
     low = np.concatenate([a for a, _ in kept])
     order = np.argsort(low)
-    z, w = _points(low[order], np.concatenate([b for _, b in kept])[order])
+    low, high = low[order], np.concatenate([b for _, b in kept])[order]
+    z, w = _points(low, high)
+    small = (high - low < NARROW_PANEL) & (np.maximum(np.abs(low), np.abs(high)) < SEEN)
     nodes, weights = z.ravel(), w.ravel()
     with np.errstate(all="ignore"):
-        return Rule(nodes, weights, np.asarray(function(nodes), dtype=np.float64))
+        values = np.asarray(function(nodes), dtype=np.float64)
+    return Rule(nodes, weights, values, np.unique(np.r_[low[small], high[small]]))
 
 
 def _check_variance(rule: Rule, name: str) -> None:

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from .channels import Channel
+from metier.core import InputError
+
+from .channels import AdditiveChannel, Channel
 from .kernels import SMALLEST_RATE, series_many
 from .posterior import NARROW, Array
+from .refine import refine_axes
 
 DEGREE = 8
 """Degree of the series on each panel."""
@@ -18,6 +21,9 @@ DEGREE = 8
 LEVELS = 3
 ONSET_LEVELS = 8
 SPLITS = 4
+UNRESOLVED = 0.05
+"""Relative change of F under refinement beyond which no threshold is said."""
+
 _REGULAR = (0.0, 0.01, 0.05, 0.2, 0.45, 0.8, 1.3, 2.0, 2.8, 3.6, 4.5, 5.5, 7.0, 9.0, 11.5)
 _SMALL = tuple(10.0**power for power in range(-9, -2))
 _ROUNDING = 1e-11
@@ -108,9 +114,9 @@ def rates(channel: Channel, overlaps: Array, power: int, level: int, *, onset: A
 def refined(channel: Channel, *, rtol: float, power: int | None = None) -> OverlapFunction:
     """F of a channel at one strength, refined in its nodes and in its panels.
 
-    Each value is recomputed with all nodes doubled until that moves it by at most rtol; each panel whose
-    last coefficients still exceed rtol is halved. What never settles keeps its finest value, and `error`
-    says by how much it still moved.
+    Each value is recomputed with nodes doubled until that moves it by at most rtol; each panel whose
+    last coefficients still exceed rtol and the errors of its nodes is halved. What never settles keeps its
+    finest value, and `error` says by how much it still moved.
     """
     power = field_power(channel) if power is None else power
     edges = panel_edges(power)
@@ -121,14 +127,25 @@ def refined(channel: Channel, *, rtol: float, power: int | None = None) -> Overl
     for _ in range(SPLITS):
         _learn(channel, _nodes(edges), known, power, rtol)
         coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
-        wide = _unresolved(_coefficients(fine), rtol)
+        wide = _unresolved(_coefficients(fine), rtol, _largest(np.abs(fine - coarse)))
         if not wide.any():
             break
         edges = np.sort(np.r_[edges, 0.5 * (edges[:-1] + edges[1:])[wide]])
     else:
         _learn(channel, _nodes(edges), known, power, rtol)
         coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
-    return assemble(edges, fine, coarse, power)
+    return _settled(assemble(edges, fine, coarse, power), channel)
+
+
+def _settled(function: OverlapFunction, channel: Channel) -> OverlapFunction:
+    if function.error <= UNRESOLVED:
+        return function
+    raise InputError(
+        "thresholds resolve features of the activation down to the noise",
+        expected=f"an overlap function that a doubling of nodes moves by at most {UNRESOLVED:.0%}",
+        got=f"{function.error:.2g} for {getattr(channel.link, 'name', 'this activation')}",
+        next_step="Lower snr, or widen the narrowest feature of the activation.",
+    )
 
 
 def _learn(
@@ -141,19 +158,28 @@ def _learn(
     q = -np.expm1(-x)
     scale = q if power else np.ones_like(q)
     coarse, fine = (tabulate(channel, q, level)[0] / scale for level in (0, 1))
+    missed = np.flatnonzero(relative_change(coarse, fine) > rtol)
+    if missed.size and isinstance(channel, AdditiveChannel):
+        coarse[missed], fine[missed] = refine_axes(channel, q[missed], fine[missed], scale[missed], rtol=rtol)
+        missed = missed[:0]
     for level in range(2, LEVELS + 1):
-        missed = np.flatnonzero(relative_change(coarse, fine) > rtol)
         if missed.size == 0:
             break
         coarse[missed] = fine[missed]
         fine[missed] = tabulate(channel, q[missed], level)[0] / scale[missed]
+        missed = np.flatnonzero(relative_change(coarse, fine) > rtol)
     known |= dict(zip(x.tolist(), zip(coarse.tolist(), fine.tolist(), strict=True), strict=True))
 
 
-def _unresolved(coefficients: Array, rtol: float) -> NDArray[np.bool_]:
-    """Which panels have last coefficients above rtol of their mean."""
+def _unresolved(coefficients: Array, rtol: float, noise: Array) -> NDArray[np.bool_]:
+    """Which panels have last coefficients above rtol of their mean and above the errors of their nodes."""
     tail = np.abs(coefficients[:, -2:]).sum(axis=1)
-    return np.asarray(tail > np.maximum(rtol * np.abs(coefficients[:, 0]), SMALLEST_RATE))
+    return np.asarray(tail > np.maximum(np.maximum(rtol * np.abs(coefficients[:, 0]), SMALLEST_RATE), noise))
+
+
+def _largest(values: Array) -> Array:
+    """Largest of the values at each panel's nodes."""
+    return np.asarray(np.maximum(values[:-1].reshape(-1, DEGREE).max(axis=1), values[DEGREE::DEGREE]))
 
 
 def settled_onset(channel: Channel, *, rtol: float) -> tuple[Array, Array]:
@@ -166,11 +192,13 @@ def settled_onset(channel: Channel, *, rtol: float) -> tuple[Array, Array]:
     return coarse, fine
 
 
-def assemble(edges: Array, fine: Array, coarse: Array, power: int) -> OverlapFunction:
+def assemble(
+    edges: Array, fine: Array, coarse: Array, power: int, *, error: float | None = None
+) -> OverlapFunction:
     """Fit the series; the coarse one also drops its highest degree, so that it shows both errors."""
-    change = relative_change(coarse, fine)
+    change = float(relative_change(coarse, fine).max()) if error is None else error
     lower = _fit(edges, coarse, power, error=float("nan"), keep=DEGREE - 1)
-    return _fit(edges, fine, power, error=float(change.max()), keep=DEGREE, coarse=lower)
+    return _fit(edges, fine, power, error=change, keep=DEGREE, coarse=lower)
 
 
 def relative_change(coarse: Array, fine: Array) -> Array:

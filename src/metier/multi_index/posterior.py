@@ -24,6 +24,7 @@ NARROW = 0.5
 _INNER_EDGES = (-5.0, -2.4, 0.0, 2.4, 5.0)
 _OUTER_EDGES = (-4.0, -1.5, 1.5, 4.0)
 _KINK_EDGES = (-6.0, -2.0, 0.0, 2.0, 6.0)
+_NONE = np.empty(0)
 _PROBES = np.r_[1e-3, (np.arange(1, 1000) * 0.6180339887498949) % 1.0, 1 - 1e-3]
 """Where a callable is probed for being constant, in shares of a cell; an expression is asked exactly."""
 
@@ -63,26 +64,28 @@ class Posterior:
     outer: Array
 
 
-def posterior(link: Link, overlaps: Array, level: int, *, extra: int = 0) -> Posterior:
-    """Lay nodes for overlaps q in [0, 1): each `level` doubles all nodes, each `extra` those of z alone."""
+def posterior(link: Link, overlaps: Array, level: int, inner: int | None = None) -> Posterior:
+    """Lay nodes for overlaps q in [0, 1): `level` doubles those of the field, `inner` those of z."""
     spread = np.sqrt(1.0 - overlaps)[:, None]
     kinks = np.asarray(link.kinks, dtype=float)
     symmetric = link.parity in ("even", "odd")
-    fields, outer = field_rule(overlaps, kinks, level, symmetric=symmetric)
+    narrow = features(link)
+    fields, outer = field_rule(overlaps, kinks, level, symmetric=symmetric, narrow=narrow)
     centers = np.sqrt(overlaps)[:, None] * fields
     levels = step_levels(link)
     if levels is not None:
         values, mass, slope = cells_rule(kinks, levels, centers, spread)
     else:
-        nodes, mass = normal_rule(centers, spread, kinks, level + extra)
+        cuts = np.sort(np.r_[kinks, narrow])
+        nodes, mass = normal_rule(centers, spread, cuts, level if inner is None else inner)
         values = evaluate(link, centers[..., None] + spread[..., None] * nodes)
         slope = mass * nodes / spread[..., None]
     return Posterior(values=values, mass=mass, slope=slope, outer=outer)
 
 
-def values_per_overlap(link: Link, level: int, *, extra: int = 0) -> int:
+def values_per_overlap(link: Link, level: int, inner: int) -> int:
     """How many values of sigma `posterior` lays out for one overlap (an upper bound)."""
-    kinks, finer, finest = len(link.kinks), 1 << level, 1 << (level + extra)
+    kinks, finer, finest = len(link.kinks) + len(features(link)), 1 << level, 1 << inner
     if kinks == 0:
         return (72 * finer + 1) * (72 * finest + 1)
     if step_levels(link) is not None:
@@ -96,7 +99,8 @@ def prior(link: Link, level: int) -> tuple[Array, Array, Array]:
     zero, one = np.zeros((1, 1)), np.ones((1, 1))
     kinks, levels = np.asarray(link.kinks, dtype=float), step_levels(link)
     if levels is None:
-        nodes, mass = (part[0, 0] for part in normal_rule(zero, one, kinks, level))
+        cuts = np.sort(np.r_[kinks, features(link)])
+        nodes, mass = (part[0, 0] for part in normal_rule(zero, one, cuts, level))
         return evaluate(link, nodes), mass, mass * (nodes - 1.0) * (nodes + 1.0)
     values, mass, _ = (part[0, 0] for part in cells_rule(kinks, levels, zero, one))
     moment = np.r_[0.0, kinks * density(kinks), 0.0]  # int (z^2 - 1) phi = -z phi
@@ -123,9 +127,11 @@ def normal_rule(centers: Array, spread: Array, kinks: Array, level: int) -> tupl
     return t, lengths * density(t)
 
 
-def field_rule(overlaps: Array, kinks: Array, level: int, *, symmetric: bool) -> tuple[Array, Array]:
+def field_rule(
+    overlaps: Array, kinks: Array, level: int, *, symmetric: bool, narrow: Array = _NONE
+) -> tuple[Array, Array]:
     """Return fields V and weights of E_V, (n_overlaps, n_fields); half the line where symmetry allows."""
-    if kinks.size == 0:
+    if kinks.size == 0 and narrow.size == 0:
         count = (36 if overlaps.max() <= NARROW else 72) * 2**level
         V = np.linspace(-REACH, REACH, count + 1)
         weights = density(V) * (V[1] - V[0])
@@ -139,9 +145,28 @@ def field_rule(overlaps: Array, kinks: Array, level: int, *, symmetric: bool) ->
     near = (kinks[None, :, None] + np.asarray(_KINK_EDGES) * width) / root
     wide = np.broadcast_to(np.asarray(_OUTER_EDGES), (overlaps.size, len(_OUTER_EDGES)))
     cuts = np.concatenate([near.reshape(overlaps.size, -1), wide], axis=1)
+    if narrow.size:
+        about = (narrow[None, :, None] + np.asarray(_KINK_EDGES) * width) / root
+        cuts = _thinned(np.concatenate([cuts, about.reshape(overlaps.size, -1)], axis=1), width[:, 0, 0])
     low = 0.0 if symmetric else -REACH
     V, lengths = _panels(cuts, _OUTER_POINTS * 2**level, low=low)
     return V, lengths * density(V) * (2.0 if symmetric else 1.0)
+
+
+def _thinned(cuts: Array, apart: Array) -> Array:
+    """Sorted cuts of which none follows another by less than `apart`; those left out repeat the last one."""
+    cuts = np.sort(cuts, axis=1)
+    last = cuts[:, 0]
+    for k in range(1, cuts.shape[1]):
+        last = np.where(cuts[:, k] - last < apart, last, cuts[:, k])
+        cuts[:, k] = last
+    return cuts
+
+
+def features(link: Link) -> Array:
+    """Borders of the panels that an activation's own rule had to make narrow; none for most."""
+    rule = getattr(link, "rule", None)
+    return _NONE if rule is None else np.asarray(rule.narrow, dtype=float)
 
 
 def evaluate(link: Link, z: Array) -> Array:

@@ -180,7 +180,7 @@ def thresholds(
     make = CHANNELS[one_of("channel", channel, CHANNELS)][noisy]
     tolerance = positive("rtol", rtol)
     if sigma.constant or (channel == "sign" and not noisy and sign_changes(sigma)[0].size == 0):
-        return _from_curve(no_information(), sigma.name, strength, channel)
+        return from_curve(no_information(), sigma.name, strength, channel)
     law = make(sigma, np.array([strength]))
     function = refined(law, rtol=tolerance)
     perfect = getattr(law, "perfect_recovery", math.inf)
@@ -188,23 +188,37 @@ def thresholds(
 
 
 def from_function(
-    function: OverlapFunction, name: str, snr: float, channel: str, *, perfect: float = math.inf
+    function: OverlapFunction,
+    name: str,
+    snr: float,
+    channel: str,
+    *,
+    perfect: float = math.inf,
+    status: str = "derived",
+    least_error: float = 0.0,
 ) -> Thresholds:
     """Read the thresholds off F, and their errors off F at half the resolution."""
-    return _from_curve(
-        fixed_points(function, tolerance=10 * function.error), name, snr, channel, perfect=perfect
-    )
+    curve = fixed_points(function, tolerance=10 * function.error)
+    return from_curve(curve, name, snr, channel, perfect=perfect, status=status, least_error=least_error)
 
 
-def _from_curve(
-    curve: FixedPointCurve, name: str, snr: float, channel: str, *, perfect: float = math.inf
+def from_curve(
+    curve: FixedPointCurve,
+    name: str,
+    snr: float,
+    channel: str,
+    *,
+    perfect: float = math.inf,
+    status: str = "derived",
+    least_error: float = 0.0,
 ) -> Thresholds:
+    """Read the thresholds off all fixed points."""
     function = curve.function
     lines = find_lines(curve, perfect=perfect)
     errors = dict.fromkeys(NAMES, 0.0 if curve.erased else math.nan)
     if function.coarse is not None:
         rough = fixed_points(function.coarse, tolerance=10 * function.error)
-        errors = line_errors(lines, find_lines(rough, perfect=perfect))
+        errors = line_errors(lines, find_lines(rough, perfect=perfect), least=least_error)
     reasons = dict(lines.reasons)
     pairs = {"gap": ("weak_recovery", "it_detection"), "strong_gap": ("strong_recovery", "it_strong")}
     for quotient, (above, below) in pairs.items():
@@ -223,12 +237,15 @@ def _from_curve(
         errors=errors,
         reasons=reasons,
         curve=curve,
+        status=status,
     )
 
 
-def line_errors(fine: Lines, rough: Lines) -> dict[str, float]:
-    """Relative differences between two resolutions; 0 where both are the same 0, inf or nan."""
-    return {name: _relative(fine.ratios[name], rough.ratios[name]) for name in NAMES}
+def line_errors(fine: Lines, rough: Lines, *, least: float = 0.0) -> dict[str, float]:
+    """Relative differences between two resolutions, at least `least`; 0 where both are the same 0 or none."""
+    errors = {name: _relative(fine.ratios[name], rough.ratios[name]) for name in NAMES}
+    known = {name: math.isfinite(fine.ratios[name]) and fine.ratios[name] > 0 for name in NAMES}
+    return {name: max(error, least) if known[name] else error for name, error in errors.items()}
 
 
 def uninformed_overlap(curve: FixedPointCurve, sample_ratios: Array) -> Array:

@@ -197,10 +197,18 @@ def _risks(
     target = teacher.signal(fresh)
     risks = []
     for units in choices:
-        slope, shift = np.polyfit(teacher.activation(X @ units).sum(axis=1), y, 1)
+        slope, shift = _fitted(teacher.activation(X @ units).sum(axis=1), y)
         predicted = shift + slope * teacher.activation(fresh @ units).sum(axis=1)
         risks.append(float(np.mean((predicted - target) ** 2)))
     return risks
+
+
+def _fitted(x: Floats, y: Floats) -> tuple[float, float]:
+    """Slope and shift of the least squares line; slope 0 where x does not vary."""
+    centered = x - x.mean()
+    size = float(centered @ centered)
+    slope = float(centered @ y) / size if size > 1e-20 * float(x @ x) else 0.0
+    return slope, float(y.mean()) - slope * float(x.mean())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from metier.core import InputError, finite_array, one_of, simplex_rows
 
 UNDEFINED = ("drop", "fail")
+MOST_EPISODES = 10**9
 Floats = NDArray[np.float64]
 
 
@@ -85,6 +86,13 @@ def whole_counts(name: str, values: ArrayLike, *, ndim: int) -> NDArray[np.int64
             expected="whole numbers of at least 0",
             got=f"{array[place]:g} for partner {int(place[0])}",
             next_step="Count episodes; pass frequencies as probabilities= instead.",
+        )
+    if array.sum() > MOST_EPISODES:
+        raise InputError(
+            f"{name} are of episodes that somebody played",
+            expected=f"at most {MOST_EPISODES:,} in all; the permutation null draws tables of as many",
+            got=f"{array.sum():.3g}",
+            next_step="Pass frequencies as probabilities=.",
         )
     return array.astype(np.int64)
 

@@ -91,8 +91,8 @@ def _headline(config: IVConfig, real: Mapping[str, Any], plugin: Cells) -> Headl
         paid=paid(
             decision,
             text=f"With {config.plugin_n} rows and the truth known, the orthogonal score has "
-            f"{abs(decision.gain) / mean_loss:.0%} {'less' if decision.gain > 0 else 'more'} squared error "
-            f"than the plug-in, over {len(plugin)} replicates.",
+            f"{100 * abs(decision.gain) / mean_loss:.0f} % {'less' if decision.gain > 0 else 'more'} squared "
+            f"error than the plug-in, over {len(plugin)} replicates.",
             scale=1.0 / mean_loss,
             percent=True,
         ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from metier.runs import Claim, Measured
 from metier.runs.records import Verdict
+from metier.studies.exponents.half_ratio import EXCESS, measured_half_ratios
 from metier.studies.exponents.measures import FACTORS
 from metier.studies.paired_seeds import LEVEL, mean_of
 
@@ -22,6 +23,7 @@ SPECTRAL_MARGIN = 0.1
 INDEX_BELOW = 0.1
 EXCESS_ABOVE = 0.25
 ONSET = (0.75, 2.0)
+JUMP = (0.75, 1.25)
 LADDER_SHARE = 0.03
 LOSS_SHARE = 0.05
 
@@ -58,7 +60,7 @@ def _claim(
     )
 
 
-def claims_of(config: ExponentsConfig, found: Found, command: str) -> Iterator[Claim]:
+def claims_of(config: ExponentsConfig, found: Found, seed: int, command: str) -> Iterator[Claim]:
     """Yield every claim, in the order of the study."""
     rows = found["table"]["rows"]
     certified = sum(row["status"] == "certified" for row in rows)
@@ -82,6 +84,7 @@ def claims_of(config: ExponentsConfig, found: Found, command: str) -> Iterator[C
         )
     yield from _spectral_claims(config, found, command)
     yield from _committee_claims(config, found, command)
+    yield from _half_claims(config, found, seed, command)
     yield from _ladder_claims(found, command)
 
 
@@ -141,6 +144,39 @@ def _committee_claims(config: ExponentsConfig, found: Found, command: str) -> It
         mean_of([t["excess"] for t in trials[f"{high:g}"]]),
         (EXCESS_ABOVE, math.inf),
         f"index at least {EXCESS_ABOVE} above that of rotations of the same span (at most 0.47)",
+        command,
+    )
+
+
+def _half_claims(config: ExponentsConfig, found: Found, seed: int, command: str) -> Iterator[Claim]:
+    at, jump = found["predicted"]["committee"], found["predicted"]["committee_jump"]
+    _, limit = measured_half_ratios(found["onset"], config.onset_factors, seed=seed)
+    dimensions = ", ".join(map(str, config.onset_dimensions))
+    yield _claim(
+        "committee-half",
+        f"The ratio at which half of the seeds lie {EXCESS:g} above rotations of their own span, "
+        f"extrapolated in 1/d from d = {dimensions}, is {ONSET[0]:g} to {ONSET[1]:g} times the ratio "
+        f"{at:.3g} fixed in advance.",
+        limit,
+        ONSET,
+        f"extrapolated ratio within {ONSET[0]:g} and {ONSET[1]:g}",
+        command,
+    )
+    share = at / jump
+    scaled = limit.model_copy(
+        update={
+            "value": limit.value * share,
+            "low": None if limit.low is None else limit.low * share,
+            "high": None if limit.high is None else limit.high * share,
+        }
+    )
+    yield _claim(
+        "committee-jump",
+        f"That extrapolated ratio is {JUMP[0]:g} to {JUMP[1]:g} times {jump:.3g}, where the lower branch of "
+        "matched overlaps ends (`committee_thresholds`, heuristic).",
+        scaled,
+        JUMP,
+        f"within {JUMP[0]:g} and {JUMP[1]:g}",
         command,
     )
 

@@ -24,6 +24,7 @@ from metier.runs import (
     paid,
 )
 from metier.studies.exponents.claims import Found, claims_of, onset
+from metier.studies.exponents.half_figures import half_section
 from metier.studies.paired_seeds import mean_of
 
 if TYPE_CHECKING:
@@ -41,12 +42,13 @@ def findings(config: ExponentsConfig, found: Found, run: Run, *, title: str, que
         title=title,
         question=question,
         command=command,
-        claims=tuple(claims_of(config, found, command)),
+        claims=tuple(claims_of(config, found, run.seed, command)),
         headline=_headline(config, found),
         sections=(
             _table_section(found),
             _curve_section(found),
             _student_section(config, found),
+            half_section(config, found, run.seed),
             _ladder_section(found),
         ),
         notes=(

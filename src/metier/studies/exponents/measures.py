@@ -11,6 +11,7 @@ from metier.multi_index import (
     Activation,
     as_activation,
     committee,
+    committee_thresholds,
     exponents,
     hierarchical,
     nse_table,
@@ -30,6 +31,8 @@ BELOW_ONSET = 30.0
 DECAY = 1.0
 ITERATIONS = 150
 """Of matrix AMP."""
+
+ONSET_ITERATIONS = 200
 
 
 def table() -> dict[str, Any]:
@@ -69,16 +72,15 @@ def curve(name: str) -> dict[str, Any]:
 def predicted(config: ExponentsConfig) -> dict[str, Any]:
     """The sample ratios at which things must happen, fixed before anything is simulated."""
     sigma = activation_of(f"step{config.spectral_order}")
-    found = committee(
-        activation_of(config.committee_activation),
-        n_units=config.committee_units,
-        noise=config.committee_noise,
-    )
+    units = activation_of(config.committee_activation)
+    found = committee(units, n_units=config.committee_units, noise=config.committee_noise)
+    matched = committee_thresholds(units, n_units=config.committee_units, noise=config.committee_noise)
     return {
         "spectral": float(thresholds(sigma, snr=config.spectral_snr).weak_recovery),
         "committee": float(found.specialization),
         "committee_law": float(found.law),
         "committee_detection": float(found.it_detection),
+        "committee_jump": float(matched.strong_recovery),
     }
 
 
@@ -121,6 +123,23 @@ def committee_student(config: ExponentsConfig, ratio: float, seed: int, replicat
         "risk": float(found.excess_risk[0]),
         "rotated_risk": float(found.rotated_risk[0]),
     }
+
+
+def onset_student(
+    config: ExponentsConfig, dimension: int, ratio: float, seed: int, replicate: int
+) -> dict[str, Any]:
+    """What the ideal student of one dimension tells of the transition; ratios of one seed share a teacher."""
+    found = simulate.committee_amp(
+        activation_of(config.committee_activation),
+        n_units=config.committee_units,
+        noise=config.committee_noise,
+        sample_ratio=ratio,
+        dimension=dimension,
+        n_seeds=1,
+        max_iterations=ONSET_ITERATIONS,
+        rng=derive_seed(seed, "exponents", "onset", dimension, replicate),
+    )
+    return {"excess": float(found.excess[0]), "recovered": float(found.recovered[0])}
 
 
 def network(config: ExponentsConfig, ratio: float, seed: int, replicate: int) -> dict[str, Any]:

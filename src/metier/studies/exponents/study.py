@@ -31,6 +31,8 @@ class ExponentsConfig:
         committee_noise: variance of its noise.
         committee_factors: sample ratios of the ideal student, as multiples of the predicted one, increasing.
         committee_dimension, committee_seeds: of the ideal student (matrix AMP).
+        onset_dimensions, onset_factors, onset_seeds: of the ideal students that find the sample ratio at
+            which half of the seeds specialize, at each dimension and extrapolated in 1/d.
         student_factors: sample ratios of the networks, as multiples of the same predicted one.
         student_dimension, student_seeds: of the two-layer networks; 0 seeds train none.
         ladder_units: ranks of the hierarchy.
@@ -48,6 +50,9 @@ class ExponentsConfig:
     committee_factors: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
     committee_dimension: int = 120
     committee_seeds: int = 8
+    onset_dimensions: tuple[int, ...] = (60, 120, 240, 480)
+    onset_factors: tuple[float, ...] = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+    onset_seeds: int = 12
     student_factors: tuple[float, ...] = (1.0, 3.0, 8.0)
     student_dimension: int = 100
     student_seeds: int = 4
@@ -77,6 +82,8 @@ def run_study(config: ExponentsConfig, run: Run, progress: Progress) -> Result:
     ]
     progress.stage("running the ideal student of a committee around the predicted ratio")
     found["committee"] = _per_factor(config, found["predicted"]["committee"], run, progress, "committee")
+    progress.stage("finding the ratio at which half of the students specialize, at several dimensions")
+    found["onset"] = _onset(config, found["predicted"]["committee"], run, progress)
     if config.student_seeds:
         progress.stage("training two-layer networks on the same kind of data")
         found["student"] = _per_factor(config, found["predicted"]["committee"], run, progress, "student")
@@ -101,6 +108,22 @@ def _per_factor(
     return out
 
 
+def _onset(
+    config: ExponentsConfig, at: float, run: Run, progress: Progress
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    from metier.studies.exponents import measures
+
+    out: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for d in config.onset_dimensions:
+        rungs = [(factor, seed) for factor in config.onset_factors for seed in range(config.onset_seeds)]
+        found: dict[str, list[dict[str, Any]]] = {f"{factor:g}": [] for factor in config.onset_factors}
+        for factor, seed in progress.track(rungs, f"students at d = {d}", total=len(rungs)):
+            work = partial(measures.onset_student, config, d, factor * at, run.seed, seed)
+            found[f"{factor:g}"].append(run.cell(f"onset-{d}-{factor:g}/seed-{seed}", work))
+        out[str(d)] = found
+    return out
+
+
 STUDY = Study(
     name="exponents",
     family="multi_index",
@@ -113,6 +136,9 @@ STUDY = Study(
             committee_factors=(0.5, 1.0, 2.0, 5.0),
             committee_dimension=60,
             committee_seeds=4,
+            onset_dimensions=(30, 60),
+            onset_factors=(1.0, 2.0, 4.0),
+            onset_seeds=3,
             student_seeds=0,
             ladder_units=400,
         ),
@@ -123,6 +149,8 @@ STUDY = Study(
             committee_factors=(0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0),
             committee_dimension=600,
             committee_seeds=20,
+            onset_dimensions=(120, 240, 480, 960),
+            onset_seeds=24,
             student_factors=(0.6, 1.0, 1.5, 3.0, 5.0, 8.0),
             student_dimension=600,
             student_seeds=10,
@@ -142,6 +170,8 @@ STUDY = Study(
         "committee-below",
         "committee-onset",
         "committee-above",
+        "committee-half",
+        "committee-jump",
         "ladder",
         "ladder-noiseless",
         "loss",
@@ -151,6 +181,7 @@ STUDY = Study(
         "committee_activation",
         "committee_noise",
         "committee_factors",
+        "onset_factors",
         "spectral_order",
         "spectral_snr",
     ),
