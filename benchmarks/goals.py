@@ -228,6 +228,15 @@ GOALS = (
         55,
         1e-3,
     ),
+    Goal(
+        "partners",
+        "XP-min with MI on cooking, thousands of steps per CPU-second",
+        "partners-xp_min",
+        "steps_per_cpu_second/metier",
+        "at least",
+        30,
+        1e-3,
+    ),
 )
 
 
