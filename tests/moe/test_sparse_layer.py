@@ -85,7 +85,9 @@ def test_compiled_layer_should_agree():
 
 
 # torch 2.13's own tracer instantiates autograd functions.
+# And inductor's first import of a process builds TorchScript modules, which torch itself deprecates.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_inductor_should_agree():
