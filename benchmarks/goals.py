@@ -237,6 +237,14 @@ GOALS = (
         30,
         1e-3,
     ),
+    Goal(
+        "partners",
+        "self-play teams of 4 with 90 % success on cooking after 5M steps each",
+        "partners-self_play",
+        "learned",
+        "at least",
+        3,
+    ),
 )
 
 

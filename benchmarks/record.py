@@ -18,7 +18,8 @@ from metier.runs.environment import capture_environment
 PAUSE = 0.3
 """Seconds before each timing: idle threads of a BLAS spin for 0.1 s after their last product."""
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("METIER_RESULTS", Path(__file__).parent / "results"))
+"""Where records go; the environment variable METIER_RESULTS names another folder."""
 
 
 def timed(fn: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -86,7 +87,7 @@ def write(name: str, result: Mapping[str, Any], *, seed: int) -> Path:
         **capture_environment(),
         "result": dict(result),
     }
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
