@@ -30,7 +30,7 @@ from metier.partners import PPO, dispatch_in_turn, train_self_play
 from metier.partners.games import Cooking, overcooked, reset_pool, seated
 from metier.partners.training.actors import Actor
 from metier.partners.training.self_play import SelfPlay
-from metier.partners.training.xp_min import XPMin
+from metier.partners.training.xp_trainer import XPMin
 from record import in_turn, table, timed, write
 
 GOALS = {"environment": 400_000, "ppo": 55_000, "xp_min": 30_000}

@@ -13,8 +13,9 @@ from metier.core import InputError
 from metier.partners import PPO, Population, distill
 from metier.partners.games import LeverGame, reset_pool
 from metier.partners.training.actors import Actor, log_prob
-from metier.partners.training.distill import Distillation, cross_entropy, student_batch, student_logits
+from metier.partners.training.distill import Distillation
 from metier.partners.training.loop import fresh_state
+from metier.partners.training.students import cross_entropy, student_batch, student_logits
 
 GAME = LeverGame(n_levers=3, n_stages=4)
 QUICK = PPO(n_envs=16, n_steps=8, epochs=1, minibatches=2, learning_rate=1e-2)

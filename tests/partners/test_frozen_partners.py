@@ -12,7 +12,7 @@ from metier.partners.policies import ConstantPolicy
 from metier.partners.samplers import UniformSampler
 from metier.partners.training.actors import Actor
 from metier.partners.training.distill import Distillation
-from metier.partners.training.generalist import GeneralistTraining
+from metier.partners.training.generalist_training import GeneralistTraining
 from metier.partners.training.loop import fresh_state
 from metier.partners.training.mates import stacked_mates
 

@@ -117,7 +117,7 @@ def test_a_game_of_ones_own_should_pass():
 @pytest.mark.parametrize(
     ("game", "match"),
     [
-        (object(), "every attribute and method of Game.*got name, n_actions"),
+        (object(), "every attribute and method of Game.*got object without name, n_actions"),
         (Listed(), "can be hashed"),
         (Whole(n_actions=0), "n_actions of the game is a whole number"),
         (Drifting(), "shapes and dtypes of its state.*float32"),

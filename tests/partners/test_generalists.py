@@ -16,7 +16,11 @@ from metier.partners.games import Cooking, LeverGame, MatrixGame, reset_pool, sp
 from metier.partners.policies import ConstantPolicy
 from metier.partners.samplers import UniformSampler
 from metier.partners.training.actors import Actor, log_prob
-from metier.partners.training.generalist import GeneralistTraining, generalist_batch, generalist_logits
+from metier.partners.training.generalist_training import (
+    GeneralistTraining,
+    generalist_batch,
+    generalist_logits,
+)
 from metier.partners.training.loop import fresh_state
 from metier.partners.training.mates import stacked_mates
 

@@ -22,8 +22,8 @@ from metier.partners.training.pairs import (
 )
 from metier.partners.training.ppo import normalized, policy_loss
 from metier.partners.training.self_play import replay
-from metier.partners.training.xp_min import XPMin
 from metier.partners.training.xp_terms import latent_loss
+from metier.partners.training.xp_trainer import XPMin
 
 MATRIX = MatrixGame(blocks=(2, 1, 3))
 LEVER = LeverGame(n_levers=3, n_stages=4)

@@ -13,8 +13,8 @@ from metier.partners.training.actors import Actor
 from metier.partners.training.collect import OneActor, TwoActors, begin, collect
 from metier.partners.training.pairs import own_seat
 from metier.partners.training.self_play import self_play_batch
-from metier.partners.training.xp_min import XPMin
 from metier.partners.training.xp_terms import scale_advantages, xp_min_loss
+from metier.partners.training.xp_trainer import XPMin
 
 GAME = LeverGame(n_levers=3, n_stages=3)
 ACTOR = Actor.for_game(GAME, hidden=(6,))

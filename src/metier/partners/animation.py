@@ -16,7 +16,8 @@ from .games.cooking import Cooking, CookingState
 from .games.cooking_view import locations
 from .games.game import seated
 from .games.kitchen import BOARD, COUNTER, DELIVERY, DIRECTIONS, Kitchen
-from .policies import seatmate
+from .policies import Seatmate, seatmate
+from .rollout import refuse_unfit
 
 _FILLS = {0: "#f4f1ea", COUNTER: "#c9b79c", BOARD: "#8d6e63", DELIVERY: "#9fa8da"}
 _FOODS = {"lettuce": "#43a047", "tomato": "#e53935", "onion": "#ab47bc", "carrot": "#fb8c00"}
@@ -34,6 +35,9 @@ def record_episode(
         second: The policy in seat 1.
         game: A cooking game.
         rng: Seed or generator of start and draws.
+
+    Raises:
+        InputError: Another game, or an object that is no policy for it.
     """
     if not isinstance(game, Cooking):
         raise InputError(
@@ -43,12 +47,21 @@ def record_episode(
             next_step="Pass partners.games.Cooking().",
         )
     generator = as_generator(rng)
+    names = ("the first policy", "the second policy")
     mates = [
         seatmate(policy, n_actions=game.n_actions, name=name, rng=generator)
-        for policy, name in ((first, "the first policy"), (second, "the second policy"))
+        for policy, name in zip((first, second), names, strict=True)
     ]
     for mate in mates:
         mate.start(1)
+    try:
+        return _played(mates, game, generator)
+    except (TypeError, ValueError) as error:
+        refuse_unfit((first, second), names, game, error)
+        raise
+
+
+def _played(mates: list[Seatmate], game: Cooking, generator: np.random.Generator) -> list[CookingState]:
     step, observe = jax.jit(game.step), jax.jit(game.observe)
     states = [game.reset(jax.random.key(int(generator.integers(2**32))))]
     for _ in range(game.horizon):
@@ -77,10 +90,10 @@ def animate(states: list[CookingState], game: Cooking, path: str | Path, *, fram
         The path.
 
     Raises:
-        InputError: Another ending, no states, or a folder that does not exist.
+        InputError: Another ending, no states or those of another game, or a folder that does not exist.
     """
     target = Path(path)
-    _refuse(states, target)
+    _refuse(states, game, target)
     positive_int("frame_ms", frame_ms)
     frames = [draw_state(game.kitchen, state) for state in states]
     partial = target.with_name(f".{target.name}.partial")
@@ -146,7 +159,7 @@ def _corner(kitchen: Kitchen, cell: int) -> tuple[int, int]:
     return (cell % kitchen.width) * SIDE, (cell // kitchen.width) * SIDE
 
 
-def _refuse(states: list[CookingState], target: Path) -> None:
+def _refuse(states: list[CookingState], game: Cooking, target: Path) -> None:
     if target.suffix not in (".gif", ".png", ".apng"):
         raise InputError(
             "an animation is written as GIF or animated PNG",
@@ -160,6 +173,15 @@ def _refuse(states: list[CookingState], target: Path) -> None:
             expected="what record_episode returned",
             got="an empty list",
             next_step="Record an episode first.",
+        )
+    n_things = 1 + len(game.kitchen.foods) if isinstance(game, Cooking) else 0
+    odd = [s for s in states if not isinstance(s, CookingState) or np.shape(s.places) != (n_things,)]
+    if odd:
+        raise InputError(
+            "an animation shows states of its game",
+            expected="a Cooking game and what record_episode returned for it",
+            got=f"{type(game).__name__} and a {type(odd[0]).__name__}",
+            next_step="Pass the game that the episode was recorded in.",
         )
     if not target.parent.is_dir():
         raise InputError(

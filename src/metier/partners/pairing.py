@@ -153,8 +153,15 @@ def policy_names(policies: Sequence[Any], names: Sequence[str] | None) -> tuple[
     """Return one name per policy, numbered where `names` is None.
 
     Raises:
-        InputError: No policies, or another number of names.
+        InputError: No policies, something else than a list of them, or another number of names.
     """
+    if not (isinstance(policies, Sequence) or hasattr(policies, "policies")) or isinstance(policies, str):
+        raise InputError(
+            "policies come as a list",
+            expected="a list of policies, or a Population",
+            got=type(policies).__name__,
+            next_step="Put them into a list: a single one as [policy], a dictionary's as list(d.values()).",
+        )
     if len(policies) == 0:
         raise InputError(
             "cross-play has policies to pair",
@@ -164,11 +171,11 @@ def policy_names(policies: Sequence[Any], names: Sequence[str] | None) -> tuple[
         )
     if names is None:
         return tuple(f"policy {index}" for index in range(len(policies)))
-    if len(names) != len(policies):
+    if isinstance(names, str) or len(names) != len(policies):
         raise InputError(
             "names has one entry per policy",
             expected=f"{len(policies)} names",
-            got=f"{len(names)}",
+            got=repr(names) if isinstance(names, str) else f"{len(names)}",
             next_step="Pass names=None to number the policies.",
         )
     return tuple(str(name) for name in names)

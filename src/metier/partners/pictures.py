@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metier.core import InputError
+
 if TYPE_CHECKING:
     from .measures.logs import BehaviourCounts
     from .pairing import CrossPlay
@@ -51,6 +53,13 @@ def draw_behaviours(counts: BehaviourCounts, ax: Any = None) -> Any:
 
 def draw_learning_curves(progress: Progress, ax: Any = None) -> Any:
     """Draw each member's return with itself, and the mean with others, over steps; returns the axes."""
+    if not progress.rows:
+        raise InputError(
+            "learning curves are drawn of reports",
+            expected="at least one report",
+            got="none",
+            next_step="Draw the progress of a population that was trained.",
+        )
     ax = ax or _axes(8, 5)
     steps = np.array([row["steps"] for row in progress.rows]) / 1e6
     own = np.array([row["returns"] for row in progress.rows])

@@ -119,6 +119,7 @@ def seatmate(policy: Any, *, n_actions: int, name: str, rng: np.random.Generator
     Raises:
         InputError: `policy` has no `act`.
     """
+    refuse_class(policy, name)
     if isinstance(policy, PurePolicy):
         return _PureSeatmate(policy, n_actions, name, rng)
     if callable(getattr(policy, "act", None)):
@@ -129,6 +130,21 @@ def seatmate(policy: Any, *, n_actions: int, name: str, rng: np.random.Generator
         got=type(policy).__name__,
         next_step="Wrap a function or a checkpoint in a class with that method.",
     )
+
+
+def refuse_class(policy: Any, name: str) -> None:
+    """Refuse a class of policies where a policy is meant.
+
+    Raises:
+        InputError: `policy` is a class.
+    """
+    if isinstance(policy, type):
+        raise InputError(
+            f"{name} is a policy",
+            expected="an object with act(observation, state, rng) -> (action, state)",
+            got=f"the class {policy.__name__}",
+            next_step=f"Make one: {policy.__name__}(...).",
+        )
 
 
 class _PureSeatmate:

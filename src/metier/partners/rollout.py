@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from metier.core import InputError
 
-from .games.game import N_SEATS, Game, seated
-from .policies import PurePolicy, Seatmate, illegal_action, seatmate
+from .games.game import N_SEATS, Game, seated, whole_game
+from .policies import PurePolicy, Seatmate, illegal_action, refuse_class, seatmate
 
 LEGAL = int(np.iinfo(np.int32).min)
 """Stands for "no illegal action"; below every action."""
@@ -78,6 +78,9 @@ def play(
     Returns:
         Returns, behaviours and lengths.
     """
+    whole_game(game)
+    for policy, name in zip((first, second), names, strict=True):
+        refuse_class(policy, name)
     key = jax.random.key(int(rng.integers(2**32)))
     if takeover is None and isinstance(first, PurePolicy) and isinstance(second, PurePolicy):
         return _played_pure(game, (first, second), names, key, episodes)

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from metier.core import InputError, one_of, positive_int
+from metier.core import InputError, non_negative, one_of, positive_int
+from metier.core.checks import as_numbers
 
 from .measures.capacity import capacity_weights
 
@@ -106,7 +107,7 @@ class BanditSampler:
         ranges = {"temperature": (0.0, np.inf), "exploration": (0.0, 1.0), "memory": (0.0, 1.0)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if not low < value <= high:
+            if not isinstance(value, int | float) or not low < value <= high:
                 raise InputError(
                     f"{name} of a bandit lies in its range",
                     expected=f"a number in ({low:g}, {high:g}]",
@@ -159,7 +160,7 @@ class CapacitySampler:
     fixed: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        w = np.asarray(self.fixed, float)
+        w = as_numbers("fixed", self.fixed)
         if w.ndim != 1 or not w.size or not np.isfinite(w).all() or w.min() < 0 or abs(w.sum() - 1) > 1e-6:
             raise InputError(
                 "fixed draw weights lie on the simplex",
@@ -167,6 +168,7 @@ class CapacitySampler:
                 got=repr(self.fixed),
                 next_step="Use CapacitySampler.from_counts(counts).",
             )
+        object.__setattr__(self, "fixed", tuple(float(share) for share in w))
 
     @classmethod
     def from_counts(cls, counts: Any, *, smallest: float = 0.0) -> CapacitySampler:
@@ -176,6 +178,13 @@ class CapacitySampler:
             counts: Episodes by behaviour, shape (partners, behaviours).
             smallest: Least share of 1/partners that every partner keeps, 0 to 1.
         """
+        if non_negative("smallest", smallest) > 1.0:
+            raise InputError(
+                "smallest is a share of the uniform weight",
+                expected="a number from 0 to 1",
+                got=repr(smallest),
+                next_step="Pass smallest=1.0 for uniform weights.",
+            )
         w: NDArray[np.float64] = capacity_weights(counts=counts)
         w = (1.0 - smallest) * w + smallest / len(w)
         return cls(tuple(float(share) for share in w))

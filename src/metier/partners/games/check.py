@@ -10,10 +10,7 @@ import numpy as np
 
 from metier.core import InputError, positive_int
 
-from .game import N_SEATS, Game
-
-_PARTS = ("name", "n_actions", "observation_size", "horizon", "behaviours")
-_FUNCTIONS = ("reset", "observe", "step", "behaviour")
+from .game import N_SEATS, Game, whole_game
 
 
 def check_game(game: Any, *, episodes: int = 8, seed: int = 0) -> Game:
@@ -67,10 +64,7 @@ def _looked_at(game: Game, states: Any, actions: Any) -> tuple[Any, Any, Any]:
 
 
 def _refuse_incomplete(game: Any) -> None:
-    missing = [name for name in _PARTS if not hasattr(game, name)]
-    missing += [name for name in _FUNCTIONS if not callable(getattr(game, name, None))]
-    if missing:
-        raise _broken("has every attribute and method of Game", "none missing", ", ".join(missing))
+    whole_game(game)
     try:
         hash(game)
     except TypeError:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from metier.core import InputError, one_of
+from metier.core import InputError, one_of, positive_int
 
 from .game import UNDEFINED, Step
 from .kitchen import BOARD, COUNTER, DELIVERY, FLOOR, KITCHENS, Kitchen
@@ -86,6 +86,7 @@ class Cooking:
 
     def __post_init__(self) -> None:
         one_of("layout", self.layout, KITCHENS)
+        positive_int("horizon", self.horizon)
         n_recipes = len(self.kitchen.recipes)
         if self.paid_recipe is not None and not 0 <= self.paid_recipe < n_recipes:
             raise InputError(

@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from metier.core import InputError
+
 N_SEATS = 2
 UNDEFINED = -1
 """The behaviour of an episode that shows none."""
+PARTS = ("name", "n_actions", "observation_size", "horizon", "behaviours")
+FUNCTIONS = ("reset", "observe", "step", "behaviour")
 
 
 class Step(NamedTuple):
@@ -66,6 +70,28 @@ class Game(Protocol):
 
     def behaviour(self, state: Any) -> Array:
         """Return the index of the behaviour an episode ending in `state` showed, -1 for none."""
+
+
+def whole_game(game: Any) -> Game:
+    """Return the game if it has every attribute and method of `Game`.
+
+    Raises:
+        InputError: Something else, such as a game's name or its class.
+    """
+    if isinstance(game, type):
+        missing = f"the class {game.__name__}, which has to be called"
+    else:
+        lacks = [name for name in PARTS if not hasattr(game, name)]
+        lacks += [name for name in FUNCTIONS if not callable(getattr(game, name, None))]
+        if not lacks:
+            return game  # type: ignore[no-any-return]
+        missing = f"{type(game).__name__} without {', '.join(lacks)}"
+    raise InputError(
+        "the game has every attribute and method of Game",
+        expected="a game such as partners.games.Cooking()",
+        got=missing,
+        next_step="See the contract in metier.partners.games.Game.",
+    )
 
 
 def seated(observations: Array) -> Array:

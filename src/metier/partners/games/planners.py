@@ -77,12 +77,19 @@ def specialists(game: Cooking, *, noise: float = 0.0) -> list[Planner]:
         noise: Probability of a random action instead of the planned one.
 
     Raises:
-        InputError: noise outside [0, 1).
+        InputError: Another game, or noise outside [0, 1).
 
     Example:
         >>> len(specialists(Cooking()))
         6
     """
+    if not isinstance(game, Cooking):
+        raise InputError(
+            "planners are scripted for the cooking game",
+            expected="a Cooking game",
+            got=type(game).__name__,
+            next_step="Use partners.oracle_specialists(game), which knows other games too.",
+        )
     if not 0.0 <= noise < 1.0:
         raise InputError(
             "noise is the probability of a random action",

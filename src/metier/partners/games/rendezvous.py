@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from metier.core import one_of
+from metier.core import one_of, positive_int
 
 from .game import Step
 
@@ -56,6 +56,7 @@ class Rendezvous:
 
     def __post_init__(self) -> None:
         one_of("layout", self.layout, LAYOUTS)
+        positive_int("horizon", self.horizon)
 
     @property
     def name(self) -> str:

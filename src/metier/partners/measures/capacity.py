@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core import InputError, positive_int
+from metier.core import InputError, non_negative, positive_int
 
 from .table import behaviour_table
 
@@ -48,6 +48,7 @@ def capacity_weights(
         [0.25, 0.25, 0.5]
     """
     positive_int("max_iterations", max_iterations)
+    non_negative("tolerance", tolerance)
     table = behaviour_table(probabilities, counts, failures=failures, weights=None, undefined=undefined)
     p, w, step = table.probabilities, table.weights, 1.0
     divergence = divergences(p, w)

@@ -77,6 +77,13 @@ class Overfitness:
             >>> round(overfitness([50, 60], [100, 100]).above(floor)[0], 3)
             0.435
         """
+        if not isinstance(floor, Overfitness):
+            raise InputError(
+                "the floor is an overfitness",
+                expected="what overfitness(...) returns for oracle specialists",
+                got=type(floor).__name__,
+                next_step="Subtract a plain number from .value instead.",
+            )
         return self.value - floor.value, float(np.hypot(self.stderr, floor.stderr))
 
     def summary(self) -> str:

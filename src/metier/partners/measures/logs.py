@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core import InputError, label_codes
+from metier.core import InputError, label_codes, non_negative
 
 from .behaviour import BehaviourInformation, behaviour_information
 
@@ -38,7 +38,7 @@ class BehaviourCounts:
 
     def capable(self, threshold: float = 0.5) -> BehaviourCounts:
         """Keep the partners that succeed in more than `threshold` of their episodes, as the paper does."""
-        keep = np.flatnonzero(self.success > threshold)
+        keep = np.flatnonzero(self.success > non_negative("threshold", threshold))
         return BehaviourCounts(
             tuple(self.partners[i] for i in keep), self.behaviours, self.counts[keep], self.failures[keep]
         )

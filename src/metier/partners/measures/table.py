@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.core import InputError, finite_array, one_of, simplex_rows
+from metier.core.checks import as_numbers
 
 UNDEFINED = ("drop", "fail")
 MOST_EPISODES = 10**9
@@ -54,7 +55,8 @@ def behaviour_table(
         )
     if counts is not None:
         return _from_counts(counts, failures, weights, undefined)
-    rows = _filled("probabilities", np.asarray(simplex_rows("probabilities", probabilities), np.float64))
+    given = _filled("probabilities", as_numbers("probabilities", probabilities))
+    rows = np.asarray(simplex_rows("probabilities", given), np.float64)
     if failures is not None:
         rows = _with_failure_rates(rows, failures, undefined)
     return BehaviourTable(rows, draw_weights(weights, len(rows)), None)
@@ -64,7 +66,8 @@ def draw_weights(weights: ArrayLike | None, n_partners: int) -> Floats:
     """Return the partners' draw weights; None is uniform."""
     if weights is None:
         return np.full(n_partners, 1.0 / n_partners)
-    w = np.asarray(simplex_rows("weights", np.atleast_2d(finite_array("weights", weights))), np.float64)[0]
+    row = finite_array("weights", weights, ndim=1)[None]
+    w = np.asarray(simplex_rows("weights", row), np.float64)[0]
     if w.size != n_partners:
         raise InputError(
             "weights has one draw weight per partner",
@@ -98,13 +101,13 @@ def whole_counts(name: str, values: ArrayLike, *, ndim: int) -> NDArray[np.int64
 
 
 def _filled(name: str, rows: NDArray[Any]) -> NDArray[Any]:
-    if rows.size:
+    if rows.size and rows.ndim == 2:
         return rows
     raise InputError(
         f"{name} describes at least one partner and one behaviour",
         expected="a table with rows (partners) and columns (behaviours)",
         got=f"shape {rows.shape}",
-        next_step="Leave no population empty.",
+        next_step="Pass one row per partner, as [[0.5, 0.5], [1.0, 0.0]]; leave no population empty.",
     )
 
 
@@ -116,13 +119,17 @@ def _from_counts(counts: Any, failures: Any, weights: Any, undefined: str) -> Be
             table = np.column_stack([table, failed])
     episodes = table.sum(axis=1)
     if not episodes.all():
-        raise InputError(
-            "every partner shows a behaviour in some episode",
-            expected="at least one counted episode per partner",
-            got=f"none for partner {int(np.argmin(episodes))}",
-            next_step="Leave that partner out, or pass its failures with undefined='fail'.",
-        )
+        raise _never_defined(int(np.argmin(episodes)))
     return BehaviourTable(table / episodes[:, None], draw_weights(weights, len(table)), episodes)
+
+
+def _never_defined(partner: int) -> InputError:
+    return InputError(
+        "every partner shows a behaviour in some episode",
+        expected="at least one counted episode per partner",
+        got=f"none for partner {partner}",
+        next_step="Leave that partner out, or pass its failures with undefined='fail'.",
+    )
 
 
 def _with_failure_rates(rows: Floats, failures: Any, undefined: str) -> Floats:
@@ -135,6 +142,8 @@ def _with_failure_rates(rows: Floats, failures: Any, undefined: str) -> Floats:
             got=f"{rate[worst]:g} for partner {worst}",
             next_step="Divide failed episodes by all episodes of the partner.",
         )
+    if undefined == "drop" and (rate == 1).any():
+        raise _never_defined(int(np.argmax(rate)))
     if undefined == "drop":
         return rows
     return np.column_stack([(1.0 - rate)[:, None] * rows, rate])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metier.core import Estimate, InputError
+from metier.core import Estimate, InputError, finite_array, simplex_rows
 from metier.core.checks import as_numbers
 
 from .table import draw_weights
@@ -71,15 +71,52 @@ def latent_log_prob(log_probs: ArrayLike, *, axis: int = -1, prior: ArrayLike | 
     Returns:
         The log-probability of the seat's actions, with `axis` removed.
 
+    Raises:
+        InputError: No such axis, NaN or +inf, or a prior off the simplex or of another length.
+
     Example:
         >>> round(float(latent_log_prob([0.0, -1e9])), 4)
         -0.6931
     """
-    values = np.moveaxis(np.asarray(log_probs, dtype=np.float64), axis, -1)
-    joint = values + np.log(draw_weights(prior, values.shape[-1]))
+    values = _latents_last(as_numbers("log_probs", log_probs), axis)
+    p = _prior(prior, values.shape[-1])
+    drawn = np.flatnonzero(p > 0)
+    joint = values[..., drawn] + np.log(p[drawn])
     top = np.maximum(joint.max(axis=-1, keepdims=True), np.finfo(np.float64).min)
     with np.errstate(divide="ignore"):
         return top[..., 0] + np.log(np.exp(joint - top).sum(axis=-1))
+
+
+def _latents_last(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    if not isinstance(axis, int) or not -values.ndim <= axis < values.ndim or not values.size:
+        raise InputError(
+            "log_probs has an axis of latents",
+            expected="at least one latent along `axis`",
+            got=f"axis={axis!r} of shape {values.shape}",
+            next_step="Pass the axis along which the latents lie; -1 is the last.",
+        )
+    if np.isnan(values).any() or np.isposinf(values).any():
+        raise InputError(
+            "log_probs are logarithms of probabilities",
+            expected="numbers or -inf",
+            got="NaN or +inf",
+            next_step="Look at that policy's output under each latent.",
+        )
+    return np.asarray(np.moveaxis(values, axis, -1))
+
+
+def _prior(prior: Any, n_latents: int) -> NDArray[np.float64]:
+    if prior is None:
+        return np.full(n_latents, 1.0 / n_latents)
+    row = np.asarray(simplex_rows("prior", finite_array("prior", prior, ndim=1)[None]), np.float64)[0]
+    if row.size != n_latents:
+        raise InputError(
+            "prior has one probability per latent",
+            expected=f"{n_latents} probabilities",
+            got=f"{row.size}",
+            next_step="Pass prior=None for uniform latents.",
+        )
+    return np.asarray(row)
 
 
 def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from metier.partners.games.game import N_SEATS, Game, input_size
+from metier.partners.games.game import N_SEATS, Game, input_size, whole_game
 from metier.partners.policies import Pure
 
 from .networks import Network
@@ -50,6 +50,7 @@ class Actor:
         cls, game: Game, *, hidden: tuple[int, ...] = (64, 64), gru_units: int = 0, n_latents: int = 0
     ) -> Actor:
         """Return the actor that fits a game."""
+        whole_game(game)
         network = Network(input_size(game) + n_latents, game.n_actions, hidden=hidden, gru_units=gru_units)
         return cls(network, n_latents)
 

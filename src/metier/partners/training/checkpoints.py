@@ -47,13 +47,22 @@ def load_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _read(path)[0]
 
 
+def load_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Return the leading size of every array of a file, 0 for scalars.
+
+    Raises:
+        InputError: As `load_header`.
+    """
+    return {name: array.shape[0] if array.ndim else 0 for name, array in _read(path)[1].items()}
+
+
 def load_tree(path: str | os.PathLike[str], like: Any) -> Any:
     """Return the arrays of a file in the structure of `like`, a pytree of arrays or shapes.
 
     Raises:
         InputError: As `load_header`; or arrays are missing, left over, or of other shapes or types.
     """
-    _, found = _read(path)
+    found = _read(path)[1]
     wanted = {_name(place): leaf for place, leaf in jax.tree_util.tree_flatten_with_path(like)[0]}
     if found.keys() != wanted.keys():
         odd = sorted(found.keys() ^ wanted.keys())[0]
@@ -101,18 +110,18 @@ def _name(place: Any) -> str:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    if not Path(path).is_file():
+    if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
         raise InputError(
             "a checkpoint exists",
             expected="a file written by metier.partners",
-            got=f"no file {os.fspath(path)}",
+            got=f"no file {path}",
             next_step="Check the path.",
         )
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
+            header = dict(json.loads((file.metadata() or {})[HEADER]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             "a checkpoint is a whole safetensors file written by metier.partners",
             expected=f"a header {HEADER!r} and all its arrays",

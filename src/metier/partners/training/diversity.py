@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from metier.core import InputError
-from metier.partners.games.game import N_SEATS, Game
+from metier.partners.games.game import N_SEATS, Game, whole_game
 
 from .actors import Actor, log_prob
 from .collect import Chunk
-from .ppo import PPO
+from .ppo import PPO, ppo_or
 
 
 def cross_logits(actor: Actor, params: Any, observations: Array, starts: Array) -> Array:
@@ -106,7 +106,7 @@ def whole_episodes(game: Game, ppo: PPO | None) -> PPO:
     Raises:
         InputError: `n_steps` is shorter than an episode can be.
     """
-    ppo = ppo or PPO(n_steps=max(PPO().n_steps, game.horizon))
+    ppo = ppo_or(ppo, PPO(n_steps=max(PPO().n_steps, whole_game(game).horizon)))
     if ppo.n_steps < game.horizon:
         raise InputError(
             "trajectories are compared from the first step to the last",

@@ -10,7 +10,7 @@ from metier.partners.games.game import Game
 from .actors import Actor
 from .loop import OnProgress, train
 from .population import Population
-from .ppo import PPO
+from .ppo import PPO, ppo_or
 from .self_play import SelfPlay
 
 
@@ -54,7 +54,7 @@ def train_fcp(
     Source: Strouse et al., "Collaborating with Humans without Human Data", NeurIPS 2021 (fictitious
         co-play); the fractions are ours.
     """
-    for fraction in checkpoints:
+    for fraction in checkpoints if isinstance(checkpoints, tuple | list) else (None,):
         open_fraction("checkpoints", fraction)
     if list(checkpoints) != sorted(set(checkpoints)):
         raise InputError(
@@ -64,7 +64,7 @@ def train_fcp(
             next_step="Pass for example checkpoints=(0.25, 0.5, 0.75).",
         )
     actor = Actor.for_game(game, hidden=hidden, gru_units=gru_units)
-    trainer = SelfPlay(game, actor, ppo or PPO(), positive_int("n_members", n_members), members)
+    trainer = SelfPlay(game, actor, ppo_or(ppo, PPO()), positive_int("n_members", n_members), members)
     trained = train(
         trainer,
         steps=steps,

@@ -103,6 +103,14 @@ def train(
         InputError: A checkpoint in the folder is damaged or belongs to another training.
         KeyboardInterrupt: On Ctrl-C, after the checkpoint is written.
     """
+    file = _checkpoint_file(folder)
+    if on_progress is not None and not callable(on_progress):
+        raise InputError(
+            "on_progress is called with every report",
+            expected="a function of one dict, or None",
+            got=repr(on_progress),
+            next_step="Pass for example on_progress=print.",
+        )
     dispatch_in_turn()
     n_iterations = math.ceil(positive_int("steps", steps) / trainer.steps_per_iteration)
     marks = {max(1, round(fraction * n_iterations)): k for k, fraction in enumerate(snapshots)}
@@ -111,7 +119,6 @@ def train(
         jax.random.key(derive_seed(rng, "partners", label) % 2**32) for label in ("init", "pool", "report")
     ]
     header = training_header(trainer, rng, {**(settings or {}), **({"steps": steps} if snapshots else {})})
-    file = None if folder is None else Path(folder) / FILE
 
     def start() -> _Now:
         return _start(trainer, keys[0], len(snapshots))
@@ -142,6 +149,20 @@ def train(
         (mark * trainer.steps_per_iteration, _take(now.kept, k)) for mark, k in sorted(marks.items())
     )
     return Trained(population, taken)
+
+
+def _checkpoint_file(folder: Any) -> Path | None:
+    """Return where the checkpoint lies."""
+    if folder is None:
+        return None
+    if isinstance(folder, str | Path) and not Path(folder).is_file():
+        return Path(folder) / FILE
+    raise InputError(
+        "folder is where a training keeps its checkpoint",
+        expected="a folder, which is made if it is missing, or None",
+        got=f"the file {folder}" if isinstance(folder, str | Path) else repr(folder),
+        next_step="Pass folder='runs/partners', for example; Population.load reads a population's file.",
+    )
 
 
 class _Now(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from metier.core import InputError
-from metier.partners.games.game import N_SEATS, Game
+from metier.partners.games.game import N_SEATS, Game, whole_game
 from metier.partners.policies import PurePolicy
 
 from .actors import Actor, Memory
@@ -97,6 +97,7 @@ def stacked_mates(partners: Any, game: Game) -> tuple[Mate, Any, int]:
     Raises:
         InputError: No partners, a population of another game, or policies that cannot run under one `jit`.
     """
+    whole_game(game)
     if isinstance(partners, Population):
         partners.check_game(game)
         return ActorMate(partners.actor), partners.params, len(partners)

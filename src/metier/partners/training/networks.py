@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from metier.core import positive_int
+from metier.core import InputError, positive_int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,15 @@ class Network:
     def __post_init__(self) -> None:
         for name, size in (("n_inputs", self.n_inputs), ("n_outputs", self.n_outputs)):
             positive_int(name, size)
+        if isinstance(self.hidden, list):
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+        if not isinstance(self.hidden, tuple):
+            raise InputError(
+                "hidden has one size per dense layer",
+                expected="a tuple such as (64, 64)",
+                got=repr(self.hidden),
+                next_step="Pass hidden=(64,) for one layer.",
+            )
         for size in self.hidden:
             positive_int("hidden", size)
         positive_int("gru_units", self.gru_units, minimum=0)

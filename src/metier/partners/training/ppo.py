@@ -95,6 +95,24 @@ class PPO:
         )
 
 
+def ppo_or(ppo: Any, default: PPO) -> PPO:
+    """Return the settings, or `default` for None.
+
+    Raises:
+        InputError: Something else.
+    """
+    if ppo is None:
+        return default
+    if isinstance(ppo, PPO):
+        return ppo
+    raise InputError(
+        "ppo holds the settings of the learning",
+        expected="a partners.PPO, or None for the default",
+        got=repr(ppo),
+        next_step="Pass for example ppo=partners.PPO(n_envs=32).",
+    )
+
+
 def play(
     game: Game, team: Team, params: Any, running: Running, pool: Any, key: Array, ppo: PPO
 ) -> tuple[Running, Chunk]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from metier.core import positive_int
-from metier.partners.games.game import N_SEATS, Game
+from metier.partners.games.game import N_SEATS, Game, reset_pool
 
 from .actors import Actor, entropy, log_prob
 from .collect import Chunk, OneActor, begin
@@ -28,6 +28,7 @@ from .ppo import (
     normalized,
     play,
     policy_loss,
+    ppo_or,
     weighted_mean,
 )
 
@@ -69,7 +70,7 @@ class SelfPlay:
 
     def init(self, key: Array) -> SelfPlayState:
         """Return fresh members."""
-        pool = jax.vmap(self.game.reset)(jax.random.split(jax.random.fold_in(key, 1), self.ppo.n_envs))
+        pool = reset_pool(self.game, jax.random.fold_in(key, 1), self.ppo.n_envs)
         critic = critic_network(self.game.observation_size)
 
         def member(key: Array) -> SelfPlayState:
@@ -200,7 +201,7 @@ def train_self_play(
     trainer = SelfPlay(
         game,
         Actor.for_game(game, hidden=hidden, gru_units=gru_units),
-        ppo or PPO(),
+        ppo_or(ppo, PPO()),
         positive_int("n_members", n_members),
         members,
     )

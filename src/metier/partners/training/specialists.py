@@ -152,7 +152,7 @@ def _checked(game: Any, recipes: Sequence[int] | None) -> list[int]:
             next_step="Pass Cooking(); each recipe's game is made from it.",
         )
     n = len(game.behaviours)
-    chosen = list(range(n)) if recipes is None else list(recipes)
+    chosen = list(range(n) if recipes is None else recipes if isinstance(recipes, Sequence) else [])
     if not chosen or any(recipe not in range(n) for recipe in chosen) or len(set(chosen)) < len(chosen):
         raise InputError(
             "recipes are different recipes of the kitchen",

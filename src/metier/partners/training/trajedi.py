@@ -189,8 +189,8 @@ def train_trajedi(
 
     Example:
         >>> from metier.partners.games import LeverGame
-        >>> quick = PPO(n_envs=8, n_steps=4, epochs=1, minibatches=1)
-        >>> len(train_trajedi(LeverGame(n_levers=2, n_stages=2), n_members=2, steps=64, ppo=quick, reports=1))
+        >>> quick = {"ppo": PPO(n_envs=8, n_steps=4, minibatches=1), "hidden": (8,), "reports": 1}
+        >>> len(train_trajedi(LeverGame(n_levers=2, n_stages=2), n_members=2, steps=64, **quick))
         2
 
     Source: Lupu et al., "Trajectory Diversity for Zero-Shot Coordination", ICML 2021. Theirs learns a common

@@ -15,7 +15,7 @@ from .ppo import normalized, policy_loss
 from .self_play import replay
 
 if TYPE_CHECKING:
-    from .xp_min import XPMin
+    from .xp_trainer import XPMin
 
 
 class Weights(NamedTuple):
