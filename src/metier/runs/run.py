@@ -18,7 +18,7 @@ from metier.runs.environment import capture_environment
 from metier.runs.journal import Journal, to_json_value
 from metier.runs.lock import FolderLock
 from metier.runs.read import is_run, read_config, read_environment
-from metier.runs.records import SCHEMA_VERSION, Result
+from metier.runs.records import SCHEMA_VERSION, Claim, DataUsed, Headline, Losses, Result, Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,6 +215,42 @@ class Run:
     def latest_checkpoint(self) -> Checkpoint | None:
         """Return the newest whole checkpoint, or None (see `metier.runs.latest_checkpoint`)."""
         return latest_checkpoint(self.folder / "checkpoints")
+
+    def result(
+        self,
+        *,
+        family: str,
+        title: str,
+        question: str,
+        headline: Headline | None = None,
+        claims: tuple[Claim, ...] = (),
+        sections: tuple[Section, ...] = (),
+        losses: tuple[Losses, ...] = (),
+        data: tuple[DataUsed, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> Result:
+        """Return the result of this run: its study, size, seed and command, and what the study found.
+
+        Args:
+            family: the system that the study belongs to.
+            title, question: of the study.
+            headline, claims, sections, losses, data, notes: see `metier.runs.Result`.
+        """
+        return Result(
+            study=self.study,
+            family=family,
+            size=self.size,
+            seed=self.seed,
+            title=title,
+            question=question,
+            command=self.command,
+            headline=headline,
+            claims=claims,
+            sections=sections,
+            losses=losses,
+            data=data,
+            notes=notes,
+        )
 
     def finish(self, result: Result) -> Result:
         """Write `result.json` and `timings.json` atomically and return the result.

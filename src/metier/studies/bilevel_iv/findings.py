@@ -46,14 +46,10 @@ def findings(
     question: str,
 ) -> Result:
     """The study's result from its cells."""
-    return Result(
-        study=run.study,
+    return run.result(
         family="bilevel",
-        size=run.size,
-        seed=run.seed,
         title=title,
         question=question,
-        command=run.command,
         headline=_headline(config, real, plugin),
         claims=tuple(_claims(config, real, plugin, weak, run.command)),
         sections=(

@@ -95,14 +95,10 @@ def _cell(n: int, misspecified: bool, k: int, config: LassoConfig, run: Run) -> 
 
 def findings(config: LassoConfig, found: Mapping[str, Sequence[Mapping[str, Any]]], run: Run) -> Result:
     """Claims, a table per design, and the curve of the scaled bias."""
-    return Result(
-        study=run.study,
+    return run.result(
         family="bilevel",
-        size=run.size,
-        seed=run.seed,
         title=TITLE,
         question=QUESTION,
-        command=run.command,
         claims=tuple(_claims(config, found, run.command)),
         sections=(
             Section(

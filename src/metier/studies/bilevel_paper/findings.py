@@ -35,14 +35,10 @@ TOLERANCE = 1e-4
 
 def findings(config: PaperConfig, found: Mapping[str, Any], run: Run, *, title: str, question: str) -> Result:
     """The study's result from its cells."""
-    return Result(
-        study=run.study,
+    return run.result(
         family="bilevel",
-        size=run.size,
-        seed=run.seed,
         title=title,
         question=question,
-        command=run.command,
         claims=tuple(_claims(config, found, run)),
         sections=(
             Section(

@@ -92,14 +92,10 @@ def findings(
     from metier.data import registry
 
     sha = registry["flights_hourly"].files["flights_hourly.npy.xz"]
-    return Result(
-        study=run.study,
+    return run.result(
         family="bilevel",
-        size=run.size,
-        seed=run.seed,
         title=TITLE,
         question=QUESTION,
-        command=run.command,
         claims=tuple(_claims(config, gradients, weights, flights, run.command)),
         sections=(
             Section(

@@ -23,14 +23,10 @@ def findings(
 ) -> Result:
     """Claims, a table by groups of cells, what was missed, and every cell."""
     wrong = [cell for cell in cells if _warned(cell) != (cell.coverage < COVERAGE)]
-    return Result(
-        study=run.study,
+    return run.result(
         family="bilevel",
-        size=run.size,
-        seed=run.seed,
         title=title,
         question=question,
-        command=run.command,
         claims=tuple(_claims(cells, run.command)),
         sections=(
             Section(

@@ -34,14 +34,10 @@ if TYPE_CHECKING:
 def findings(config: ExponentsConfig, found: Found, run: Run, *, title: str, question: str) -> Result:
     """State what the cells show."""
     command = run.command
-    return Result(
-        study=run.study,
+    return run.result(
         family="multi_index",
-        size=run.size,
-        seed=run.seed,
         title=title,
         question=question,
-        command=command,
         claims=tuple(claims_of(config, found, run.seed, command)),
         headline=_headline(config, found),
         sections=(

@@ -78,14 +78,10 @@ def _result(done: FileForecast, run: Run, digest: str) -> Result:
         ),
         _who(done),
     ]
-    return Result(
-        study=run.study,
+    return run.result(
         family="forecast",
-        size=run.size,
-        seed=run.seed,
         title=title,
         question=f"Which {job.horizon} steps come next, and do groups of series want models of their own?",
-        command=run.command,
         headline=_headline(forecaster) if held is not None else None,
         sections=tuple(sections),
         data=(DataUsed(name=job.file.name, sha256=digest),),

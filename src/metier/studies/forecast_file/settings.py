@@ -11,7 +11,7 @@ from typing import Any
 
 from metier.core import InputError
 from metier.forecast import ClusterForecaster
-from metier.studies.base import nearest, parse_value
+from metier.studies.file_settings import parse_settings
 
 OPTIONS = {
     "horizon": "--horizon",
@@ -39,25 +39,12 @@ def forecaster_settings(texts: Mapping[str, str]) -> dict[str, Any]:
         {'n_clusters': 'auto', 'quantiles': (0.1, 0.9)}
     """
     hints = typing.get_type_hints(ClusterForecaster.__init__)
-    known = [name for name in inspect.signature(ClusterForecaster).parameters if name not in OPTIONS]
-    values = {}
-    for key, text in texts.items():
-        if key in OPTIONS:
-            raise InputError(
-                f"{key} has an option of its own",
-                expected=f"{OPTIONS[key]} VALUE",
-                got=f"--set {key}={text}",
-                next_step=f"Write {OPTIONS[key]} {text}.",
-            )
-        if key not in known:
-            raise InputError(
-                f"the forecaster has no parameter {key!r}",
-                expected="one of " + ", ".join(known),
-                got=repr(key),
-                next_step=nearest(key, known),
-            )
-        values[key] = parse_value(text, readable(hints[key]), key=key)
-    return values
+    types = {
+        name: readable(hints[name])
+        for name in inspect.signature(ClusterForecaster).parameters
+        if name not in OPTIONS
+    }
+    return parse_settings(texts, types, options=OPTIONS, owner="the forecaster has no parameter")
 
 
 def readable(hint: Any) -> Any:

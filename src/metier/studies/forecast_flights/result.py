@@ -85,14 +85,10 @@ def build_result(
         "The clusters tell how busy a series is (its tercile of traffic), which scaling hid from all models."
     )
     entry = registry[config.panel]
-    return Result(
-        study=run.study,
+    return run.result(
         family="forecast",
-        size=run.size,
-        seed=run.seed,
         title=study.title,
         question=study.question,
-        command=run.command,
         headline=Headline(
             divided=_divided(last), specialized=specialized(found, text=words), paid=_paid(losses, last)
         ),

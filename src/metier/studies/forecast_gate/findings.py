@@ -31,14 +31,10 @@ def findings(
     config: GateConfig, trials: Mapping[str, Trials], run: Run, *, title: str, question: str
 ) -> Result:
     """The study's result from its trials, by case."""
-    return Result(
-        study=run.study,
+    return run.result(
         family="forecast",
-        size=run.size,
-        seed=run.seed,
         title=title,
         question=question,
-        command=run.command,
         claims=claims(trials, run.command),
         sections=(
             size_section(trials, config.loss),

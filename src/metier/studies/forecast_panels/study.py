@@ -137,14 +137,10 @@ def _result(
     chosen = {name: [row["chosen"] for row in rows] for name, rows in origins.items()}
     mase = {name: float(np.mean(stacked(rows, "mase")[IN_USE])) for name, rows in origins.items()}
     keys = [f"{name} {stamp}" for name in origins for stamp in facts[name]["stamps"]]
-    return Result(
-        study=run.study,
+    return run.result(
         family="forecast",
-        size=run.size,
-        seed=run.seed,
         title=STUDY.title,
         question=STUDY.question,
-        command=run.command,
         headline=headline(squared, chosen),
         claims=(regret_claim(squared, command=run.command), gain_claim(squared, command=run.command)),
         sections=(

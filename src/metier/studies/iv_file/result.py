@@ -49,14 +49,10 @@ def write_iv(done: IVAnswer, folder: Path, *, command: str) -> Result:
 
 def _result(done: IVAnswer, run: Run, digest: str) -> Result:
     job, iv = done.job, done.iv
-    return Result(
-        study=run.study,
+    return run.result(
         family="bilevel",
-        size=run.size,
-        seed=run.seed,
         title=f"Instrumental variables: {job.file.name}",
         question=f"What does {', '.join(job.treatment)} do to {job.outcome}?",
-        command=run.command,
         sections=(effect_section(iv, level=job.level / 100.0), strength_section(iv, level=job.level / 100.0)),
         data=(DataUsed(name=job.file.name, sha256=digest),),
         notes=(*done.notes, *iv.warnings_),

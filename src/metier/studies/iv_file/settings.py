@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
-from metier.core import InputError
-from metier.studies.base import nearest, parse_value
+from metier.studies.file_settings import parse_settings
 
 LearnerName = Literal["default", "ridge", "lasso", "forest", "boosting"]
 ControlName = Literal["linear", "ridge", "lasso", "forest", "boosting"]
@@ -56,26 +55,8 @@ def iv_settings(texts: Mapping[str, str]) -> IVSettings:
         >>> iv_settings({"folds": "10", "learner": "forest"}).learner
         'forest'
     """
-    hints = get_type_hints(IVSettings)
-    known = [field.name for field in fields(IVSettings)]
-    values = {}
-    for key, text in texts.items():
-        if key in OPTIONS:
-            raise InputError(
-                f"{key} has an option of its own",
-                expected=f"{OPTIONS[key]} VALUE",
-                got=f"--set {key}={text}",
-                next_step=f"Write {OPTIONS[key]} {text}.",
-            )
-        if key not in known:
-            raise InputError(
-                f"metier iv has no setting {key!r}",
-                expected="one of " + ", ".join(known),
-                got=repr(key),
-                next_step=nearest(key, known),
-            )
-        values[key] = parse_value(text, hints[key], key=key)
-    return replace(IVSettings(), **values)
+    types = get_type_hints(IVSettings)
+    return IVSettings(**parse_settings(texts, types, options=OPTIONS, owner="metier iv has no setting"))
 
 
 def make_learner(name: str, *, seed: int) -> Any:

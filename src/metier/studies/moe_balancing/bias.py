@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from metier.core import derive
 from metier.studies.moe_balancing.arms import sparse_layers
 from metier.studies.moe_balancing.train import Setup, Training, fit, held_out
+from metier.studies.one_thread import one_thread
 
 Floats = NDArray[np.float64]
 WEIGHT_NEW = 0.05
@@ -35,12 +36,8 @@ def bias_curves(
         n_batches: batches that each expectation averages over.
     """
     task = Training(arm="none", strength=None, replicate=0, pure=False, steps=steps, split="val", setup=setup)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         x, p, domains = _routed(task)
-    finally:
-        torch.set_num_threads(threads)
     found: dict[str, dict[str, list[float]]] = {}
     for stream in ("mixed", "pure"):
         found[stream] = {kind: [] for kind in KINDS}

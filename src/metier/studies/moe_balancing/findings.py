@@ -60,14 +60,10 @@ def findings(
 
     ngram = float(facts["ngram"]["val"])
     sizes = config.bias_sizes
-    return Result(
-        study=run.study,
+    return run.result(
         family="moe",
-        size=run.size,
-        seed=run.seed,
         title=STUDY.title,
         question=STUDY.question,
-        command=run.command,
         headline=headline(config, facts, mixed),
         claims=claims(
             mixed,

@@ -16,6 +16,7 @@ from metier.core import derive, information
 from metier.studies.moe_balancing.arms import extra_loss, make_balancer, prepare, sparse_layers
 from metier.studies.moe_balancing.corpus import Corpus, Windows, batches, evaluation_windows, load_corpus
 from metier.studies.moe_balancing.model import SparseLanguageModel
+from metier.studies.one_thread import one_thread
 
 EVALUATION_ROWS = 48
 TAIL = 0.2
@@ -76,15 +77,11 @@ class Training:
     setup: Setup
 
 
+@one_thread()
 def train(task: Training) -> dict[str, Any]:
     """Train and measure; the same task gives the same numbers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        model, tail = fit(task)
-        return {**measure(model, held_out(task.setup, task.split), task.setup), "batch_max_vio": tail}
-    finally:
-        torch.set_num_threads(threads)
+    model, tail = fit(task)
+    return {**measure(model, held_out(task.setup, task.split), task.setup), "batch_max_vio": tail}
 
 
 @lru_cache(maxsize=2)

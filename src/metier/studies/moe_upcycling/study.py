@@ -150,14 +150,10 @@ def findings(
         ),
         rows=rows,
     )
-    return Result(
-        study=run.study,
+    return run.result(
         family="moe",
-        size=run.size,
-        seed=run.seed,
         title=TITLE,
         question=QUESTION,
-        command=run.command,
         headline=Headline(
             divided=Divided(
                 text=f"the feed-forward blocks of the last {config.trained_layers} layers became "

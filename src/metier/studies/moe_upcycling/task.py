@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from metier import data, moe
 from metier.core import derive, require
+from metier.studies.one_thread import one_thread
 
 CORPORA = ("plays", "novels")
 HELD_OUT = 4
@@ -225,17 +226,9 @@ def build(task: Fine, n_works: int) -> tuple[Classifier, moe.Balancer | None]:
     return classifier, balancer
 
 
+@one_thread()
 def fine_tune(task: Fine) -> dict[str, Any]:
     """Train an arm and measure it on held-out documents."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _fine_tune(task)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _fine_tune(task: Fine) -> dict[str, Any]:
     s = task.setup
     works, splits, _ = prepared(s)
     model, balancer = build(task, len(works))

@@ -127,14 +127,10 @@ def findings(config: BiasConfig, run: Run, facts: dict[str, Any], found: Rows) -
         }
     )
     counts, rare = facts["images"], [row["rare"] for row in found]
-    return Result(
-        study=run.study,
+    return run.result(
         family="moe",
-        size=run.size,
-        seed=run.seed,
         title=TITLE,
         question=QUESTION,
-        command=run.command,
         headline=Headline(
             divided=Divided(
                 text=f"the head is {config.n_experts} experts; an edit moves one logit of inputs whose "

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from metier import data, moe
 from metier.core import derive, derive_seed, specialize_or_fall_back
+from metier.studies.one_thread import one_thread
 
 SHARES = {"test": 0.3, "tune": 0.2}
 """Held-out shares of the images; the rest is trained on."""
@@ -201,23 +202,15 @@ def chosen(trials: list[dict[str, float]], *, least: float) -> int:
     return min(allowed, key=lambda i: trials[i]["gap"])
 
 
-def run_replicate(task: Replicate) -> dict[str, Any]:
-    """Train, mend in three ways at matched accuracy, and measure on the test images."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _run(task)
-    finally:
-        torch.set_num_threads(threads)
-
-
 @torch.no_grad()
 def _logits(model: nn.Sequential, part: Part) -> Tensor:
     found: Tensor = model(part.x)
     return found
 
 
-def _run(task: Replicate) -> dict[str, Any]:
+@one_thread()
+def run_replicate(task: Replicate) -> dict[str, Any]:
+    """Train, mend in three ways at matched accuracy, and measure on the test images."""
     s = task.setup
     parts = dealt(task)
     train, tune, test = parts["train"], parts["tune"], parts["test"]

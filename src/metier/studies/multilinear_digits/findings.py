@@ -67,14 +67,10 @@ def findings(
     from metier.studies.multilinear_digits.study import STUDY
 
     runs, budget = Runs(facts, found), config.budgets[0]
-    return Result(
-        study=run.study,
+    return run.result(
         family="moe",
-        size=run.size,
-        seed=run.seed,
         title=STUDY.title,
         question=STUDY.question,
-        command=run.command,
         headline=headline(config, facts, runs, budget),
         claims=claims(config, runs, run.command),
         sections=(

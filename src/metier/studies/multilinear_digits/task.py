@@ -17,6 +17,7 @@ from metier import data, moe
 from metier.core import Assignment, derive, derive_seed
 from metier.studies.moe_balancing.train import schedule
 from metier.studies.multilinear_digits.arms import ARMS, build, reproducible
+from metier.studies.one_thread import one_thread
 
 SHARES = {"test": 0.3, "tune": 0.15}
 """Held-out shares of the images; the rest is trained on."""
@@ -125,15 +126,10 @@ def classifier(task: Training, features: int, n_classes: int) -> Classifier:
     return made
 
 
+@one_thread()
 def train(task: Training) -> dict[str, Any]:
     """Train one block and measure it on held-out images."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        model = fit(task)
-        return measure(model, task)
-    finally:
-        torch.set_num_threads(threads)
+    return measure(fit(task), task)
 
 
 def fit(task: Training) -> Classifier:

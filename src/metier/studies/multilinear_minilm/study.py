@@ -131,14 +131,10 @@ def findings(config: MinilmConfig, run: Run, facts: dict[str, Any], found: Mappi
     )
     experts, example = found[ours], found[ours][0]
     load = np.sort(example["load"])[::-1]
-    return Result(
-        study=run.study,
+    return run.result(
         family="moe",
-        size=run.size,
-        seed=run.seed,
         title=TITLE,
         question=QUESTION,
-        command=run.command,
         headline=Headline(
             divided=Divided(
                 text=f"the feed-forward blocks trained ({config.trained_layers} at the encoder's end) became "

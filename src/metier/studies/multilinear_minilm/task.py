@@ -21,6 +21,7 @@ from metier.studies.moe_upcycling.task import (
     prepared,
     tokenizer,
 )
+from metier.studies.one_thread import one_thread
 
 CALIBRATION = 48
 """Training passages that the truncation is fitted to."""
@@ -120,17 +121,9 @@ def build(task: Fine, n_works: int, train: Passages) -> tuple[Classifier, moe.Re
     return model, report
 
 
+@one_thread()
 def fine_tune(task: Fine) -> dict[str, Any]:
     """Replace, fine-tune, and measure on held-out documents."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _fine_tune(task)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _fine_tune(task: Fine) -> dict[str, Any]:
     s = task.setup
     works, splits, _ = prepared(s)
     train, val = splits["train"], splits["val"]

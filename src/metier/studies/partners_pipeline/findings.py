@@ -40,14 +40,10 @@ def findings(
         episode: the animated episode, if there is one.
     """
     best = config.arms[-1]
-    return Result(
-        study=run.study,
+    return run.result(
         family="partners",
-        size=run.size,
-        seed=run.seed,
         title=TITLE,
         question=QUESTION,
-        command=run.command,
         headline=_headline(config, cells, best),
         claims=claims(config, cells, run.command),
         sections=_sections(config, cells, oracles, curves, episode),
