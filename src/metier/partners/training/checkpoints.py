@@ -126,6 +126,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArr
             "a checkpoint is a whole safetensors file written by metier.partners",
             expected=f"a header {HEADER!r} and all its arrays",
             got=f"{type(error).__name__}: {error}",
-            next_step=f"{os.fspath(path)} is damaged or of another program; use an earlier checkpoint, or train anew.",
+            next_step=f"{path} is damaged or of another program; use an earlier checkpoint or train anew.",
         ) from error
     return header, arrays
