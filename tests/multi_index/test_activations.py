@@ -189,6 +189,29 @@ def test_declared_kinks_and_parity_should_be_used_and_checked():
         as_activation("abs", kinks=(0.0,))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [lambda z: [float(v) ** 2 for v in np.ravel(z)], lambda z: [v**2 for v in z]],
+    ids=["flattens", "iterates"],
+)
+def test_callables_that_return_lists_should_be_asked_for_vectors(function):
+    square = as_activation(function)
+    np.testing.assert_array_equal(square(np.arange(6.0).reshape(2, 3)), np.arange(6.0).reshape(2, 3) ** 2)
+    assert float(square(3.0)) == 9.0
+    assert square.variance == pytest.approx(2.0)
+
+
+def test_callables_that_answer_differently_each_time_should_be_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match=r"one value at each point.*random part"):
+        as_activation(lambda z: z + rng.normal(size=z.shape))
+
+
+def test_a_bare_kink_should_be_refused_with_how_to_write_it():
+    with pytest.raises(InputError, match=r"kinks are numbers.*got 0\.3\. Pass kinks=\(0\.0,\)"):
+        as_activation(lambda z: np.abs(z - 0.3), kinks=0.3)
+
+
 def test_parity_should_be_checked_far_out_too():
     def almost_even(z):
         return z**2 + np.maximum(z - 3.2, 0)

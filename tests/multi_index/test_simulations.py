@@ -280,6 +280,11 @@ def test_torch_function_should_equal_the_array_function(text):
         (lambda: simulate.committee_amp("abs", noise=1e-9, sample_ratio=1.0), "resolves the noise"),
         (lambda: simulate.committee_amp("abs", noise=0.1, sample_ratio=1.0, start="warm"), "start is one of"),
         (lambda: simulate.gamp("abs", snr=1.0, sample_ratio=1.0, start="warm"), "start is one of"),
+        (lambda: simulate.gamp("abs", snr=1.0, sample_ratio=1.0, step=0.0), "step is positive"),
+        (lambda: simulate.gamp("abs", snr=1.0, sample_ratio=1.0, step=2.0), "share of the way"),
+        (lambda: simulate.spectral("abs", snr=1.0, sample_ratios=["a"]), "sample_ratios are positive"),
+        (lambda: simulate.spectral("abs", snr=1.0, sample_ratios=None), "sample_ratios are positive"),
+        (lambda: simulate.spectral("abs", snr=1.0, sample_ratios=[]), "got no entries"),
         (
             lambda: simulate.plant(as_activation("abs"), np.random.default_rng(0), dimension=3, n_units=4),
             "as inputs",
@@ -298,3 +303,23 @@ def test_gamp_should_stay_at_the_fixed_point_of_a_steep_activation():
     run = simulate.gamp("He3", snr=0.5, sample_ratio=8.0, dimension=120, n_seeds=4, normalize=True, rng=3)
     assert run.status == "derived"
     assert run.spread.mean == pytest.approx(run.theory, abs=0.15)
+
+
+def test_seeds_that_still_move_should_be_said():
+    run = simulate.gamp("abs", snr=2.0, sample_ratio=4.0, dimension=30, n_seeds=2, max_iterations=2)
+    assert run.settled.tolist() == [False, False] == run.to_dict()["settled"]
+    assert run.summary().endswith("2 of 2 seeds still moved")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_small_steps_should_lead_a_random_start_to_the_informed_fixed_point():
+    """He4's few samples far out make steps of 0.4 oscillate: they wait near overlap 0, and say so."""
+    he4 = {"snr": 0.1, "sample_ratio": 20.0, "dimension": 100, "n_seeds": 2, "normalize": True}
+    informed = simulate.gamp("He4", **he4, start="informed", max_iterations=400)
+    coarse = simulate.gamp("He4", **he4, max_iterations=400)
+    small = simulate.gamp("He4", **he4, step=0.15, max_iterations=400)
+    assert informed.settled.tolist() == [True, True]
+    assert coarse.settled.tolist() == [False, False]
+    assert coarse.overlaps.max() < 0.1 < 0.3 < informed.overlaps.min()
+    np.testing.assert_allclose(small.overlaps, informed.overlaps, atol=0.02)

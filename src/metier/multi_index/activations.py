@@ -179,7 +179,7 @@ def as_activation(
 
     Args:
         activation: a name of `activation_names()`, an expression in x such as "x**4 - 6*x**2 + 3", a
-            vectorized Python callable, or an `Activation`.
+            Python callable of a float64 vector, or an `Activation`.
         kinks: of a callable: the points where it or its derivative jumps. Expressions know their own.
         parity: of a callable: "even" or "odd" if it is. Expressions prove their own.
         normalize: divide by the standard deviation of sigma(z).
@@ -197,7 +197,7 @@ def as_activation(
         >>> as_activation(lambda z: np.abs(z), kinks=(0.0,), parity="even").parity
         'even'
     """
-    made = _made(activation, tuple(kinks), parity)
+    made = _made(activation, _checked_kinks(kinks), parity)
     return made.normalized() if normalize else made
 
 
@@ -264,20 +264,43 @@ def _from_callable(
         )
     points = np.linspace(-3.0, 3.0, 7) + 0.0137  # off the simple numbers where kinks are
     name = getattr(function, "__name__", type(function).__name__)
-    with np.errstate(all="ignore"):
-        values = np.asarray(_called(function, points, name))
-    if values.shape != points.shape or values.dtype.kind not in "fiub":
-        raise InputError(
-            "an activation is vectorized",
-            expected=f"a real array of shape {points.shape} for an array of that shape",
-            got=f"shape {values.shape} and dtype {values.dtype} from {name}",
-            next_step="Write it with NumPy, or wrap it in np.vectorize.",
-        )
-    made = Activation(name=name, function=function, kinks=_checked_kinks(kinks), parity=parity)
+    made = Activation(name=name, function=_of_vectors(function, name), kinks=kinks, parity=parity)
+    _check_repeats(made, points)
     nodes = made.rule.nodes
     if parity is not None:
         _check_parity(made, np.concatenate([points, nodes[np.abs(nodes) < SEEN]]), parity)
     return made
+
+
+def _of_vectors(function: Callable[[Any], Any], name: str) -> Callable[[Any], Floats]:
+    """Ask for vectors only, so that a callable that returns lists or flattens works at every shape."""
+
+    def evaluated(z: Any) -> Floats:
+        points = np.asarray(z, dtype=np.float64)
+        values = np.asarray(_called(function, points.ravel(), name))
+        if values.shape != (points.size,) or values.dtype.kind not in "fiub":
+            raise InputError(
+                "an activation is vectorized",
+                expected=f"a real array of shape {(points.size,)} for an array of that shape",
+                got=f"shape {values.shape} and dtype {values.dtype} from {name}",
+                next_step="Write it with NumPy, or wrap it in np.vectorize.",
+            )
+        return values.reshape(points.shape).astype(np.float64, copy=False)
+
+    return evaluated
+
+
+def _check_repeats(activation: Activation, points: Floats) -> None:
+    first, second = activation(points), activation(points)
+    moved = np.flatnonzero(~np.isclose(first, second, rtol=1e-12, atol=0.0, equal_nan=True))
+    if moved.size:
+        k = moved[0]
+        raise InputError(
+            "an activation is a function: one value at each point",
+            expected=f"two calls of {activation.name} that agree",
+            got=f"{first[k]:.6g} and {second[k]:.6g} at z = {points[k]:.4g}",
+            next_step="Take its random part out, or fix its seed inside the call.",
+        )
 
 
 def _called(function: Callable[[Any], Any], points: Floats, name: str) -> Any:
@@ -291,11 +314,11 @@ def _called(function: Callable[[Any], Any], points: Floats, name: str) -> Any:
             "an activation returns a value wherever it is asked",
             expected=f"no exception from {name}",
             got=f"{type(error).__name__}: {error}",
-            next_step="Make it accept float64 arrays of any shape.",
+            next_step="Make it accept a float64 vector.",
         ) from error
 
 
-def _checked_kinks(kinks: tuple[float, ...]) -> tuple[float, ...]:
+def _checked_kinks(kinks: Iterable[float]) -> tuple[float, ...]:
     try:
         found = tuple(sorted({float(k) for k in kinks}))
     except (TypeError, ValueError) as error:

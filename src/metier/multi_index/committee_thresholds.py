@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metier.core import InputError, positive_int
+from metier.core import InputError
 
 from .activations import Activation, as_activation
 from .channels import run_in_spans
@@ -16,7 +16,8 @@ from .fixed_points import no_information
 from .kernels import additive_sums
 from .overlap import assemble, node_overlaps, panel_edges, relative_change
 from .posterior import Array, posterior, prior
-from .thresholds import Thresholds, from_curve, from_function, positive, thresholds
+from .thresholds import Thresholds, curve_of, from_curve, positive, thresholds
+from .widths import units_up_to
 
 MOST_UNITS = 2
 _RARE, _RARE_NODE = 1e-7, 1e-9
@@ -67,14 +68,13 @@ def committee_thresholds(
     Source: ours; state evolution of matrix AMP (Aubin et al. 2018) at matched overlaps.
     """
     sigma = as_activation(activation, normalize=normalize)
-    width, variance = positive_int("n_units", n_units), positive("noise", noise)
-    if width > MOST_UNITS:
-        raise InputError(
-            "fixed points of a committee are found on the product grid of its units' fields",
-            expected=f"at most {MOST_UNITS} units",
-            got=f"n_units={width}",
-            next_step="Use committee for the exact first instability of wider ones.",
-        )
+    width = units_up_to(
+        MOST_UNITS,
+        n_units,
+        rule="fixed points of a committee are found on the product grid of its units' fields",
+        next_step="Use committee for the exact first instability of wider ones.",
+    )
+    variance = positive("noise", noise)
     if width == 1:
         return thresholds(sigma, snr=1.0 / variance)
     if sigma.parity != "even":
@@ -94,8 +94,13 @@ def committee_thresholds(
     finer = (channel.overlap(q[checked], level, inner) / q[checked] for level, inner in ((1, 0), (0, 1)))
     moved = float(np.sum([relative_change(fine[checked], values) for values in finer], axis=0).max())
     function = assemble(edges, fine, fine, 1, error=moved)
-    return from_function(
-        function, sigma.name, 1.0 / variance, "committee of 2", status="heuristic", least_error=moved
+    return from_curve(
+        curve_of(function),
+        sigma.name,
+        1.0 / variance,
+        "committee of 2",
+        status="heuristic",
+        least_error=moved,
     )
 
 

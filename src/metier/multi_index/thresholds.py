@@ -184,22 +184,12 @@ def thresholds(
     law = make(sigma, np.array([strength]))
     function = refined(law, rtol=tolerance)
     perfect = getattr(law, "perfect_recovery", math.inf)
-    return from_function(function, sigma.name, strength, channel, perfect=perfect)
+    return from_curve(curve_of(function), sigma.name, strength, channel, perfect=perfect)
 
 
-def from_function(
-    function: OverlapFunction,
-    name: str,
-    snr: float,
-    channel: str,
-    *,
-    perfect: float = math.inf,
-    status: str = "derived",
-    least_error: float = 0.0,
-) -> Thresholds:
-    """Read the thresholds off F, and their errors off F at half the resolution."""
-    curve = fixed_points(function, tolerance=10 * function.error)
-    return from_curve(curve, name, snr, channel, perfect=perfect, status=status, least_error=least_error)
+def curve_of(function: OverlapFunction) -> FixedPointCurve:
+    """All fixed points, with turns below ten times the error of F left out."""
+    return fixed_points(function, tolerance=10 * function.error)
 
 
 def from_curve(
@@ -212,7 +202,7 @@ def from_curve(
     status: str = "derived",
     least_error: float = 0.0,
 ) -> Thresholds:
-    """Read the thresholds off all fixed points."""
+    """Read the thresholds off all fixed points, and their errors off those at half the resolution of F."""
     function = curve.function
     lines = find_lines(curve, perfect=perfect)
     errors = dict.fromkeys(NAMES, 0.0 if curve.erased else math.nan)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from metier.core import Decision, specialize_or_fall_back
-from metier.runs import Claim, Measured
+from metier.runs import Claim, Measured, Series
 
 Floats = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
@@ -44,6 +44,18 @@ def mean_of(values: ArrayLike, *, percent: bool = False) -> Measured:
         method="Student t over seeds",
         percent=percent,
         **interval,
+    )
+
+
+def band(name: str, x: Sequence[float], told: Sequence[Measured], **style: Any) -> Series:
+    """Measured values over x with their intervals; a value without one is its own interval."""
+    return Series(
+        name=name,
+        x=tuple(map(float, x)),
+        y=tuple(m.value for m in told),
+        low=tuple(m.value if m.low is None else m.low for m in told),
+        high=tuple(m.value if m.high is None else m.high for m in told),
+        **style,
     )
 
 

@@ -15,6 +15,7 @@ from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.posterior import slope_scale
 from metier.multi_index.thresholds import positive
+from metier.multi_index.widths import units_up_to
 
 from .gamp import STILL, damped, relative_change
 from .matching import Baseline, Specialization, random_baseline, random_rotation, specialization
@@ -146,14 +147,12 @@ def committee_amp(
     from metier.multi_index.committee import committee
 
     sigma = as_activation(activation, normalize=normalize)
-    units = positive_int("n_units", n_units)
-    if units > MOST_UNITS:
-        raise InputError(
-            "matrix AMP integrates over all units' fields",
-            expected=f"at most {MOST_UNITS} units",
-            got=f"n_units={units}",
-            next_step="Use committee for the threshold of wide committees, or train_student.",
-        )
+    units = units_up_to(
+        MOST_UNITS,
+        n_units,
+        rule="matrix AMP integrates over all units' fields",
+        next_step="Use committee for the threshold of wide committees, or train_student.",
+    )
     variance, ratio = positive("noise", noise), positive("sample_ratio", sample_ratio)
     size = positive_int("dimension", dimension, minimum=8)
     kind, rounds = one_of("start", start, STARTS), positive_int("max_iterations", max_iterations)

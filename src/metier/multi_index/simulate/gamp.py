@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ APART = 1.0
 STEP = 0.4
 """Share of each new value: undamped iterations leave the fixed point of polynomials at any d we ran."""
 
+SMALLEST_STEP = 1e-3
+
 STILL = 1e-4
 """Relative change of the estimate at which the iterations stop."""
 
@@ -47,6 +50,8 @@ class GampRun:
         excess_risk: mean of (sigma(<w, x>) - E[sigma | data])^2 on fresh inputs per seed, in sigma's units.
         excess_risk_theory: v - G(q) at the overlap that each seed realized.
         trajectory: overlap per iteration and seed, shape (n_iterations + 1, n_seeds).
+        settled: whether the estimate stopped moving before the last iteration, shape (n_seeds,). Below weak
+            recovery it need not; above it, one that did not has not reached its fixed point.
         status: of the theory beside it: "derived" (state evolution and our formulas).
     """
 
@@ -60,6 +65,7 @@ class GampRun:
     excess_risk: Floats
     excess_risk_theory: Floats
     trajectory: Floats
+    settled: NDArray[np.bool_]
     status: str = "derived"
 
     @property
@@ -68,11 +74,12 @@ class GampRun:
         return spread(self.overlaps)
 
     def summary(self) -> str:
-        """Return measured and predicted overlap in one line."""
+        """Return measured and predicted overlap in one line, and how many seeds still moved."""
+        moving = int(np.sum(~self.settled))
         return (
             f"{self.activation} at snr {self.snr:g}, n/d {self.sample_ratio:g}, d {self.dimension}: "
             f"overlap {self.spread}, state evolution {self.theory:.3f}"
-        )
+        ) + (f"; {moving} of {self.settled.size} seeds still moved" if moving else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -86,6 +93,7 @@ class GampRun:
             "theory": self.theory,
             "excess_risk": self.excess_risk.tolist(),
             "excess_risk_theory": self.excess_risk_theory.tolist(),
+            "settled": self.settled.tolist(),
             "status": self.status,
         }
 
@@ -99,13 +107,16 @@ def gamp(
     n_seeds: int = 8,
     start: str = "random",
     max_iterations: int = 200,
+    step: float = STEP,
     normalize: bool = False,
     rng: int = 0,
 ) -> GampRun:
     """Run Bayes-optimal GAMP on y = sqrt(snr) sigma(<w, x>) + N(0, 1) and compare it with state evolution.
 
-    Outputs, curvature, estimate and variance move a share STEP of the way in each iteration: the fixed points
-    are those of plain GAMP, which at finite d leaves them where E[z | y] is steep (He3, He4).
+    Outputs, curvature, estimate and variance move a share `step` of the way in each iteration: the fixed
+    points are those of plain GAMP, which at finite d leaves them where E[z | y] is steep (He3, He4). Where
+    seeds have not `settled`, or a random and an informed start disagree above threshold, a smaller step with
+    more iterations is needed.
 
     Args:
         activation: name, expression, callable or `Activation`.
@@ -117,6 +128,7 @@ def gamp(
             is that of the optimal spectral matrix), or
             "informed" (near the truth).
         max_iterations: iterations; fewer if the estimate settles.
+        step: share of the way, at most 1 (no damping).
         normalize: divide sigma by its standard deviation.
         rng: seed; seed r uses `derive(rng, "gamp", r)`, so that settings share their data.
 
@@ -124,7 +136,8 @@ def gamp(
         Overlaps per seed beside the theory.
 
     Raises:
-        InputError: a setting that is not positive, an unknown start, or an snr beyond the finest grid.
+        InputError: a setting that is not positive, a step that is not a share, an unknown start, or an snr
+            beyond the finest grid.
 
     Example:
         >>> run = gamp("abs", snr=2.0, sample_ratio=4.0, dimension=200, n_seeds=2)
@@ -137,7 +150,7 @@ def gamp(
     strength, ratio = positive("snr", snr), positive("sample_ratio", sample_ratio)
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)
     rounds = positive_int("max_iterations", max_iterations)
-    kind = one_of("start", start, STARTS)
+    kind, share = one_of("start", start, STARTS), _share(step)
     _n_nodes(sigma, strength)  # refuses what the data could not be run at, before the theory is worked out
     theory = float(
         thresholds(sigma, snr=strength).overlap(
@@ -145,7 +158,8 @@ def gamp(
         )
     )
     runs = [
-        _one(sigma, strength, ratio, size, kind, rounds, derive(rng, "gamp", seed)) for seed in range(seeds)
+        _one(sigma, strength, ratio, size, kind, rounds, share, derive(rng, "gamp", seed))
+        for seed in range(seeds)
     ]
     length = max(len(run[0]) for run in runs)
     trajectory = np.array([run[0] + run[0][-1:] * (length - len(run[0])) for run in runs]).T
@@ -160,6 +174,19 @@ def gamp(
         excess_risk=np.array([run[1] for run in runs]),
         excess_risk_theory=np.array([unexplained(sigma, float(q)) for q in trajectory[-1]]),
         trajectory=trajectory,
+        settled=np.array([run[2] for run in runs]),
+    )
+
+
+def _share(step: float) -> float:
+    value = positive("step", step)
+    if SMALLEST_STEP <= value <= 1.0:
+        return value
+    raise InputError(
+        "step is the share of the way that each iteration moves",
+        expected=f"a number from {SMALLEST_STEP:g} to 1",
+        got=f"step={value:g}",
+        next_step=f"Pass step={STEP:g}, or less where the iterations do not settle.",
     )
 
 
@@ -170,8 +197,9 @@ def _one(
     dimension: int,
     start: str,
     max_iterations: int,
+    step: float,
     rng: np.random.Generator,
-) -> tuple[list[float], float]:
+) -> tuple[list[float], float, bool]:
     n = max(1, round(ratio * dimension))
     truth = rng.standard_normal(dimension)
     X = rng.standard_normal((n, dimension)) / np.sqrt(dimension)
@@ -180,20 +208,20 @@ def _one(
     variance, curvature = (0.5 if start == "informed" else 1.0), 0.0
     if start == "informed":
         curvature = 1.0
-    overlaps = [overlap(estimate, truth)]
+    overlaps, moved = [overlap(estimate, truth)], math.inf
     for _ in range(max_iterations):
         omega = X @ estimate - variance * field
         mean, spread_ = posterior_moments(sigma, snr, y, omega, variance)
-        field = damped((mean - omega) / variance, field)
+        field = damped((mean - omega) / variance, field, step)
         slope = float(np.mean((spread_ / variance - 1.0) / variance))
-        curvature = max(damped(-(n / dimension) * slope, curvature), 1e-12)
-        updated = damped((curvature * estimate + X.T @ field) / (1.0 + curvature), estimate)
-        moved = relative_change(updated, estimate)
-        estimate, variance = updated, damped(1.0 / (1.0 + curvature), variance)
+        curvature = max(damped(-(n / dimension) * slope, curvature, step), 1e-12)
+        updated = damped((curvature * estimate + X.T @ field) / (1.0 + curvature), estimate, step)
+        moved = relative_change(updated, estimate) * STEP / step
+        estimate, variance = updated, damped(1.0 / (1.0 + curvature), variance, step)
         overlaps.append(overlap(estimate, truth))
         if moved < STILL:
             break
-    return overlaps, _fresh_risk(sigma, truth, estimate, variance, rng)
+    return overlaps, _fresh_risk(sigma, truth, estimate, variance, rng), moved < STILL
 
 
 def _start(
@@ -210,9 +238,9 @@ def _start(
     return SMALL_START * noise, np.zeros(y.size)
 
 
-def damped(new: Any, old: Any) -> Any:
-    """Return the share STEP of the way from old to new."""
-    return STEP * new + (1.0 - STEP) * old
+def damped(new: Any, old: Any, step: float = STEP) -> Any:
+    """Return the share `step` of the way from old to new."""
+    return step * new + (1.0 - step) * old
 
 
 def relative_change(new: Floats, old: Floats) -> float:

@@ -14,7 +14,7 @@ from metier.core.checks import positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.thresholds import positive
+from metier.multi_index.thresholds import positive, positive_array
 
 from .spread import Spread, spread
 
@@ -237,7 +237,7 @@ def spectral(
             next_step="Average y*x instead, or use gamp with start='random'.",
         )
     strength = positive("snr", snr)
-    ratios = np.array([positive("sample_ratios", float(a)) for a in np.atleast_1d(sample_ratios)])
+    ratios = positive_array("sample_ratios", sample_ratios).ravel()
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)
     overlaps = np.empty((ratios.size, seeds))
     for seed in range(seeds):

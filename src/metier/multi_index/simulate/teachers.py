@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core.checks import non_negative, positive_int
-from metier.core.errors import InputError
 from metier.multi_index.activations import Activation
+from metier.multi_index.widths import units_up_to
 
 Floats = NDArray[np.float64]
 
@@ -68,14 +68,10 @@ def plant(
         >>> teacher.directions.shape, teacher.strengths.tolist()
         ((4, 50), [0.5, 0.5, 0.5, 0.5])
     """
-    size, units = positive_int("dimension", dimension), positive_int("n_units", n_units)
-    if units > size:
-        raise InputError(
-            "a teacher has at most as many units as inputs",
-            expected=f"n_units of at most dimension={size}",
-            got=f"n_units={units}",
-            next_step="Raise dimension.",
-        )
+    size = positive_int("dimension", dimension)
+    units = units_up_to(
+        size, n_units, rule="a teacher has at most as many units as inputs", next_step="Raise dimension."
+    )
     strengths = np.full(units, units**-0.5)
     if decay is not None:
         strengths = np.arange(1, units + 1, dtype=np.float64) ** -non_negative("decay", decay)

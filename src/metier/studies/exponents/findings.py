@@ -25,7 +25,7 @@ from metier.runs import (
 )
 from metier.studies.exponents.claims import Found, claims_of, onset
 from metier.studies.exponents.half_figures import half_section
-from metier.studies.paired_seeds import mean_of
+from metier.studies.paired_seeds import band, mean_of
 
 if TYPE_CHECKING:
     from metier.studies.exponents.study import ExponentsConfig
@@ -173,16 +173,7 @@ def _student_section(config: ExponentsConfig, found: Found) -> Section:
         factors = getattr(config, f"{key}_factors")
         for measure, label in (("excess", "above rotations"), ("recovered", "subspace")):
             values = [mean_of([t[measure] for t in found[key][f"{f:g}"]]) for f in factors]
-            series.append(
-                Series(
-                    name=f"{name}: {label}",
-                    x=tuple(factors),
-                    y=tuple(v.value for v in values),
-                    low=tuple(v.low for v in values),
-                    high=tuple(v.high for v in values),
-                    style="line+points",
-                )
-            )
+            series.append(band(f"{name}: {label}", factors, values, style="line+points"))
     figure = Figure(
         id="committee",
         title="Students around the sample ratio fixed in advance",

@@ -9,6 +9,7 @@ import numpy as np
 
 from metier.runs import Figure, Lines, Measured, Reference, Section, Series
 from metier.studies.exponents.half_ratio import EXCESS, measured_half_ratios
+from metier.studies.paired_seeds import band
 
 if TYPE_CHECKING:
     from metier.studies.exponents.study import ExponentsConfig
@@ -75,12 +76,10 @@ def _extrapolation(at: Mapping[int, Measured], limit: Measured, predicted: Mappi
             x_label="1/d",
             y_label="n/d over the predicted ratio",
             series=(
-                Series(
-                    name="half of the seeds",
-                    x=tuple(1.0 / d for d in points),
-                    y=tuple(at[d].value for d in points),
-                    low=tuple(at[d].low for d in points),
-                    high=tuple(at[d].high for d in points),
+                band(
+                    "half of the seeds",
+                    [1.0 / d for d in points],
+                    [at[d] for d in points],
                     style="line+points",
                 ),
                 *line,

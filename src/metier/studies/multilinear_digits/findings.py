@@ -20,14 +20,13 @@ from metier.runs import (
     Result,
     Run,
     Section,
-    Series,
     Specialized,
     Table,
     paid,
 )
 from metier.studies.gains_figure import gains_figure
 from metier.studies.multilinear_digits.arms import ARMS, FORMS, MODES
-from metier.studies.paired_seeds import Rows, decide, lower_claim, mean_of, of, within_claim
+from metier.studies.paired_seeds import Rows, band, decide, lower_claim, mean_of, of, within_claim
 
 if TYPE_CHECKING:
     from metier.studies.multilinear_digits.study import DigitsConfig
@@ -282,15 +281,7 @@ def experts_figure(runs: Runs, budget: str) -> Figure:
         known = [n for n in MODES if runs.has(budget, f"{form}-{n}")]
         told = [mean_of(100 * runs.error(budget, f"{form}-{n}")) for n in known]
         if known:
-            series.append(
-                Series(
-                    name=form,
-                    x=tuple(map(float, known)),
-                    y=tuple(m.value for m in told),
-                    low=tuple(m.value if m.low is None else m.low for m in told),
-                    high=tuple(m.value if m.high is None else m.high for m in told),
-                )
-            )
+            series.append(band(form, known, told))
     dense = float(100 * runs.error(budget, "dense").mean())
     return Figure(
         id="errors-by-experts",
