@@ -142,7 +142,7 @@ def hierarchical(
         activation: Name, expression, callable, or an `Activation`.
         decay: gamma, above 1/2.
         noise: Variance of the additive noise; 0 is the noiseless variant.
-        n_units: Ranks computed, at least 3.
+        n_units: Ranks computed, at least 3; each takes one to three milliseconds.
         normalize: Divide sigma by its standard deviation first.
         tail: `"infinite"`: the teacher has infinitely many units; `"none"`: it ends at n_units.
 

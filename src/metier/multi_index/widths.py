@@ -16,4 +16,4 @@ def units_up_to(most: int, n_units: object, *, rule: str, next_step: str) -> int
     units = positive_int("n_units", n_units)
     if units <= most:
         return units
-    raise InputError(rule, expected=f"n_units of at most {most}", got=f"n_units={units}", next_step=next_step)
+    raise InputError(rule, expected=f"at most {most} units", got=f"n_units={units}", next_step=next_step)
