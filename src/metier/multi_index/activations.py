@@ -273,6 +273,15 @@ def _from_callable(
             got=f"shape {values.shape} and dtype {values.dtype} from {name}",
             next_step="Write it with NumPy, or wrap it in np.vectorize.",
         )
+    with np.errstate(all="ignore"):
+        again = np.asarray(_called(function, points, name))
+    if not np.array_equal(values, again, equal_nan=values.dtype.kind == "f"):
+        raise InputError(
+            "an activation is a function",
+            expected="the same values each time",
+            got=f"others at the second call of {name}",
+            next_step="Leave noise to snr; draw random weights once, before.",
+        )
     made = Activation(name=name, function=function, kinks=_checked_kinks(kinks), parity=parity)
     nodes = made.rule.nodes
     if parity is not None:
