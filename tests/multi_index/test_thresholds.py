@@ -198,7 +198,7 @@ def test_bad_settings_should_be_refused(change, text):
         thresholds("abs", **{"snr": 1.0, **change})
 
 
-@pytest.mark.parametrize("alphas", [[-1.0], [0.0], [math.nan], [], ["many"]])
+@pytest.mark.parametrize("alphas", [[-1.0], [0.0], [math.nan], [], ["many"], ["a", "b"], [[1, 2], [3]]])
 def test_bad_sample_ratios_should_be_refused(alphas):
     with pytest.raises(InputError, match="sample_ratios are positive"):
         thresholds("abs", snr=1.0).overlap(alphas)

@@ -31,7 +31,7 @@ _AT_ONCE = 8_000_000
 """Values of sigma laid out at once: five arrays of that size are held."""
 
 MOST_TERMS = 1.5e10
-"""Terms of quadrature for one channel: half a minute of one core, ten times what refinement may spend."""
+"""Terms of quadrature for one channel: about half a minute of one core."""
 
 
 class Channel(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -294,17 +295,18 @@ def positive_array(name: str, value: ArrayLike) -> Array:
     try:
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        array = np.array(math.nan)
-    bad = ~(np.isfinite(array) & (array > 0))
-    if bad.any() or array.size == 0:
-        got = "no entries" if array.size == 0 else f"{np.atleast_1d(value)[np.atleast_1d(bad)][0]!r}"
-        raise InputError(
-            f"{name} are positive",
-            expected="finite numbers above 0",
-            got=got,
-            next_step=f"Keep the positive entries of {name}.",
-        )
-    return array
+        got = reprlib.repr(value)
+    else:
+        bad = ~(np.isfinite(array) & (array > 0))
+        if array.size and not bad.any():
+            return array
+        got = repr(array[bad][0].item()) if array.size else "no entries"
+    raise InputError(
+        f"{name} are positive",
+        expected="finite numbers above 0",
+        got=got,
+        next_step=f"Keep the positive entries of {name}.",
+    )
 
 
 def _or_end(curve: FixedPointCurve, sample_ratios: Array, x: Array) -> Array:

@@ -173,7 +173,7 @@ def too_short(ids: Array, lengths: Array, min_length: int) -> InputError:
         "each series needs enough stamps to learn from",
         expected=f"at least {min_length}",
         got=f"fewer (the shortest has {int(lengths.min())}) in {named(ids, short)}",
-        next_step="Pass repair='drop_short' to leave these series out, or use fewer lags.",
+        next_step="Pass repair='drop_short' to leave these series out, or shorten the horizon or the lags.",
     )
 
 
