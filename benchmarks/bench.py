@@ -6,6 +6,7 @@
 
 Each command times ours and the rivals in one process and writes benchmarks/results/NAME.json. Needs the
 extra `bench`; takes about half an hour on 2 cores.
+`partners.py pipeline`, half an hour by itself, and the rivals that --rival names are run apart.
 """
 
 from __future__ import annotations

@@ -245,6 +245,14 @@ GOALS = (
         "at least",
         3,
     ),
+    Goal(
+        "partners",
+        "minutes for one seed's XP-min, SpecTRL DAgger, generalist and evaluation, 4 partners",
+        "partners-pipeline",
+        "minutes",
+        "at most",
+        30,
+    ),
 )
 
 

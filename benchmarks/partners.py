@@ -4,6 +4,7 @@ python benchmarks/partners.py environment [--rival PATH]    # cooking alone, no 
 python benchmarks/partners.py ppo [--rival PATH]            # self-play by PPO: one iteration of 4 teams
 python benchmarks/partners.py xp_min [--rival PATH]         # XP-min with MI: one iteration of 4 members
 python benchmarks/partners.py self_play                     # 4 teams, 5M steps each: who has learned to cook?
+python benchmarks/partners.py pipeline [--share S]          # one seed's populations, generalist, evaluation
 
 PATH holds the package of a Python Overcooked environment (overcooked_ai_py, or overcooked) and whatever it
 needs; without it, its line says "not measured". JaxMARL is measured where it is installed.
@@ -16,8 +17,11 @@ import importlib
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 # One thread, so that steps per CPU-second mean one core.
@@ -26,11 +30,13 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import jax
 import jax.numpy as jnp
 
-from metier.partners import PPO, dispatch_in_turn, train_self_play
+from metier.partners import PPO, dispatch_in_turn, evaluate, train_self_play
 from metier.partners.games import Cooking, overcooked, reset_pool, seated
 from metier.partners.training.actors import Actor
 from metier.partners.training.self_play import SelfPlay
 from metier.partners.training.xp_trainer import XPMin
+from metier.studies.partners_pipeline.pipeline import Pipeline
+from metier.studies.partners_pipeline.settings import PartnersConfig
 from record import in_turn, table, timed, write
 
 GOALS = {"environment": 400_000, "ppo": 55_000, "xp_min": 30_000}
@@ -223,14 +229,55 @@ def self_play(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def pipeline(options: argparse.Namespace) -> dict[str, Any]:
+    """The standard study's chain of one seed: XP-min, SpecTRL DAgger, a GRU-64 generalist, its evaluation."""
+    dispatch_in_turn()
+    config = PartnersConfig()
+    names = ("generation_steps", "distill_steps", "generalist_steps")
+    steps = {name: max(1, round(options.share * getattr(config, name))) for name in names}
+    config = replace(config, **steps)
+    stages: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        chain = Pipeline(config, Path(folder), options.seed, 0)
+        work: dict[str, Callable[[], Any]] = {
+            "XP-min": lambda: chain.population("xp-min"),
+            "SpecTRL DAgger": lambda: chain.population("xp-min+dagger"),
+            "generalist": lambda: chain.generalist("xp-min+dagger"),
+            "evaluation": lambda: evaluate(
+                chain.generalist("xp-min+dagger"), chain.strangers, chain.game, episodes=config.episodes
+            ),
+        }
+        for name, stage in work.items():
+            wall, cpu, last = timed(stage)
+            stages[name] = {"wall": wall, "cpu": cpu}
+            print(f"{name:>15}: {wall:7.0f} s wall, {cpu:7.0f} s CPU", flush=True)
+    whole = {kind: sum(stage[kind] for stage in stages.values()) for kind in ("wall", "cpu")}
+    print(f"{'whole':>15}: {whole['wall']:7.0f} s wall, {whole['cpu']:7.0f} s CPU; {last.summary()}")
+    return {
+        "members": config.n_members,
+        "steps": steps,
+        "stages": stages,
+        "minutes": whole["wall"] / 60,
+        "cpu_minutes": whole["cpu"] / 60,
+        "success": last.rates.rates.tolist(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    modes = {"environment": environment, "ppo": training, "xp_min": training, "self_play": self_play}
+    modes = {
+        "environment": environment,
+        "ppo": training,
+        "xp_min": training,
+        "self_play": self_play,
+        "pipeline": pipeline,
+    }
     parser.add_argument("mode", choices=modes)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps of the pipeline")
     parser.add_argument("--rival", help="folder with a Python Overcooked package")
     options = parser.parse_args()
     write(f"partners-{options.mode}", modes[options.mode](options), seed=options.seed)

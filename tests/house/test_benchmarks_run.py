@@ -26,6 +26,7 @@ SMALL = {
     "forecast.py fit --n-series 200 --repeats 1": None,
     "forecast_panels.py --panels simulated_strong --budget 1 --ours-only": "statsforecast",
     "partners.py environment --repeats 1": None,
+    "partners.py pipeline --share 1e-05": None,
     "first_result.py --repeats 1": None,
     "rival_genriesz.py --help": None,
 }

@@ -173,3 +173,13 @@ class Picky:
 def test_unfit_partners_should_be_refused(partners, match):
     with pytest.raises(InputError, match=match):
         train_generalist(partners, GAME, steps=10)
+
+
+@pytest.mark.timeout(300)
+def test_a_partner_that_leaves_the_game_should_be_refused_while_it_trains(tmp_path):
+    """Only what happens in the game is checked, so that a partner may be wrong where nobody ever is."""
+    tiny = {"ppo": PPO(n_envs=2, n_steps=2, minibatches=1), "gru_units": 0, "hidden": (), "reports": 1}
+    partners = [ConstantPolicy(2), ConstantPolicy(7)]
+    with pytest.raises(InputError, match=r"partner 1 returns an action of the game.*from 0 to 2, got 7"):
+        train_generalist(partners, GAME, steps=8, folder=tmp_path, **tiny)
+    assert not list(tmp_path.iterdir())

@@ -233,8 +233,10 @@ def sabotage_gap(
         "the random mate": UniformPolicy(game.n_actions),
     }
     returns = {
-        name: both_seats(mate, partner, game, per_seat=per_seat, rng=generator, name="the partner").returns
-        for name, mate in mates.items()
+        called: both_seats(
+            mate, partner, game, per_seat=per_seat, rng=generator, called=called, name="the partner"
+        ).returns
+        for called, mate in mates.items()
     }
     own = returns.pop("the generalist")
     best = max(returns.values(), key=lambda values: float(values.mean()))
@@ -245,10 +247,17 @@ def sabotage_gap(
 
 
 def both_seats(
-    generalist: Any, partner: Any, game: Game, *, per_seat: int, rng: np.random.Generator, name: str
+    generalist: Any,
+    partner: Any,
+    game: Game,
+    *,
+    per_seat: int,
+    rng: np.random.Generator,
+    name: str,
+    called: str = "the generalist",
 ) -> Episodes:
     """Return the episodes of a generalist with one partner, `per_seat` in either seat."""
-    here, there = ("the generalist", name), (name, "the generalist")
+    here, there = (called, name), (name, called)
     return _joined(
         [
             play(generalist, partner, game, episodes=per_seat, rng=rng, names=here),

@@ -16,6 +16,9 @@ from metier.core import InputError
 
 Floats = NDArray[np.float32]
 
+LEGAL = int(np.iinfo(np.int32).min)
+"""Stands for "no illegal action"; below every action."""
+
 
 @runtime_checkable
 class Policy(Protocol):
@@ -193,6 +196,17 @@ class _CalledSeatmate:
         if not _is_action(action, self.n_actions):
             raise illegal_action(self.name, self.n_actions, repr(action))
         return int(action), memory
+
+
+def one_illegal(actions: Array, n_actions: int, axis: int | tuple[int, ...]) -> Array:
+    """Return one action along `axis` that the game does not have, or `LEGAL`; for use under `jit`.
+
+    Example:
+        >>> one_illegal(jnp.array([[0, 7], [1, 2]]), 3, axis=1).tolist() == [7, LEGAL]
+        True
+    """
+    illegal: Array = (actions < 0) | (actions >= n_actions)
+    return jnp.where(illegal, actions, LEGAL).max(axis=axis)
 
 
 def illegal_action(name: str, n_actions: int, got: str) -> InputError:

@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from metier.core import InputError
 
 from .games.game import N_SEATS, Game, seated, whole_game
-from .policies import PurePolicy, Seatmate, illegal_action, refuse_class, seatmate
-
-LEGAL = int(np.iinfo(np.int32).min)
-"""Stands for "no illegal action"; below every action."""
+from .policies import LEGAL, PurePolicy, Seatmate, illegal_action, one_illegal, refuse_class, seatmate
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +217,8 @@ def _play_pure(
             for seat, policy in enumerate(policies)
         ]
         actions = jnp.stack([action for action, _ in acted], axis=1)
-        illegal = alive[:, None] & ((actions < 0) | (actions >= game.n_actions))
-        strange = jnp.maximum(strange, jnp.where(illegal, actions, LEGAL).max(axis=0))
+        asked = jnp.where(alive[:, None], actions, 0)  # nobody minds what is said after the end
+        strange = jnp.maximum(strange, one_illegal(asked, game.n_actions, axis=0))
         step = jax.vmap(game.step)(states, actions)
         returns = returns + jnp.where(alive, step.reward, 0.0)
         after = (

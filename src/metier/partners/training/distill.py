@@ -74,7 +74,7 @@ class Distillation:
     sources: Any = field(compare=False)
     dagger_weight: float
     labels: str = "full"
-    members: str = "vmap"
+    members: str = "auto"
 
     @property
     def steps_per_iteration(self) -> int:
@@ -189,7 +189,7 @@ def distill(
     steps: int,
     rng: int = 0,
     ppo: PPO | None = None,
-    members: str = "vmap",
+    members: str = "auto",
     folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
     reports: int = 10,
@@ -211,7 +211,7 @@ def distill(
         steps: Environment steps in all, of both seatings of all students.
         rng: Seed.
         ppo: Settings of the learning; `n_envs` counts per student and seating.
-        members: "vmap" or "loop".
+        members: "auto", "vmap" or "loop".
         folder: Where a checkpoint is kept and looked for.
         on_progress: Called with each report.
         reports: Reports spread over the training.

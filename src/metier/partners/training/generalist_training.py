@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from metier.partners.games.game import N_SEATS, Game, reset_pool
+from metier.partners.policies import LEGAL, illegal_action, one_illegal
 from metier.partners.samplers import PartnerSampler
 
 from .actors import Actor, Memory, entropy, log_prob
@@ -28,6 +30,18 @@ from .ppo import (
     policy_loss,
     weighted_mean,
 )
+
+
+class MixedSeats(NamedTuple):
+    """What a mixed team records.
+
+    Attributes:
+        generalist: The generalist's seat.
+        partner_actions: The partner's actions, int32, shape (steps, envs).
+    """
+
+    generalist: Seats
+    partner_actions: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +74,13 @@ class MixedTeam:
         draws = jnp.stack([uniforms[:, other], uniforms[:, 2 + other]], axis=1)
         theirs, mate = self.mate.act(params[1], observations[:, other], other, memories[1], starts, draws)
         pair = [action, theirs] if own == 0 else [theirs, action]
-        return jnp.stack(pair, axis=1).astype(jnp.int32), (after, mate), (action, logs, memory.latent)
+        record = (action, logs, memory.latent), theirs
+        return jnp.stack(pair, axis=1).astype(jnp.int32), (after, mate), record
 
-    def record(self, recorded: Any, memories: tuple[Memory, Any]) -> Seats:
-        """Return the generalist's record."""
-        return Seats._make((*recorded, memories[0].hidden))
+    def record(self, recorded: Any, memories: tuple[Memory, Any]) -> MixedSeats:
+        """Return the generalist's record and the partner's actions."""
+        own, theirs = recorded
+        return MixedSeats(Seats._make((*own, memories[0].hidden)), theirs)
 
 
 class GeneralistState(NamedTuple):
@@ -169,6 +185,7 @@ class GeneralistTraining:
             partner_return=returns.mean(),
             worst_partner_return=returns.min(),
             partner_success=(stacked.behaviours >= 0).sum() / jnp.maximum(ended.sum(), 1),
+            illegal_actions=one_illegal(stacked.seats.partner_actions, self.game.n_actions, axis=(1, 2, 3)),
         )
         after = GeneralistState(
             params=jax.tree.map(lambda leaf: leaf[None], params),
@@ -181,6 +198,18 @@ class GeneralistTraining:
             keys=jax.random.key_data(key),
         )
         return after, reports
+
+    def checked(self, scalars: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the scalars to report.
+
+        Raises:
+            InputError: A partner took an action that the game does not have.
+        """
+        kept = dict(scalars)
+        for k, action in enumerate(np.asarray(kept.pop("illegal_actions"))):
+            if action != LEGAL:
+                raise illegal_action(f"partner {k}", self.game.n_actions, repr(int(action)))
+        return kept
 
     def collect(
         self, params: Any, state: GeneralistState, pool: Any, key: Array
@@ -223,7 +252,7 @@ def generalist_batch(chunks: tuple[Chunk, Chunk], advantage: Array, weights: Arr
         advantage: Shape (partners, 2, steps, envs).
         weights: Of the partners, of mean 1, shape (partners,).
     """
-    seats: list[Seats] = [chunk.seats for chunk in chunks]
+    seats: list[Seats] = [chunk.seats.generalist for chunk in chunks]
 
     def turned(leaves: list[Array]) -> Array:
         """From two of (partners, steps, envs, ...) to (steps, envs, partners, 2, ...)."""

@@ -55,6 +55,7 @@ class Trainer(Protocol):
         """Return (state after one iteration, scalars to report); runs under one `jit`."""
 
     # A trainer whose equality leaves out frozen partners also has with_frozen(state): the state with them.
+    # One whose iterations can go wrong has checked(scalars): those to report, or an InputError.
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,8 @@ def _start(trainer: Any, key: Array, n_snapshots: int) -> _Now:
 def _advance(trainer: Any, now: _Now, pool: Any, marks: Mapping[int, int]) -> tuple[_Now, Any]:
     """Return where the training stands one iteration later, and the scalars to report."""
     state, scalars = jax.block_until_ready(_iterate(trainer, now.state, pool))  # type: ignore[no-untyped-call]
+    if hasattr(trainer, "checked"):
+        scalars = trainer.checked(scalars)
     done = now.done + 1
     kept = _put(now.kept, state.params, marks[done]) if done in marks else now.kept
     return _Now(done, state, kept, now.rows), scalars

@@ -11,21 +11,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metier.core import one_of
 
-WAYS = ("vmap", "loop")
+WAYS = ("auto", "vmap", "loop")
 
 
-def over_members(fn: Callable[..., Any], way: str = "vmap") -> Callable[..., Any]:
+def over_members(fn: Callable[..., Any], way: str = "auto") -> Callable[..., Any]:
     """Return `fn` of one member as a function of all, with a leading member axis on every argument.
 
     "vmap" computes them side by side, "loop" one after the other; both are part of the caller's `jit` and
-    agree up to rounding.
+    agree up to rounding. "auto" is "loop" on a single CPU, whose caches hold one member's work and not that
+    of all, and "vmap" on accelerators and where members are spread over devices.
 
     Example:
         >>> import jax.numpy as jnp
         >>> over_members(lambda x: 2 * x, "loop")(jnp.arange(3)).tolist()
         [0, 2, 4]
     """
-    if one_of("members", way, WAYS) == "vmap":
+    way = one_of("members", way, WAYS)
+    if way == "vmap" or (way == "auto" and (jax.device_count() > 1 or jax.default_backend() != "cpu")):
         return jax.vmap(fn)
     return lambda *args: jax.lax.map(lambda member: fn(*member), args)
 

@@ -31,7 +31,7 @@ class MaximumEntropyPopulation:
     ppo: PPO
     n_members: int
     population_entropy_weight: float
-    members: str = "vmap"
+    members: str = "auto"
 
     @property
     def steps_per_iteration(self) -> int:
@@ -79,7 +79,7 @@ def train_mep(
     ppo: PPO | None = None,
     hidden: tuple[int, ...] = (64, 64),
     gru_units: int = 0,
-    members: str = "vmap",
+    members: str = "auto",
     folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
     reports: int = 10,
@@ -100,7 +100,7 @@ def train_mep(
             each iteration. None is `PPO()` with as many steps.
         hidden: Sizes of the actors' dense layers.
         gru_units: Units of the actors' GRU; 0 for memoryless partners.
-        members: "vmap" or "loop".
+        members: "auto", "vmap" or "loop".
         folder: Where a checkpoint is kept and looked for.
         on_progress: Called with each report; "population_entropy" is H(pibar) in nats, sampled.
         reports: Reports spread over the training.

@@ -61,7 +61,7 @@ class SelfPlay:
     actor: Actor
     ppo: PPO
     n_members: int
-    members: str = "vmap"
+    members: str = "auto"
 
     @property
     def steps_per_iteration(self) -> int:
@@ -161,7 +161,7 @@ def train_self_play(
     ppo: PPO | None = None,
     hidden: tuple[int, ...] = (64, 64),
     gru_units: int = 0,
-    members: str = "vmap",
+    members: str = "auto",
     folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
     reports: int = 10,
@@ -176,7 +176,8 @@ def train_self_play(
         ppo: Settings of the learning; None is `PPO()`.
         hidden: Sizes of the actors' dense layers.
         gru_units: Units of the actors' GRU; 0 for memoryless partners.
-        members: "vmap" (side by side) or "loop" (one after the other, should a backend hang).
+        members: "vmap" (side by side), "loop" (one after the other), or "auto": "loop" on a single CPU,
+            which is faster there, "vmap" elsewhere.
         folder: Where a checkpoint is kept and looked for; see `Population`.
         on_progress: Called with each report.
         reports: Reports spread over the training.

@@ -34,7 +34,7 @@ class TrajectoryDiversity:
     n_members: int
     diversity_weight: float
     kernel_gamma: float
-    members: str = "vmap"
+    members: str = "auto"
 
     @property
     def steps_per_iteration(self) -> int:
@@ -152,7 +152,7 @@ def train_trajedi(
     ppo: PPO | None = None,
     hidden: tuple[int, ...] = (64, 64),
     gru_units: int = 0,
-    members: str = "vmap",
+    members: str = "auto",
     folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
     reports: int = 10,
@@ -175,8 +175,8 @@ def train_trajedi(
             each iteration. None is `PPO()` with as many steps.
         hidden: Sizes of the actors' dense layers.
         gru_units: Units of the actors' GRU; 0 for memoryless partners.
-        members: "vmap" or "loop", of the play; the learning is one program, because every member's gradient
-            needs all members.
+        members: "auto", "vmap" or "loop", of the play; the learning is one program, because every member's
+            gradient needs all members.
         folder: Where a checkpoint is kept and looked for.
         on_progress: Called with each report; "trajectory_divergence" is JSD in nats, sampled.
         reports: Reports spread over the training.

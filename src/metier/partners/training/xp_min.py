@@ -30,7 +30,7 @@ def train_xp_min(
     ppo: PPO | None = None,
     hidden: tuple[int, ...] = (64, 64),
     gru_units: int = 0,
-    members: str = "vmap",
+    members: str = "auto",
     folder: str | Path | None = None,
     on_progress: OnProgress | None = None,
     reports: int = 10,
@@ -61,7 +61,7 @@ def train_xp_min(
         ppo: Settings of the learning; None is `PPO()`.
         hidden: Sizes of the actors' dense layers.
         gru_units: Units of the actors' GRU; 0 for memoryless partners.
-        members: "vmap" or "loop".
+        members: "auto", "vmap" or "loop".
         folder: Where a checkpoint is kept and looked for.
         on_progress: Called with each report.
         reports: Reports spread over the training.

@@ -37,7 +37,7 @@ class XPMin:
     mixed_play_weight: float = 0.0
     adv_norm: str = "separate"
     n_pairs: int = 0
-    members: str = "vmap"
+    members: str = "auto"
     xp_wait: float = 0.0
 
     @property
