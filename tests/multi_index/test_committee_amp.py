@@ -55,3 +55,15 @@ def test_constant_units_should_leave_nothing_to_find_and_not_warn():
     )
     assert run.threshold == np.inf
     assert run.excess_risk[0] < 0.2  # the mean of y, all that a constant tells
+
+
+def test_seeds_that_still_move_should_be_said_and_steps_be_shares():
+    few = {"noise": 0.1, "sample_ratio": 20.0, "dimension": 20, "n_seeds": 2, "rng": 1}
+    run = simulate.committee_amp("abs", max_iterations=1, **few)
+    assert run.settled.tolist() == [False, False] == run.to_dict()["settled"]
+    assert run.summary().endswith("; 2 of 2 seeds still moved")
+    at_rest = simulate.committee_amp("abs", max_iterations=500, **few)
+    assert at_rest.settled.tolist() == [True, True]
+    assert "moved" not in at_rest.summary()
+    with pytest.raises(InputError, match="step is the share of the way"):
+        simulate.committee_amp("abs", step=1.5, **few)

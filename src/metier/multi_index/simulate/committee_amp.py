@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from metier.multi_index.posterior import slope_scale
 from metier.multi_index.thresholds import positive
 from metier.multi_index.widths import units_up_to
 
-from .gamp import STILL, damped, relative_change
+from .gamp import STEP, STILL, damped, relative_change, share_of_the_way
 from .matching import Baseline, Specialization, random_baseline, random_rotation, specialization
 from .runs import SpecializedRun
 from .spectral import SMALL_START, linear_amp
@@ -53,6 +54,7 @@ class CommitteeRun(SpecializedRun):
             u_k the estimate's directions and a, b fitted on the training data, per seed.
         rotated_risk: the same with the directions rotated within their span (mean over rotations): what a
             student that knows the subspace only would pay.
+        settled: whether the estimate stopped moving before the last iteration, shape (n_seeds,).
         threshold: the sample ratio at which subspace recovery must start (`committee`'s exact value).
         status: of that threshold, as `committee` says it.
     """
@@ -66,16 +68,18 @@ class CommitteeRun(SpecializedRun):
     baseline: Baseline
     excess_risk: Floats
     rotated_risk: Floats
+    settled: NDArray[np.bool_]
     threshold: float
     status: str
 
     def summary(self) -> str:
-        """Return the main numbers in one line."""
+        """Return the main numbers in one line, and how many seeds still moved."""
+        moving = int(np.sum(~self.settled))
         return (
             f"{self.activation}, n/d {self.sample_ratio:g} (threshold {self.threshold:.3g}), "
             f"d {self.dimension}: specialization {self.spread}, "
             f"above rotations {spread(self.excess).mean:.3f}, subspace {spread(self.recovered)}"
-        )
+        ) + (f"; {moving} of {self.settled.size} seeds still moved" if moving else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -90,6 +94,7 @@ class CommitteeRun(SpecializedRun):
             "recovered": self.recovered.tolist(),
             "excess_risk": self.excess_risk.tolist(),
             "rotated_risk": self.rotated_risk.tolist(),
+            "settled": self.settled.tolist(),
             "baseline": {"mean": self.baseline.mean, "sd": self.baseline.sd},
             "threshold": self.threshold,
             "status": self.status,
@@ -105,6 +110,7 @@ def committee_amp(
     dimension: int = 500,
     n_seeds: int = 4,
     max_iterations: int = 200,
+    step: float = STEP,
     start: str = "spectral",
     normalize: bool = False,
     rng: int = 0,
@@ -113,7 +119,7 @@ def committee_amp(
 
     With B (d, p) the estimate, C its covariance, omega = X B - g C: g = (E[z|y] - omega) C^-1,
     Lambda = (n/d) mean(C^-1 - C^-1 Cov[z|y] C^-1), B <- (B Lambda + X^T g)(1 + Lambda)^-1 and
-    C <- (1 + Lambda)^-1; each of g, Lambda, B and C moves a share STEP of the way.
+    C <- (1 + Lambda)^-1; each of g, Lambda, B and C moves a share `step` of the way.
     For even sigma E[z z^T - 1 | y] is a multiple m(y) of the identity; the spectral start iterates
     the linear part of AMP, g = m omega, to the span of its n_units leading directions, in a random rotation.
 
@@ -124,7 +130,8 @@ def committee_amp(
         sample_ratio: n/d.
         dimension: d.
         n_seeds: data sets.
-        max_iterations: iterations.
+        max_iterations: iterations; fewer if the estimate settles.
+        step: share of the way, at most 1 (no damping).
         start: "spectral", or "random": a small random estimate, which at finite d may wait far above the
             threshold.
         normalize: divide sigma by its standard deviation.
@@ -156,9 +163,10 @@ def committee_amp(
     variance, ratio = positive("noise", noise), positive("sample_ratio", sample_ratio)
     size = positive_int("dimension", dimension, minimum=8)
     kind, rounds = one_of("start", start, STARTS), positive_int("max_iterations", max_iterations)
+    share = share_of_the_way(step)
     nodes = _nodes(sigma, units, variance)
     found: list[Specialization] = []
-    risks = []
+    risks, settled = [], []
     for seed in range(positive_int("n_seeds", n_seeds)):
         generator = derive(rng, "committee_amp", seed)
         teacher = plant(sigma, generator, dimension=size, n_units=units, noise=variance)
@@ -166,7 +174,8 @@ def committee_amp(
         law = _Law(sigma, y, variance, nodes)
         scaled = X / np.sqrt(size)
         first = _START[kind](law, scaled, units, generator)
-        B = _iterate(law, scaled, first, rounds)
+        B, still = _iterate(law, scaled, first, rounds, share)
+        settled.append(still)
         found.append(specialization(B.T, teacher.directions))
         basis = np.linalg.qr(B)[0]
         choices = [basis @ rows.T for rows in found[-1].rotations(RISK_ROTATIONS)]
@@ -183,6 +192,7 @@ def committee_amp(
         baseline=random_baseline(units, units, dimension=size, rng=derive(rng, "committee_amp", "baseline")),
         excess_risk=np.array([risk[0] for risk in risks]),
         rotated_risk=np.array([risk[1] for risk in risks]),
+        settled=np.array(settled),
         threshold=float(predicted.subspace_recovery),
         status=predicted.status,
     )
@@ -223,24 +233,27 @@ class _Law:
         return posterior(self.sigma, self.y, omega, C, self.noise, nodes=self.nodes)
 
 
-def _iterate(law: _Law, X: Floats, start: tuple[Floats, Floats], rounds: int) -> Floats:
+def _iterate(
+    law: _Law, X: Floats, start: tuple[Floats, Floats], rounds: int, step: float
+) -> tuple[Floats, bool]:
+    """Return the estimate and whether it stopped moving."""
     (n, d), (B, g) = X.shape, start
     p = B.shape[1]
-    C, Lambda = np.eye(p), np.zeros((p, p))
+    C, Lambda, moved = np.eye(p), np.zeros((p, p)), math.inf
     for _ in range(rounds):
         omega = X @ B - g @ C
         mean, covariance = law.posterior(omega, C)
         inverse = np.linalg.inv(C)
-        g = damped((mean - omega) @ inverse, g)
+        g = damped((mean - omega) @ inverse, g, step)
         slope = inverse @ covariance.mean(axis=0) @ inverse - inverse
-        Lambda = damped(-0.5 * (n / d) * (slope + slope.T), Lambda)
+        Lambda = damped(-0.5 * (n / d) * (slope + slope.T), Lambda, step)
         resolvent: Floats = np.linalg.inv(np.eye(p) + Lambda).astype(np.float64, copy=False)
-        updated = damped((B @ Lambda + X.T @ g) @ resolvent, B)
-        moved = relative_change(updated, B)
-        B, C = updated, _floor(damped(resolvent, C))
+        updated = damped((B @ Lambda + X.T @ g) @ resolvent, B, step)
+        moved = relative_change(updated, B) * STEP / step
+        B, C = updated, _floor(damped(resolvent, C, step))
         if moved < STILL:
             break
-    return B
+    return B, moved < STILL
 
 
 def _random_start(law: _Law, X: Floats, p: int, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -150,7 +150,7 @@ def gamp(
     strength, ratio = positive("snr", snr), positive("sample_ratio", sample_ratio)
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)
     rounds = positive_int("max_iterations", max_iterations)
-    kind, share = one_of("start", start, STARTS), _share(step)
+    kind, share = one_of("start", start, STARTS), share_of_the_way(step)
     _n_nodes(sigma, strength)  # refuses what the data could not be run at, before the theory is worked out
     theory = float(
         thresholds(sigma, snr=strength).overlap(
@@ -178,7 +178,12 @@ def gamp(
     )
 
 
-def _share(step: float) -> float:
+def share_of_the_way(step: float) -> float:
+    """Return `step` as a share.
+
+    Raises:
+        InputError: it is not one.
+    """
     value = positive("step", step)
     if SMALLEST_STEP <= value <= 1.0:
         return value
@@ -216,7 +221,7 @@ def _one(
         slope = float(np.mean((spread_ / variance - 1.0) / variance))
         curvature = max(damped(-(n / dimension) * slope, curvature, step), 1e-12)
         updated = damped((curvature * estimate + X.T @ field) / (1.0 + curvature), estimate, step)
-        moved = relative_change(updated, estimate) * STEP / step
+        moved = relative_change(updated, estimate) * STEP / step  # so that small steps are no early end
         estimate, variance = updated, damped(1.0 / (1.0 + curvature), variance, step)
         overlaps.append(overlap(estimate, truth))
         if moved < STILL:
