@@ -13,7 +13,7 @@ import pytest
 from metier.core import InputError
 from metier.partners import PPO, CapacitySampler, Generalist, Population, evaluate, train_generalist
 from metier.partners.games import Cooking, LeverGame, MatrixGame, reset_pool, specialists
-from metier.partners.policies import ConstantPolicy
+from metier.partners.policies import LEGAL, ConstantPolicy, one_illegal
 from metier.partners.samplers import UniformSampler
 from metier.partners.training.actors import Actor, log_prob
 from metier.partners.training.generalist_training import (
@@ -175,6 +175,22 @@ def test_unfit_partners_should_be_refused(partners, match):
         train_generalist(partners, GAME, steps=10)
 
 
+@pytest.mark.timeout(900)
+def test_actions_that_the_game_does_not_have_should_be_found_and_laid_at_a_partner_s_door():
+    trainer = trainer_of([ConstantPolicy(2), ConstantPolicy(7), ConstantPolicy(-1)])
+    params, _ = two_chunks(1)
+    state = fresh_state(trainer, jax.random.key(1))
+    _, chunks = played(trainer, params, state, jax.random.key(2))
+    taken = jnp.stack([chunk.seats.partner_actions for chunk in chunks], axis=1)
+    found = one_illegal(taken, GAME.n_actions, axis=(1, 2, 3))
+    assert found.tolist() == [LEGAL, 7, -1]
+    with pytest.raises(InputError, match=r"partner 1 returns an action of the game.*from 0 to 2, got 7"):
+        trainer.checked({"illegal_actions": found})
+    legal = {"illegal_actions": found[:1], "entropy": jnp.ones(())}
+    assert list(trainer.checked(legal)) == ["entropy"]
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_partner_that_leaves_the_game_should_be_refused_while_it_trains(tmp_path):
     """Only what happens in the game is checked, so that a partner may be wrong where nobody ever is."""
