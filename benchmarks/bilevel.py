@@ -141,8 +141,8 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
     out = {}
     for name, learner, rounds, loops in (
         ("forest", RandomForestRegressor(20, min_samples_leaf=20, max_features=3, random_state=0), 1, 1),
-        ("lasso", LassoCV(alphas=10, cv=3), 3, 2),
-        ("scikit-learn ridge", Ridge(1.0), 5, 10),
+        ("lasso", LassoCV(alphas=10, cv=3), 3, 6),
+        ("scikit-learn ridge", Ridge(1.0), 5, 40),
     ):
 
         def nuisances(learner: Any = learner, loops: int = loops) -> None:
