@@ -244,7 +244,11 @@ def pipeline(options: argparse.Namespace) -> dict[str, Any]:
             "SpecTRL DAgger": lambda: chain.population("xp-min+dagger"),
             "generalist": lambda: chain.generalist("xp-min+dagger"),
             "evaluation": lambda: evaluate(
-                chain.generalist("xp-min+dagger"), chain.strangers, chain.game, episodes=config.episodes
+                chain.generalist("xp-min+dagger"),
+                chain.strangers,
+                chain.game,
+                episodes=config.episodes,
+                names=chain.game.behaviours,
             ),
         }
         for name, stage in work.items():
