@@ -15,6 +15,7 @@ SOURCES: dict[str, str | None] = {
     "xp-min+mp": None,
     "xp-min+spectrl": "xp-min",
     "xp-min+dagger": "xp-min",
+    "xp-min+mp+dagger": "xp-min+mp",
     "xp-min+mi+spectrl": "xp-min+mi",
     "xp-min+mi+dagger": "xp-min+mi",
 }
@@ -52,7 +53,7 @@ class PartnersConfig:
         xp_weight: lambda_X.
         xp_wait: success with itself at which a member's lambda_X is whole (ours); 0 is the paper's constant.
         mi_weight: lambda_MI of the arms with "mi".
-        mixed_play_weight: lambda_MP of the arm with "mp".
+        mixed_play_weight: lambda_MP of the arms with "mp".
         dagger_weight: lambda_D.
         noise: share of random actions of the held-out scripted cooks.
         episodes: per partner, half in either seat.
