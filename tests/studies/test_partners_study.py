@@ -10,6 +10,7 @@ import pytest
 from metier.core import InputError
 from metier.runs import Run
 from metier.studies import execute
+from metier.studies.partners_pipeline.claims import statements
 from metier.studies.partners_pipeline.findings import findings
 from metier.studies.partners_pipeline.intervals import counts_as_population, over_seeds
 from metier.studies.partners_pipeline.settings import PartnersConfig, check_config
@@ -90,6 +91,26 @@ def test_populations_that_count_should_have_verdicts(tmp_path):
     assert (gain.n, gain.unit) == (3, "seeds")
     assert result.headline.specialized.information == pytest.approx(np.log(4))
     assert result.headline.divided.load == pytest.approx([0.25] * 4 + [0, 0])
+
+
+def test_statements_should_be_about_the_first_arm_of_cross_play(tmp_path):
+    """With mixed play alone its arms stand in; what the paper says is of the same arms, or nothing."""
+    arms = ("self-play", "xp-min+mp", "xp-min+mp+dagger")
+    config = dataclasses.replace(CONFIG, game="cooking", arms=arms)
+    said = {s.id: (s.low, s.high, s.published) for s in statements(config)}
+    assert said["more-information"] == ("self-play", "xp-min+mp", pytest.approx(0.51))
+    assert said["less-overfit"] == ("xp-min+mp", "xp-min+mp+dagger", None)
+    assert "mixed-play-costs" not in said, "there is nothing to compare it with"
+    full = {s.id: (s.low, s.high, s.published) for s in statements(STUDY.sizes["full"])}
+    assert full["more-overfit"] == ("self-play", "xp-min", pytest.approx(0.43))
+    assert full["mixed-play-costs"] == ("xp-min", "xp-min+mp", pytest.approx(0.12))
+    assert {"specialists-count", *full, "specialists-pay"} == set(STUDY.claims)
+    cells = dict(zip(arms, good_cells().values(), strict=True))
+    claims = {claim.id: claim for claim in found(tmp_path, cells, config).claims}
+    assert claims["less-overfit"].verdict == "holds"
+    assert "(xp-min+mp+dagger against xp-min+mp)" in claims["less-overfit"].minimum_effect
+    assert "the paper's tables: +0.39" in claims["more-overfit"].reason
+    assert "lambda_MP" not in claims["more-overfit"].reason, "that is said where something fell short"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +225,10 @@ def test_full_size_should_run_in_miniature(tmp_path):
     arms = "self-play,xp-min+mi,xp-min+mi+dagger"
     changes = MICRO | {"n_members": "2", "layout": "small", "arms": arms, "checkpoints": "0.5"}
     result = execute(STUDY, tmp_path / "f", size="full", overrides=changes)
-    assert [claim.id for claim in result.claims] == ["specialists-count", "specialists-pay"]
+    told = [claim.id for claim in result.claims]
+    assert told[:2] == ["specialists-count", "more-information"]
+    assert told[-1] == "specialists-pay"
+    assert "mi-widens" not in told, "it is about plain cross-play minimization, which did not run"
     figures = [figure.id for section in result.sections for figure in section.figures]
     assert {"episode", "behaviours", "measures", "learning-curves", "cross-play-xp-min-mi"} <= set(figures)
     kept = {path.name for path in (tmp_path / "f" / "populations" / "seed-0").glob("*.safetensors")}

@@ -22,6 +22,7 @@ from .intervals import (
     gains,
     over_seeds,
 )
+from .published import published_difference
 from .settings import BASELINE, SOURCES, PartnersConfig
 
 PAPER = "Charakorn et al., NeurIPS 2024"
@@ -40,7 +41,6 @@ class Statement:
         low, high: the arms.
         limit: the smallest effect that matters.
         sign: -1 where the claim is that `high` has less.
-        published: what the paper's tables say of this difference, or None.
     """
 
     id: str
@@ -50,75 +50,85 @@ class Statement:
     high: str
     limit: float
     sign: float = 1.0
-    published: float | None = None
+
+    @property
+    def published(self) -> float | None:
+        """What the paper's tables say of this difference, if they have both arms."""
+        difference = published_difference(self.letter, self.low, self.high)
+        return None if difference is None else self.sign * difference
 
 
-STATEMENTS = (
-    Statement(
-        "more-information",
-        "Cross-play minimization makes partners that their behaviour tells apart, more than self-play.",
-        "I", BASELINE, "xp-min", 0.1, published=0.59,
-    ),
-    Statement(
-        "more-overfit",
-        "Partners of cross-play minimization are overfit to their own mates, more than those of self-play.",
-        "O", BASELINE, "xp-min", 0.05, published=0.43,
-    ),
-    Statement(
-        "less-overfit",
-        "SpecTRL DAgger lowers the overfitness of the partners that it distils.",
-        "O", "xp-min", "xp-min+dagger", 0.05, sign=-1.0, published=0.22,
-    ),
-    Statement(
-        "keeps-information",
-        "SpecTRL DAgger keeps what behaviour tells about the partner: it loses less than 0.2 nats.",
-        "I", "xp-min", "xp-min+dagger", -0.2, published=0.0,
-    ),
-    Statement(
-        "cross-play-pays",
-        "A generalist that trained with partners of cross-play minimization is more robust than one that "
-        "trained with those of self-play.",
-        "R", BASELINE, "xp-min", 0.05, published=0.38,
-    ),
-    Statement(
-        "distillation-pays",
-        "A generalist that trained with distilled partners is more robust than one that trained with their "
-        "sources.",
-        "R", "xp-min", "xp-min+dagger", 0.02, published=0.06,
-    ),
-    Statement(
-        "mi-widens",
-        "The mutual-information term makes the population do more (D).",
-        "D", "xp-min", "xp-min+mi", 0.1, published=0.32,
-    ),
-    Statement(
-        "mi-blurs",
-        "The mutual-information term makes partners less decided (S).",
-        "S", "xp-min", "xp-min+mi", 0.1, sign=-1.0, published=0.50,
-    ),
-    Statement(
-        "dagger-or-spectrl",
-        "A generalist profits more from SpecTRL DAgger than from SpecTRL alone.",
-        "R", "xp-min+spectrl", "xp-min+dagger", 0.02, published=0.04,
-    ),
-    Statement(
-        "mixed-play-costs",
-        "Mixed play makes the population worse to train with.",
-        "R", "xp-min", "xp-min+mp", 0.05, sign=-1.0, published=0.12,
-    ),
-)  # fmt: skip
-"""Every statement about methods; its published number is of the paper's Tables 3 and 4, cooking."""
+def statements(config: PartnersConfig) -> tuple[Statement, ...]:
+    """Return the statements about methods whose arms the configuration has.
+
+    Those about cross-play minimization and its distillation are about the first arm of it: plain in the full
+    size, with mixed play in the standard one.
+    """
+    specialists = next(arm for arm in config.arms if arm != BASELINE)
+    distilled = f"{specialists}+dagger"
+    every = (
+        Statement(
+            "more-information",
+            "Cross-play minimization makes partners that their behaviour tells apart, more than self-play.",
+            "I", BASELINE, specialists, 0.1,
+        ),
+        Statement(
+            "more-overfit",
+            "Partners of cross-play minimization are overfit to their own mates, more than those of "
+            "self-play.",
+            "O", BASELINE, specialists, 0.05,
+        ),
+        Statement(
+            "less-overfit",
+            "SpecTRL DAgger lowers the overfitness of the partners that it distils.",
+            "O", specialists, distilled, 0.05, sign=-1.0,
+        ),
+        Statement(
+            "keeps-information",
+            "SpecTRL DAgger keeps what behaviour tells about the partner: it loses less than 0.2 nats.",
+            "I", specialists, distilled, -0.2,
+        ),
+        Statement(
+            "cross-play-pays",
+            "A generalist that trained with partners of cross-play minimization is more robust than one "
+            "that trained with those of self-play.",
+            "R", BASELINE, specialists, 0.05,
+        ),
+        Statement(
+            "distillation-pays",
+            "A generalist that trained with distilled partners is more robust than one that trained with "
+            "their sources.",
+            "R", specialists, distilled, 0.02,
+        ),
+        Statement(
+            "mi-widens",
+            "The mutual-information term makes the population do more (D).",
+            "D", "xp-min", "xp-min+mi", 0.1,
+        ),
+        Statement(
+            "mi-blurs",
+            "The mutual-information term makes partners less decided (S).",
+            "S", "xp-min", "xp-min+mi", 0.1, sign=-1.0,
+        ),
+        Statement(
+            "dagger-or-spectrl",
+            "A generalist profits more from SpecTRL DAgger than from SpecTRL alone.",
+            "R", "xp-min+spectrl", "xp-min+dagger", 0.02,
+        ),
+        Statement(
+            "mixed-play-costs",
+            "Mixed play makes the population worse to train with.",
+            "R", "xp-min", "xp-min+mp", 0.05, sign=-1.0,
+        ),
+    )  # fmt: skip
+    return tuple(statement for statement in every if {statement.low, statement.high} <= set(config.arms))
 
 
 def claims(config: PartnersConfig, cells: Cells, command: str) -> tuple[Claim, ...]:
     """Return every claim that the arms can decide."""
     best = config.arms[-1]
     made = [_enough(config, cells[best], best, command)]
-    made += [
-        _about_methods(config, cells, statement, command)
-        for statement in STATEMENTS
-        if {statement.low, statement.high} <= set(cells)
-    ]
+    made += [_about_methods(config, cells, statement, command) for statement in statements(config)]
     return (*made, _pays(config, cells, best, command))
 
 
@@ -164,11 +174,12 @@ def tried(config: PartnersConfig, facts: Sequence[Facts], arm: str) -> str:
         for k, f in enumerate(facts)
     )
     steps = config.distill_steps if SOURCES[arm] else config.generation_steps
+    mixed = f"lambda_MP {config.mixed_play_weight:g}, " if "+mp" in arm else ""
     sizes = " x ".join(map(str, config.hidden))
     return (
         f"{found}. Tried: {arm}, {steps:,} steps, lambda_X {config.xp_weight:g}, whole from "
-        f"{100 * config.xp_wait:g} % own success, {config.n_envs} environments x {config.n_steps} steps, "
-        f"learning rate {config.learning_rate:g}, layers {sizes}"
+        f"{100 * config.xp_wait:g} % own success, {mixed}{config.n_envs} environments x {config.n_steps} "
+        f"steps, learning rate {config.learning_rate:g}, layers {sizes}"
     )
 
 
@@ -211,7 +222,8 @@ def _about_methods(config: PartnersConfig, cells: Cells, statement: Statement, c
         id=statement.id,
         statement=statement.text,
         source=PAPER,
-        minimum_effect=f"a difference of {statement.letter} above {limit:g}, over seeds",
+        minimum_effect=f"a difference of {statement.letter} above {limit:g} "
+        f"({statement.high} against {statement.low}), over seeds",
         minimum_effect_value=limit,
         measured=found,
         verdict=verdict,

@@ -17,19 +17,8 @@ from .intervals import (
     counts_as_population,
     mean_over_seeds,
 )
+from .published import PUBLISHED
 from .settings import PartnersConfig
-
-PUBLISHED: dict[str, tuple[float, float, float, float, float | None]] = {
-    "self-play": (1.08, -0.49, 0.08, 0.18, None),
-    "xp-min": (1.31, -0.13, 0.51, 0.56, 7.33),
-    "xp-min+mp": (1.48, -0.38, 0.47, 0.44, None),
-    "xp-min+mi": (1.63, -0.63, 0.54, 0.61, 8.0),
-    "xp-min+spectrl": (1.21, -0.11, 0.25, 0.58, 6.0),
-    "xp-min+dagger": (1.32, -0.14, 0.29, 0.62, 7.33),
-    "xp-min+mi+spectrl": (1.44, -0.45, 0.20, 0.62, 5.33),
-    "xp-min+mi+dagger": (1.60, -0.56, 0.30, 0.64, 8.0),
-}
-"""D, S, O, R and capable partners of 8 in the paper's Tables 3 and 4, with checkpoints, 3 seeds."""
 
 Cells = Mapping[str, Sequence[Facts]]
 
@@ -78,11 +67,11 @@ def published(config: PartnersConfig, cells: Cells) -> tuple[Table, ...]:
         return ()
     rows: list[tuple[Any, ...]] = []
     for arm, facts in cells.items():
-        paper = PUBLISHED[arm]
+        paper = PUBLISHED.get(arm)
         row: list[Any] = [arm]
-        for letter, value in zip("DSOR", paper, strict=False):
-            row += [value, mean_over_seeds(facts, letter).value]
-        share = None if paper[4] is None else paper[4] / 8.0
+        for letter in "DSOR":
+            row += [getattr(paper, letter, None), mean_over_seeds(facts, letter).value]
+        share = None if paper is None or paper.capable is None else paper.capable / 8.0
         capable = float(np.mean([sum(f["capable"]) for f in facts])) / config.n_members
         rows.append((*row, share, capable))
     return (
