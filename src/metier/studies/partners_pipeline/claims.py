@@ -61,8 +61,8 @@ class Statement:
 def statements(config: PartnersConfig) -> tuple[Statement, ...]:
     """Return the statements about methods whose arms the configuration has.
 
-    Those about cross-play minimization and its distillation are about the first arm of it: plain in the full
-    size, with mixed play in the standard one.
+    Those about cross-play minimization and its distillation are about the first arm of it: plain in every
+    size, or the variant that `--set arms` puts in its place.
     """
     specialists = next(arm for arm in config.arms if arm != BASELINE)
     distilled = f"{specialists}+dagger"

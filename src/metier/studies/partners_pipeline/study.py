@@ -138,7 +138,7 @@ STUDY = Study(
             compile_quickly=True,
             workers=1,
         ),
-        "standard": PartnersConfig(arms=("self-play", "xp-min+mp", "xp-min+mp+dagger")),
+        "standard": PartnersConfig(),
         "full": PartnersConfig(
             n_members=8,
             arms=(
