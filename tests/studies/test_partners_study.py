@@ -159,7 +159,9 @@ def test_two_seeds_should_leave_claims_about_methods_undecided(tmp_path):
     [
         ({"arms": ("self-play", "lipo")}, "arms are known populations.*'lipo'"),
         ({"arms": ("self-play", "xp-min+dagger")}, "expected xp-min before xp-min.dagger"),
-        ({"arms": ("xp-min", "xp-min+dagger")}, "'self-play' and at least one other arm"),
+        ({"arms": ("xp-min", "xp-min+dagger")}, "'self-play' first, and at least one other arm"),
+        ({"arms": ("xp-min", "self-play")}, "'self-play' first"),
+        ({"arms": ()}, "no arm"),
         ({"arms": ("self-play", "xp-min", "xp-min")}, "each arm comes once"),
         ({"n_members": 1}, "enough to measure.*n_members=1"),
         ({"episodes": 7}, "enough to measure.*episodes=7"),

@@ -36,10 +36,11 @@ class TaskError(MetierError, RuntimeError):
         index: Position of the task.
 
     Example:
-        >>> map_tasks(int, ["1", "one"])  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        metier.core.parallel.TaskError: task 1 ('one') failed: ValueError: invalid literal for int()...
+        >>> try:
+        ...     map_tasks(int, ["1", "one"])
+        ... except TaskError as error:
+        ...     print(error)
+        task 1 ('one') failed: ValueError: invalid literal for int() with base 10: 'one'
     """
 
     def __init__(self, index: int, task: str, failure: str) -> None:

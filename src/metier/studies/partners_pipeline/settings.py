@@ -119,12 +119,12 @@ def check_config(config: PartnersConfig) -> None:
                 got=", ".join(config.arms),
                 next_step="Correct --set arms=...",
             )
-    if BASELINE not in config.arms or len(config.arms) < 2:
+    if config.arms[:1] != (BASELINE,) or len(config.arms) < 2:
         raise input_error(
-            "specialists are compared with self-play",
-            expected=f"{BASELINE!r} and at least one other arm",
-            got=", ".join(config.arms),
-            next_step=f"Put {BASELINE} first.",
+            "the other arms are compared with self-play, the last one in the headline",
+            expected=f"{BASELINE!r} first, and at least one other arm",
+            got=", ".join(config.arms) or "no arm",
+            next_step=f"Put {BASELINE} first, for example --set arms={BASELINE},xp-min.",
         )
     if config.n_members < 2 or config.n_seeds < 1 or config.episodes < 4 or config.episodes % 2:
         raise input_error(
