@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One process per core, whole files to each, so that what a file compiles is compiled once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: tour test slow check docs bench clean
+.PHONY: tour test slow fuzz evidence check docs bench clean
 tour: $(STAMP)  ## every study, small, on real data, ending in one HTML report
 	$(BIN)/metier tour
 
@@ -15,6 +15,12 @@ test: $(STAMP)  ## the default test suite
 
 slow: $(STAMP)  ## the statistical tests
 	$(PYTEST) -m slow
+
+fuzz: $(STAMP)  ## the property tests of the default suite, with 1,000 examples each
+	$(PYTEST) -m "hypothesis and not slow and not evidence" --hypothesis-profile=fuzz --timeout=0
+
+evidence: $(STAMP)  ## whole sweeps and full sizes whose sources changed, recorded in benchmarks/evidence
+	$(PYTEST) -m evidence --evidence --timeout=0
 
 check: $(STAMP)  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -7,7 +7,6 @@ from sklearn.preprocessing import PolynomialFeatures
 from metier.bilevel import FittedBellman, SieveRidge
 from metier.core import InputError
 
-pytestmark = pytest.mark.timeout(120)
 DISCOUNT = 0.9
 QUADRATIC = SieveRidge(PolynomialFeatures(2, include_bias=False), penalty=1e-6)
 

@@ -28,7 +28,6 @@ from metier.bilevel import (
 )
 from metier.core import InputError
 
-pytestmark = pytest.mark.timeout(120)
 RNG = np.random.default_rng(0)
 N = 200
 X = RNG.normal(size=(N, 2))

@@ -183,7 +183,6 @@ def test_the_plug_in_and_the_instrument_form_should_be_told_of_their_bias():
     )
 
 
-@pytest.mark.timeout(60)
 def test_general_losses_should_warn_of_their_fits_too():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, 2))

@@ -345,7 +345,6 @@ def test_7_derivative_of_the_objective_score_should_be_the_gradient_score(name):
     np.testing.assert_allclose(scores(law, problem, W, truth(law, problem, W)), difference, atol=1e-7)
 
 
-@pytest.mark.timeout(120)
 def test_1_two_outputs_should_agree_with_automatic_differentiation():
     """A torch loss of two outputs against autograd through one exact Newton step, to 1e-10."""
     torch = pytest.importorskip("torch")

@@ -12,7 +12,6 @@ from metier.bilevel.sieve import SieveRidge
 from metier.core import InputError
 from metier.data import load_table
 
-pytestmark = pytest.mark.timeout(120)
 OLS = SieveRidge(penalty=0.0)
 
 
@@ -301,7 +300,6 @@ def test_misspecified_estimates_should_still_be_roots_of_their_gradient():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_intervals_should_cover_with_strong_instruments_and_controls():
     hits = []
     for seed in range(300):
@@ -313,7 +311,6 @@ def test_intervals_should_cover_with_strong_instruments_and_controls():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_partially_linear_iv_should_agree_with_doubleml():
     dml = pytest.importorskip("doubleml", reason="the bench extra brings it")
     from sklearn.linear_model import LinearRegression

@@ -16,7 +16,6 @@ from metier.bilevel import (
     Squared,
 )
 
-pytestmark = pytest.mark.timeout(120)
 WITHOUT_TORCH = """
 import sys
 

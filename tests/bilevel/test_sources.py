@@ -6,7 +6,6 @@ import pytest
 from metier.bilevel import SieveRidge, SourceReweighting
 from metier.core import InputError
 
-pytestmark = pytest.mark.timeout(200)
 SLOPES = np.array([1.0, 0.7, 1.6])
 
 
@@ -125,7 +124,6 @@ def test_bad_input_should_be_named():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_intervals_of_weights_should_cover():
     hits = []
     for seed in range(100):

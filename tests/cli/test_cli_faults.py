@@ -19,7 +19,7 @@ def kill_and_resume(process, folder, *, kills, seed):
         child.kill()
         killed += child.wait() == -signal.SIGKILL
     child = process(folder)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=1200)
     assert child.returncode == 0, err
     return killed
 
@@ -31,7 +31,6 @@ def undisturbed(folder):
     return (folder / "result.json").read_bytes()
 
 
-@pytest.mark.timeout(180)
 def test_killed_run_should_resume_to_the_same_bytes(tmp_path, process):
     killed = kill_and_resume(process, tmp_path / "killed", kills=5, seed=1)
     assert killed >= 3
@@ -39,7 +38,6 @@ def test_killed_run_should_resume_to_the_same_bytes(tmp_path, process):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_run_killed_thirty_times_should_resume_to_the_same_bytes(tmp_path, process):
     calm, killed = undisturbed(tmp_path / "calm"), 0
     for chunk in range(6):
@@ -48,18 +46,17 @@ def test_run_killed_thirty_times_should_resume_to_the_same_bytes(tmp_path, proce
     assert killed >= 20
 
 
-@pytest.mark.timeout(120)
 def test_ctrl_c_should_exit_130_and_resume_to_the_same_bytes(tmp_path, process):
     folder = tmp_path / "a"
     words = ["cli", "run", "toy", "--set", "seconds=0.05", "--set", "n_units=20", "--out", folder]
     child = process(*words)
     journal = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=1200)
     assert child.returncode == 130
     assert out == ""
     assert err.splitlines()[-1].startswith(
@@ -67,29 +64,28 @@ def test_ctrl_c_should_exit_130_and_resume_to_the_same_bytes(tmp_path, process):
     )
     assert not (folder / "result.json").exists()
     child = process(*words, "--resume")
-    child.communicate(timeout=60)
+    child.communicate(timeout=1200)
     assert child.returncode == 0
     calm = process(*words[:-1], tmp_path / "b")
-    calm.communicate(timeout=60)
+    calm.communicate(timeout=1200)
     assert read_result(folder) == read_result(tmp_path / "b")
     assert (folder / "result.json").read_bytes() == (tmp_path / "b" / "result.json").read_bytes()
 
 
-@pytest.mark.timeout(120)
 def test_second_process_should_be_refused_until_the_first_is_gone(tmp_path, process):
     folder = tmp_path / "a"
     words = ("cli", "run", "toy", "--set", "seconds=0.5", "--out", folder)
     first = process(*words)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (folder / "metrics.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.005)
     second = process(*words, "--resume")
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=1200)
     assert second.returncode == 2
     assert "another process is writing" in err
     first.kill()
     assert first.wait() == -signal.SIGKILL
     third = process(*words[:-2], "--out", folder, "--resume")
-    _, err = third.communicate(timeout=60)
+    _, err = third.communicate(timeout=1200)
     assert third.returncode == 0, err

@@ -8,8 +8,6 @@ import pytest
 from metier.forecast import ClusterForecaster
 from metier.runs import read_result
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def series(n_series=6, n_steps=120):
     rng = np.random.default_rng(0)

@@ -8,8 +8,6 @@ from metier.bilevel import IVBilevel
 from metier.runs import read_result
 from metier.studies.iv_file.settings import LEARNERS, make_learner
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def people(n=800):
     rng = np.random.default_rng(0)

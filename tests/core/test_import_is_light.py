@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 HEAVY = (
     "torch",
     "jax",
@@ -28,17 +26,14 @@ def loaded_by(code):
     return set(json.loads(done.stdout))
 
 
-@pytest.mark.timeout(60)
 def test_import_of_metier_and_core_loads_nothing_heavy():
     assert loaded_by("import metier, metier.core").isdisjoint(HEAVY)
 
 
-@pytest.mark.timeout(60)
 def test_errors_load_without_numpy():
     assert loaded_by("from metier.core import InputError").isdisjoint({*HEAVY, "numpy"})
 
 
-@pytest.mark.timeout(60)
 def test_a_decision_needs_no_scipy_stats():
     code = "import metier\nmetier.specialize_or_fall_back([1., 2., 3.], [2., 2.5, 3.], dependence='time')"
     assert loaded_by(code).isdisjoint({"scipy.stats", "sklearn", "pandas", "matplotlib", "torch", "jax"})

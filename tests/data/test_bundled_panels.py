@@ -152,7 +152,6 @@ def test_recipes_should_count_and_average_as_written():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(
     SOURCE_VARIABLE not in os.environ, reason=f"{SOURCE_VARIABLE} does not name the public file"
 )

@@ -52,7 +52,6 @@ def test_nycflights_daily_delay_should_average_flown_flights_per_pair(flights_fi
     assert np.flatnonzero(np.isnan(holed.values[0])).tolist() == [6]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", external)
 def test_catalogued_panels_should_have_the_published_sizes(name):
     entry = external[name]

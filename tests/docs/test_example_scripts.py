@@ -34,7 +34,6 @@ def test_every_example_should_be_known():
     assert {path.name for path in EXAMPLES} == set(SAYS)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example_should_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

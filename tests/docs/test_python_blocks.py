@@ -27,7 +27,6 @@ def run_page(page):
         yield block, printed.getvalue()
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=page_name)
 def test_python_blocks_should_run_and_print_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

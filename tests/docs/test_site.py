@@ -97,7 +97,6 @@ def test_a_class_made_by_its_methods_should_show_no_constructor(hook):
     assert "```python\nfrom_labels(labels, n_specialists=None)\n```" in entry
 
 
-@pytest.mark.timeout(180)
 def test_site_should_build_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -12,7 +12,6 @@ from metier import data
 from metier.core import InputError, specialize_or_fall_back
 from metier.forecast import ClusterForecaster
 
-pytestmark = pytest.mark.timeout(120)
 DRAWN = data.simulate_regimes("strong", rng=3, n_series=120, n_train=240, n_val=80, n_test=1)
 PANEL = DRAWN.to_panel().steps(0, 320)
 IDS = list(PANEL.ids)

@@ -49,7 +49,6 @@ def fitted(backend: str) -> ClusterForecaster:
         return ClusterForecaster(**settings, backend=backend).fit(frame)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", ["joblib", "dask", *SLOW])
 def test_backends_should_give_the_same_forecaster(backend: str) -> None:
     ours, theirs = fitted(backend), serial()
@@ -60,7 +59,6 @@ def test_backends_should_give_the_same_forecaster(backend: str) -> None:
         np.testing.assert_allclose(ours.fitted_.final[name].theta[0], model.theta[0], rtol=0, atol=1e-10)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
 @pytest.mark.parametrize("backend", ["joblib", pytest.param("dask", marks=pytest.mark.slow), *SLOW])
 def test_sums_should_not_depend_on_the_number_of_workers(backend: str, n_workers: int) -> None:

@@ -193,7 +193,6 @@ def test_thin_should_keep_the_ends():
     assert thin(members[:5], 10).tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.timeout(60)
 def test_fitted_forecaster_should_describe_the_regimes_it_found():
     simulated = data.simulate_regimes("strong", rng=0)
     panel = simulated.to_panel().steps(0, 400)

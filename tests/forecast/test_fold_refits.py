@@ -87,7 +87,6 @@ def members_of(fitted: Fitted, window: int, cluster: int) -> list[int]:
     return np.flatnonzero(partition.labels == cluster).tolist()
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "parameters",
     [{}, {"horizon": 3, "strategy": "direct"}, {"lags": 4, "season_length": 6}],
@@ -117,7 +116,6 @@ def test_every_candidate_of_a_fold_should_be_the_ridge_on_train_and_its_kept_row
             assert (np.abs(base - train_only).max() > 1e-4) == (window > 0)
 
 
-@pytest.mark.timeout(60)
 def test_a_fold_should_shrink_its_clusters_to_the_global_model_of_the_same_rows() -> None:
     g = 3.0
     fitted, stage = staged(shrinkage=g)
@@ -132,7 +130,6 @@ def test_a_fold_should_shrink_its_clusters_to_the_global_model_of_the_same_rows(
             np.testing.assert_allclose(candidates["clustered"].theta[0][k], expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.timeout(60)
 def test_under_huber_a_fold_should_minimize_the_loss_on_train_and_its_kept_rows() -> None:
     fitted, stage = staged(loss="huber", delta=0.5)
     design = fitted.found.table.design
@@ -146,7 +143,6 @@ def test_under_huber_a_fold_should_minimize_the_loss_on_train_and_its_kept_rows(
             assert np.abs(theta - ridge_on(X, y)).max() > 1e-3
 
 
-@pytest.mark.timeout(60)
 def test_after_a_truncated_gap_a_fold_should_fit_on_train_alone() -> None:
     fitted, stage = staged(lags=20)
     assert fitted.plan.flag == "truncated_gap"

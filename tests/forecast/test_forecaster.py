@@ -320,7 +320,6 @@ def test_linear_regression_should_equal_unpenalized_ridge() -> None:
         assert np.allclose(held[0], held[1], rtol=1e-8)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_boosted_trees_should_forecast_under_every_loss(loss: str) -> None:
     values = regimes(16, n_series=6, n_steps=120)
@@ -335,7 +334,6 @@ def test_boosted_trees_should_forecast_under_every_loss(loss: str) -> None:
     assert set(forecaster.candidates_) == {"global", "local", "clustered", "feature", "random"}
 
 
-@pytest.mark.timeout(60)
 def test_count_models_should_never_forecast_below_zero() -> None:
     rng = np.random.default_rng(0)
     rate = np.where(np.arange(150) % 7 < 2, 4.0, 0.2)[None] * np.array(

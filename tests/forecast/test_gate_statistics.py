@@ -30,7 +30,6 @@ def average(found, *path):
     return float(np.mean(values))
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("design", ["homogeneous", "small_homogeneous"])
 def test_default_gate_should_keep_one_model_without_regimes_where_same_val_fallback_does_not(design):
     found = trials(design, 100)
@@ -42,7 +41,6 @@ def test_default_gate_should_keep_one_model_without_regimes_where_same_val_fallb
     assert average(found, "gain", "crossfit") > average(found, "gain", "paper")
 
 
-@pytest.mark.timeout(600)
 def test_strong_regimes_should_be_adopted_recovered_and_worth_the_true_partition():
     found = trials("strong", 10, loss="huber")
     assert adopted(found) == 10
@@ -52,7 +50,6 @@ def test_strong_regimes_should_be_adopted_recovered_and_worth_the_true_partition
     assert average(found, "gain", "crossfit") >= 0.9 * true
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("anomalies", [False, True])
 def test_medium_regimes_should_be_adopted_and_gain_even_among_anomalies(anomalies):
     found = trials("medium", 10, loss="huber", anomalies=anomalies)
@@ -64,20 +61,17 @@ def test_medium_regimes_should_be_adopted_and_gain_even_among_anomalies(anomalie
         assert gain >= 0.7 * true
 
 
-@pytest.mark.timeout(600)
 def test_noise_shapes_should_be_found_by_pinball_and_not_by_huber():
     settings = {"lags": 4, "n_clusters": 2}
     assert average(trials("noise_shape", 10, loss="pinball", **settings), "ari") >= 0.7
     assert average(trials("noise_shape", 10, loss="huber", **settings), "ari") <= 0.3
 
 
-@pytest.mark.timeout(600)
 def test_pinball_gate_should_keep_one_model_where_all_noise_is_gaussian():
     found = trials("noise_shape_control", 10, loss="pinball", lags=4, n_clusters=2)
     assert adopted(found) <= 2
 
 
-@pytest.mark.timeout(600)
 def test_adoption_should_grow_with_the_known_gain():
     rates, known = [], []
     for separation in (0.1, 0.3, 0.5):

@@ -57,7 +57,6 @@ def test_true_partition_should_be_one_ridge_per_regime(fitted):
         np.testing.assert_allclose(model.theta[0][k], direct, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.timeout(60)
 def test_trial_should_repeat_and_agree_with_itself():
     first = run_trial("small", seed=5, lags=3, n_test=50)
     assert first == run_trial("small", seed=5, lags=3, n_test=50)

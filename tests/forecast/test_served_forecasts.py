@@ -54,7 +54,6 @@ def assert_regimes_are_the_clusters(forecaster: ClusterForecaster) -> None:
     assert labels[:RARE].tolist() == [labels[i % 2] for i in range(RARE)]
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("gate", ["crossfit", "none"])
 def test_interval_bounds_should_be_those_of_the_series_cluster(gate: str) -> None:
     forecaster = fitted(gate=gate)
@@ -74,7 +73,6 @@ def test_interval_bounds_should_be_those_of_the_series_cluster(gate: str) -> Non
                 assert high[i, h - 1] - point[i, h - 1] == pytest.approx(scale[i] * above, abs=1e-9)
 
 
-@pytest.mark.timeout(60)
 def test_interval_widths_should_follow_the_noise_of_each_regime() -> None:
     """Half-widths of one-step intervals in standard deviations of the series, from the closed forms.
 
@@ -91,7 +89,6 @@ def test_interval_widths_should_follow_the_noise_of_each_regime() -> None:
     np.testing.assert_allclose(half[FAST::2], fast, rtol=0.15)
 
 
-@pytest.mark.timeout(60)
 def test_quantile_columns_should_be_those_of_the_series_cluster() -> None:
     forecaster = fitted(loss="pinball", quantiles=(0.02, 0.98))
     assert_regimes_are_the_clusters(forecaster)
@@ -110,7 +107,6 @@ def test_quantile_columns_should_be_those_of_the_series_cluster() -> None:
         assert abs(differ) > 0.3
 
 
-@pytest.mark.timeout(60)
 def test_new_series_should_get_the_bounds_of_the_cluster_they_are_assigned_to() -> None:
     forecaster = fitted()
     new = frame_of(two_noises(1, n_series=6))

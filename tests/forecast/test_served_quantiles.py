@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-import pytest
 
 from metier.forecast import ClusterForecaster
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_lightgbm_quantiles_should_follow_the_features() -> None:

@@ -68,7 +68,6 @@ def test_float32_targets_should_stay_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(panel.values, panel_from_frame(frame).values.astype(np.float32))
 
 
-@pytest.mark.timeout(60)
 def test_fit_from_files_should_equal_fit_from_the_frame(tmp_path: Path) -> None:
     frame = frame_of(regimes(1))
     write(tmp_path, frame)

@@ -21,7 +21,6 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("code", "absent"),
     [

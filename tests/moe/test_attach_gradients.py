@@ -19,7 +19,6 @@ from metier import moe
 from metier.moe.balancing.balancer import Balancer
 
 pytestmark = [
-    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:.*torch.utils.checkpoint.*:UserWarning"),
 ]
 

@@ -9,8 +9,6 @@ from metier import moe
 from metier.core.errors import InputError
 from metier.moe.balancing.balancer import Balancer
 
-pytestmark = pytest.mark.timeout(120)
-
 RULES = ["potential", "sign", "proportional", "quantile"]
 
 

@@ -27,7 +27,6 @@ def late_max_vio(balancer, *, steps=60, n_tokens=512):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_memory_slower_than_the_routers_should_be_seen_to_swing():
     """Of at most 3.0: ten steps of memory stay near collapse, a tenth of a step and Switch do not."""
     slow = late_max_vio(moe.balancer("phi", strength=0.05, half_life_tokens=10 * 512))
@@ -57,7 +56,6 @@ def late_swing(weight_new, *, steps=150):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_dual_gap_should_tell_a_memory_too_long_for_the_routers():
     """The default memory swings with fast routers and the gap shows it; weight_new=0.5 mends both."""
     default, shorter = late_swing(0.05), late_swing(0.5)

@@ -14,8 +14,6 @@ from metier.core.errors import InputError
 from metier.moe.auditing.loads import loads_of
 from metier.moe.auditing.remedies import remedy
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def snapshot(model):
     modes = {name: module.training for name, module in model.named_modules()}

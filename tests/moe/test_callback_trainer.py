@@ -12,7 +12,7 @@ from metier.moe.balancing.balancer import Balancer
 
 pytest.importorskip("accelerate")
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
 class Rows(torch.utils.data.Dataset):

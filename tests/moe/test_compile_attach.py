@@ -9,7 +9,7 @@ from metier import moe
 from metier.core.errors import InputError
 from metier.moe.balancing.balancer import Balancer
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(autouse=True)

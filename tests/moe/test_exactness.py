@@ -101,7 +101,6 @@ def test_any_split_into_micro_batches_should_give_the_same_step(split: str, sett
     assert_same_state(balancer, reference, 1e-6)
 
 
-@pytest.mark.timeout(120)
 @given(cuts=st.lists(st.integers(0, N), max_size=6))
 @settings(max_examples=10, deadline=None)
 def test_arbitrary_cuts_should_give_the_same_gradient(cuts: list[int]) -> None:

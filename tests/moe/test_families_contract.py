@@ -90,7 +90,6 @@ def hidden(router):
     return x[None] if needs_batch else x
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ROUTERS)
 def test_a_family_should_read_its_routers(classes, name):
     router, family = make_router(classes, name), router_families()[name]
@@ -107,7 +106,6 @@ def test_a_family_should_read_its_routers(classes, name):
     assert len(again) == len(output)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", [n for n in ROUTERS if router_families()[n].select is not None])
 @pytest.mark.parametrize("renormalize", [True, False])
 def test_selecting_with_no_bias_should_give_what_the_router_gives(classes, name, renormalize):
@@ -126,7 +124,6 @@ def test_selecting_with_no_bias_should_give_what_the_router_gives(classes, name,
     )
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", [n for n in ROUTERS if router_families()[n].select is not None])
 def test_gates_of_unchanged_choices_should_not_feel_the_bias(classes, name):
     """What must be true, 18: where a token's choice is as before, so are its gate values, to 1e-6."""
@@ -142,7 +139,6 @@ def test_gates_of_unchanged_choices_should_not_feel_the_bias(classes, name):
     torch.testing.assert_close(dense_after[same], dense_before[same], rtol=0, atol=1e-6)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", [n for n in ROUTERS if router_families()[n].bias_buffer is not None])
 def test_a_bias_buffer_should_move_choices_and_no_gate_of_a_kept_choice(classes, name):
     """What must be true, 18, for routers that carry a correction bias of their own."""

@@ -11,7 +11,7 @@ from metier.moe.balancing.balancer import Balancer
 
 peft = pytest.importorskip("peft")
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 ADAPTERS = {
     "attention": {"target_modules": ["q_proj", "v_proj"]},

@@ -64,7 +64,6 @@ def deepseek():
     )
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("make", "options"),
     [

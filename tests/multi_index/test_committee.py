@@ -49,7 +49,6 @@ def test_committee_information_should_tend_to_the_single_unit_value():
     assert c.it_detection / 64 / 101 == pytest.approx(a.it_detection, rel=5e-3)
 
 
-@pytest.mark.timeout(120)
 def test_finite_width_should_match_sampling():
     """E[c(y)^2], c(y) = E[z_1^2 - 1 | y], by seeded sampling and bins of y; two-sided, 4 standard errors."""
     width, noise, n, bins = 3, 0.5, 2_000_000, 400

@@ -22,7 +22,6 @@ def test_posterior_should_equal_the_gaussian_closed_form():
     np.testing.assert_allclose(mean[0], field[0] + gain * (0.7 - field[0] @ a), atol=2e-4)
 
 
-@pytest.mark.timeout(240)
 def test_iterations_should_keep_and_sharpen_the_span_that_the_start_has_found():
     # Undamped, they fall from an overlap of one half back to chance.
     sigma = as_activation("cos(2*x) - 4*exp(-3/2)*cos(x)", normalize=True)
@@ -32,7 +31,6 @@ def test_iterations_should_keep_and_sharpen_the_span_that_the_start_has_found():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_ideal_student_should_specialize_far_above_the_predicted_ratio_only():
     settings = {"n_units": 2, "noise": 0.02, "dimension": 120, "n_seeds": 3, "rng": 5}
     above = simulate.committee_amp("abs", sample_ratio=9.0, **settings)

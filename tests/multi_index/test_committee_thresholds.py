@@ -53,7 +53,6 @@ def angle_of(matrix):
     return float(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.slow
 def test_matched_overlaps_should_start_at_subspace_recovery_and_jump_later():
     t = committee_thresholds(PAIR, noise=1.0, normalize=True)
@@ -66,7 +65,6 @@ def test_matched_overlaps_should_start_at_subspace_recovery_and_jump_later():
     assert "committee of 2" in t.summary()
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("q", [0.1, 0.3])
 def test_overlap_function_of_two_units_should_equal_dense_grids(q):
     F = drift(PAIR, q, 0.0, noise=1.0)
@@ -75,7 +73,6 @@ def test_overlap_function_of_two_units_should_equal_dense_grids(q):
     assert channel.overlap(np.array([q]))[0] == pytest.approx(F[0, 0], rel=2e-4)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("activation", [PAIR, "He4"])
 def test_rotated_overlaps_should_turn_toward_matched_ones(activation):
     """No rotated state of two units is stable: overlaps q R(angle) turn toward the planted directions."""
@@ -83,7 +80,6 @@ def test_rotated_overlaps_should_turn_toward_matched_ones(activation):
         assert angle_of(drift(activation, q, angle, noise=1.0)) < angle - 0.01 * q
 
 
-@pytest.mark.timeout(60)
 def test_rotations_of_a_sum_of_squares_should_never_turn():
     assert angle_of(drift("square", 0.3, 0.4, noise=1.0)) == pytest.approx(0.4, abs=1e-4)
 

@@ -77,7 +77,6 @@ ORACLES = {
 }
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ORACLES)
 def test_note_1_coefficients_should_equal_another_quadrature(name):
     function, cuts = ORACLES[name]
@@ -96,7 +95,6 @@ def test_note_1_coefficients_should_equal_another_quadrature(name):
             assert (c.state == "certified zero") == (abs(expected) < 1e-13), (k, j)
 
 
-@pytest.mark.timeout(120)
 @settings(deadline=None)
 @given(
     st.sampled_from(["tanh", "He4", "abs", "relu", "cos", "door", "He3"]),
@@ -131,7 +129,6 @@ def test_note_3_without_a_proof_only_a_bound_should_be_said(function, kinks):
     assert exponents(function, kinks=kinks, max_power=4).noise_sensitivity == AtLeast(5)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", activation_names())
 def test_note_3_certified_results_should_agree_at_106_and_212_bits(name):
     low, high = exponents(name, bits=106), exponents(name, bits=212)
@@ -156,7 +153,6 @@ def second_power_form(degree):
     return form
 
 
-@pytest.mark.timeout(120)
 def test_note_4_even_polynomials_below_degree_20_should_have_exponent_2_at_most():
     form = second_power_form(20)
     expected = np.diag([2.0 * i for i in range(4, 21, 2)])
@@ -322,7 +318,6 @@ def test_table_should_hold_no_undecided_row():
     assert normalized["He4"] == pytest.approx(8.0, rel=1e-12)
 
 
-@pytest.mark.timeout(120)
 def test_onset_should_be_where_the_law_starts():
     from metier.multi_index.asymptotics import weak_recovery_values
 

@@ -23,7 +23,6 @@ def additive(name, snr, normalize=False):
 @pytest.mark.parametrize(
     ("name", "q", "snr"), [("tanh", 0.4, 1.0), ("abs", 0.5, 0.3), ("relu", 0.2, 0.5), ("He4", 0.3, 0.0003)]
 )
-@pytest.mark.timeout(120)
 def test_overlap_should_equal_its_formula_on_dense_grids(name, q, snr):
     sigma = as_activation(name)
     slow = overlap_on_grids(sigma.function, q, snr, kinks=sigma.kinks, n_fields=57, y_step=0.25)
@@ -31,7 +30,6 @@ def test_overlap_should_equal_its_formula_on_dense_grids(name, q, snr):
 
 
 @pytest.mark.parametrize(("name", "snr"), [("tanh", 1.0), ("abs", 0.3)])
-@pytest.mark.timeout(120)
 def test_onset_should_equal_nested_adaptive_quadrature(name, snr):
     sigma = as_activation(name)
     slow = onset_by_quadrature(sigma.function, snr, kinks=sigma.kinks, tolerance=1e-7)
@@ -171,7 +169,6 @@ def test_values_that_overflow_where_thresholds_look_should_be_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", activation_names())
 def test_bound_should_cover_a_finer_computation_for_the_whole_registry(name):
     """Off its nodes too, F at rtol 1e-5 lies within its bound of F at 8 times the nodes.

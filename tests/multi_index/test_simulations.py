@@ -15,7 +15,6 @@ from metier.multi_index.simulate.gamp import posterior_moments
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_note_17_gamp_should_land_on_state_evolution():
     # Two-sided: the mean over 8 seeds at d = 1000 moves by 0.022/sqrt(8); 0.03 is 3.9 standard errors.
     above = simulate.gamp("abs", snr=2.0, sample_ratio=4.0, dimension=1000, n_seeds=8, rng=17)
@@ -27,7 +26,6 @@ def test_note_17_gamp_should_land_on_state_evolution():
     assert below.spread.mean < 0.02
 
 
-@pytest.mark.timeout(120)
 def test_small_gamp_should_recover_and_repeat():
     run = simulate.gamp("abs", snr=2.0, sample_ratio=6.0, dimension=200, n_seeds=2, rng=1)
     assert abs(run.spread.mean - run.theory) < 0.15
@@ -65,7 +63,6 @@ def test_unexplained_risk_of_abs_should_equal_its_closed_form(q):
     assert simulate.unexplained(as_activation("abs"), q) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.timeout(180)
 def test_spectral_start_should_follow_its_limit():
     from metier.multi_index import thresholds
 
@@ -80,7 +77,6 @@ def test_spectral_start_should_follow_its_limit():
         simulate.spectral("tanh", snr=1.0, sample_ratios=[1.0], dimension=50)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "run",
     [
@@ -106,7 +102,6 @@ def test_note_20_every_simulation_should_repeat_from_its_seed(run):
     assert found.status in ("derived", "heuristic")
 
 
-@pytest.mark.timeout(60)
 def test_gamp_should_keep_its_spectral_start():
     # From the top eigenvector alone the first steps lose what it knows.
     run = simulate.gamp("abs", snr=2.0, sample_ratio=5.0, dimension=200, n_seeds=2, start="spectral", rng=1)
@@ -123,7 +118,6 @@ def test_hierarchies_should_weigh_units_by_rank():
         simulate.train_student("abs", n_units=2, noise=0.1, sample_ratio=1, decay=-1.0)
 
 
-@pytest.mark.timeout(120)
 def test_online_sgd_should_follow_its_equation():
     # Spread of the cosine is O(d^-1/2); the limit starts from each seed's own start.
     run = simulate.online_sgd(
@@ -134,7 +128,6 @@ def test_online_sgd_should_follow_its_equation():
     assert run.overlaps[-1].min() > 0.7
 
 
-@pytest.mark.timeout(120)
 def test_reuse_should_change_the_limit_and_zero_should_be_one_pass():
     setting = {
         "snr": 4.0,
@@ -241,7 +234,6 @@ def test_bad_weights_should_be_refused(student, teacher, message):
         simulate.specialization(student, teacher)
 
 
-@pytest.mark.timeout(180)
 def test_two_layer_student_should_specialize_with_enough_data_and_repeat():
     setting = {"n_units": 2, "noise": 0.1, "dimension": 40, "n_seeds": 1, "steps": 500, "rng": 3}
     much = simulate.train_student("abs", sample_ratio=20, **setting)
@@ -255,7 +247,6 @@ def test_two_layer_student_should_specialize_with_enough_data_and_repeat():
         simulate.train_student("sign", sample_ratio=1, **setting)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text", ["gelu(x) - x**3/4", "abs(x)*exp(-x**2/2)", "softplus(x) + pi", "sqrt(1+x**2)"]
 )
@@ -297,7 +288,6 @@ def test_bad_settings_of_simulations_should_be_refused(call, message):
         call()
 
 
-@pytest.mark.timeout(120)
 def test_gamp_should_stay_at_the_fixed_point_of_a_steep_activation():
     """Undamped iterations ended at a mean overlap of 0.1 here, having passed the theory's 0.78."""
     run = simulate.gamp("He3", snr=0.5, sample_ratio=8.0, dimension=120, n_seeds=4, normalize=True, rng=3)
@@ -312,7 +302,6 @@ def test_seeds_that_still_move_should_be_said():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_small_steps_should_lead_a_random_start_to_the_informed_fixed_point():
     """He4's few samples far out make steps of 0.4 oscillate: they wait near overlap 0, and say so."""
     he4 = {"snr": 0.1, "sample_ratio": 20.0, "dimension": 100, "n_seeds": 2, "normalize": True}

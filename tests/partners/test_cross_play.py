@@ -21,8 +21,6 @@ from metier.partners import (
 from metier.partners.games import Cooking, LeverGame, MatrixGame, specialists
 from metier.partners.rollout import play
 
-pytestmark = pytest.mark.timeout(200)
-
 
 class Called:
     """A pure policy as a stranger would bring it: nothing but `act`."""

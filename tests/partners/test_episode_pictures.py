@@ -10,7 +10,6 @@ from metier.partners import animate, cross_play, record_episode
 from metier.partners.games import Cooking, MatrixGame, specialists
 from metier.partners.pictures import draw_behaviours
 
-pytestmark = pytest.mark.timeout(120)
 GAME = Cooking(layout="small")
 
 

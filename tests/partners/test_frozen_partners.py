@@ -20,7 +20,6 @@ GAME = LeverGame(n_levers=2, n_stages=2)
 QUICK = PPO(n_envs=2, n_steps=2, epochs=1, minibatches=1)
 
 
-@pytest.mark.timeout(300)
 def test_a_second_generalist_should_start_with_its_own_partners():
     """Equal trainers share a compiled program; the partners of the first must not stay in it."""
     actor = Actor.for_game(GAME, hidden=(4,), gru_units=2)
@@ -32,7 +31,6 @@ def test_a_second_generalist_should_start_with_its_own_partners():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_second_distillation_should_start_with_its_own_sources():
     actor = Actor.for_game(GAME, hidden=(4,))
     for seed in (0, 1):

@@ -12,7 +12,6 @@ import pytest
 from metier.core import InputError
 from metier.partners.games import Cooking, LeverGame, MatrixGame, Rendezvous, Step, check_game
 
-pytestmark = pytest.mark.timeout(200)
 GAMES = [
     MatrixGame(),
     MatrixGame.uneven(),

@@ -51,7 +51,6 @@ def two_chunks(seed):
     return params, played(trainer, params, state._replace(running=running), jax.random.fold_in(key, 1))[1]
 
 
-@pytest.mark.timeout(900)
 def test_ratio_should_be_one_with_memory_across_episode_ends():
     """Must 13 for generalists: chunks that begin and end in the middle of episodes, in both seats."""
     trainer = trainer_of(LEVERS)
@@ -68,7 +67,6 @@ def test_ratio_should_be_one_with_memory_across_episode_ends():
     np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
 
 
-@pytest.mark.timeout(900)
 def test_partners_should_sit_opposite_and_stay_as_they_were():
     _, chunks = two_chunks(1)
     for seat, chunk in enumerate(chunks):
@@ -80,7 +78,6 @@ def test_partners_should_sit_opposite_and_stay_as_they_were():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_partner_without_weight_should_not_move_the_generalist():
     trainer, sampler = trainer_of(LEVERS), CapacitySampler((0.5, 0.5, 0.0))
     params, chunks = two_chunks(1)
@@ -101,7 +98,6 @@ def test_a_partner_without_weight_should_not_move_the_generalist():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_generalist_should_learn_every_lever():
     steps = 80 * 3 * 2 * QUICK.n_envs * QUICK.n_steps
     generalist = train_generalist(LEVERS, GAME, steps=steps, ppo=QUICK, gru_units=16, hidden=(16,), reports=1)
@@ -110,7 +106,6 @@ def test_generalist_should_learn_every_lever():
     assert generalist.progress.rows[-1]["partner_success"] > 0.9
 
 
-@pytest.mark.timeout(300)
 def test_generalists_should_survive_the_disk(tmp_path):
     actor = Actor.for_game(GAME, hidden=(4,), gru_units=3)
     generalist = Generalist(GAME.name, actor, jax.jit(actor.init)(jax.random.key(0)))
@@ -127,7 +122,6 @@ def test_generalists_should_survive_the_disk(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_interrupted_training_should_end_with_the_same_bits(tmp_path):
     """Checkpoints of a generalist: half, then the rest, equals the whole; other partners are refused."""
     steps = 6 * 3 * 2 * QUICK.n_envs * QUICK.n_steps
@@ -175,7 +169,6 @@ def test_unfit_partners_should_be_refused(partners, match):
         train_generalist(partners, GAME, steps=10)
 
 
-@pytest.mark.timeout(900)
 def test_actions_that_the_game_does_not_have_should_be_found_and_laid_at_a_partner_s_door():
     trainer = trainer_of([ConstantPolicy(2), ConstantPolicy(7), ConstantPolicy(-1)])
     params, _ = two_chunks(1)
@@ -191,7 +184,6 @@ def test_actions_that_the_game_does_not_have_should_be_found_and_laid_at_a_partn
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_partner_that_leaves_the_game_should_be_refused_while_it_trains(tmp_path):
     """Only what happens in the game is checked, so that a partner may be wrong where nobody ever is."""
     tiny = {"ppo": PPO(n_envs=2, n_steps=2, minibatches=1), "gru_units": 0, "hidden": (), "reports": 1}

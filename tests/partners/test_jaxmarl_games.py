@@ -17,8 +17,6 @@ from metier.partners.training.actors import Actor
 from metier.partners.training.loop import training_header
 from metier.partners.training.self_play import SelfPlay
 
-pytestmark = pytest.mark.timeout(200)
-
 
 class Bell:
     """JaxMARL's interface: both see a drawn number; ringing (action 1) while it is 1 is paid."""

@@ -58,7 +58,6 @@ def bits(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [name for name in TRAINERS if name != "self-play"])
 def test_every_trainer_should_resume_to_the_same_bits_after_ctrl_c(name, tmp_path):
     """Must 22: of every trainer; self-play's is in test_self_play.py and always runs."""
@@ -76,7 +75,6 @@ def test_every_trainer_should_resume_to_the_same_bits_after_ctrl_c(name, tmp_pat
         TRAINERS["self-play"](folder=tmp_path)
 
 
-@pytest.mark.timeout(900)
 def test_scripted_specialists_should_show_one_behaviour_each():
     for game in (GAME, MatrixGame(blocks=(2, 1, 3))):
         found = partners.cross_play(partners.oracle_specialists(game), game, episodes=4)
@@ -87,7 +85,6 @@ def test_scripted_specialists_should_show_one_behaviour_each():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_trained_specialists_should_be_paid_for_their_recipe_only(tmp_path):
     """The control *S*: one population, named by recipe, each recipe's last report in its progress."""
     game = Cooking(layout="small", horizon=20)

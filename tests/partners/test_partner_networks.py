@@ -10,7 +10,6 @@ import pytest
 from metier.partners.training.networks import Network, elu, product
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("n_in", "n_out"), [(5, 3), (3, 5)])
 def test_product_should_equal_matmul_in_value_and_gradient(n_in, n_out):
     """Both orders of the copy, plain and with a member axis."""
@@ -32,7 +31,6 @@ def test_product_should_equal_matmul_in_value_and_gradient(n_in, n_out):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.timeout(900)
 def test_elu_should_equal_the_exact_one_in_value_and_slope():
     x = np.concatenate([np.linspace(-90.0, 5.0, 400), [-1e-4, 0.0, 1e-4]])
     exact = np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
@@ -41,7 +39,6 @@ def test_elu_should_equal_the_exact_one_in_value_and_slope():
     np.testing.assert_allclose(slopes, np.where(x >= 0, 1.0, np.exp(np.minimum(x, 0.0))), atol=2e-7)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("n_steps", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_unroll_should_equal_steps_in_value_and_gradient(n_steps):
     """A GRU over a chunk with cleared memories, against the same network step by step."""

@@ -21,7 +21,6 @@ GAME = LeverGame(n_levers=3, n_stages=4)
 SMALL = PPO(n_envs=8, n_steps=8, epochs=2, minibatches=2, learning_rate=3e-3, entropy_weight=0.01)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("gru_units", "n_latents"),
     [pytest.param(0, 0, marks=pytest.mark.slow), pytest.param(6, 0, marks=pytest.mark.slow), (6, 3)],
@@ -64,7 +63,6 @@ def slow_gae(rewards, now, after, done, discount, trace_decay):
     return advantage
 
 
-@pytest.mark.timeout(900)
 def test_advantages_should_equal_the_slow_sums_and_stop_at_ends():
     rng = np.random.default_rng(0)
     rewards, now, after = rng.normal(size=(3, 12))
@@ -73,7 +71,6 @@ def test_advantages_should_equal_the_slow_sums_and_stop_at_ends():
     np.testing.assert_allclose(fast, slow_gae(rewards, now, after, done, 0.9, 0.8), atol=1e-5)
 
 
-@pytest.mark.timeout(900)
 def test_padding_should_carry_no_loss_and_the_gradient_should_have_a_limit():
     """Must 20."""
     ratio, gain = jnp.array([1.1, 0.9, 5.0]), jnp.array([1.0, -2.0, 50.0])
@@ -111,7 +108,6 @@ def bits(population):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(population.params)]
 
 
-@pytest.mark.timeout(900)
 def test_training_should_resume_to_the_same_bits_after_an_interruption(tmp_path):
     """Must 22, second half, and Ctrl-C leaving a checkpoint; files of another training are refused."""
     whole = train()
@@ -150,7 +146,6 @@ def test_training_should_resume_to_the_same_bits_after_an_interruption(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_members_side_by_side_should_equal_members_one_after_the_other():
     """Must 22, first half: within 1e-4 after ten iterations; rounding is all that differs."""
     side, turn = (train(iterations=10, members=way) for way in ("vmap", "loop"))

@@ -34,7 +34,6 @@ def two_members(actor, scale=4.0):
     return jax.tree.map(lambda leaf: scale * leaf, params)
 
 
-@pytest.mark.timeout(900)
 def test_cross_play_gradient_should_match_the_exact_one_on_the_matrix_game():
     """Must 14, second half: unclipped, cosine at least .99; must 15: nothing moves the other member."""
     actor = Actor.for_game(MATRIX, hidden=(6,))
@@ -79,7 +78,6 @@ def test_cross_play_gradient_should_match_the_exact_one_on_the_matrix_game():
     assert all((np.asarray(leaf[1]) == 0.0).all() for leaf in jax.tree.leaves(sampled))
 
 
-@pytest.mark.timeout(900)
 def test_cross_play_term_should_stop_where_the_clip_says():
     """Must 14, first half: A = 1, r = .5, eps = .3 moves nothing; r = .8 and A = -1, r = .5 do."""
 
@@ -111,7 +109,6 @@ def test_closest_should_go_by_returns_of_both_seatings():
     assert find_closest(lopsided, table, jnp.arange(3)).tolist() == [1, 2, 1]
 
 
-@pytest.mark.timeout(900)
 def test_latents_should_last_an_episode_and_be_private_to_a_seat():
     """Must 18: z stays to the end of an episode, seats draw alone, MI's gradient moves the policy."""
     actor = Actor.for_game(LEVER, hidden=(6,), n_latents=4)
@@ -147,7 +144,6 @@ def test_latents_should_last_an_episode_and_be_private_to_a_seat():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_mixed_play_should_seat_the_guest_only_before_the_switch():
     actor = Actor.for_game(LEVER, hidden=(6,))
     members = two_members(actor)
@@ -175,7 +171,6 @@ def test_mixed_play_should_seat_the_guest_only_before_the_switch():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_training_should_part_members_on_the_matrix_game():
     """The two best blocks of two teams: with the cross-play term they end in different ones."""
     ppo = PPO(n_envs=128, n_steps=1, learning_rate=2e-3, entropy_weight=0.02, minibatches=1)

@@ -44,7 +44,6 @@ def returns_to_come(chunk):
     return jax.lax.scan(one, start, (chunk.done, chunk.returns), reverse=True)[1]
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.slow
 @pytest.mark.parametrize("xp_weight", [0.0, 1.0])
 def test_gradient_should_match_dynamic_programming_in_the_lever_game(xp_weight):

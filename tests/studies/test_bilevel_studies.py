@@ -13,7 +13,6 @@ from metier.studies.bilevel_paper.bellman import DESIGNS, basis, bellman_replica
 from metier.studies.bilevel_sources.designs import WEIGHTS_AT, log_odds
 from metier.studies.bilevel_sources.designs import true_gradient as sources_gradient
 
-pytestmark = pytest.mark.timeout(240)
 SMALL = {
     "iv": {"cases": "labsup,card", "repeats": "1", "plugin_seeds": "6", "weak_seeds": "6"},
     "bilevel-paper": {

@@ -51,7 +51,6 @@ def enumerated(policy, table, seat):
     return total
 
 
-@pytest.mark.timeout(300)
 def test_generalists_with_memory_should_equal_a_walk_through_all_histories():
     policy = generalist(gru_units=4)
     mates = jnp.concatenate([specialist_tables(GAME)[1:2], jax.nn.softmax(
@@ -65,7 +64,6 @@ def test_generalists_with_memory_should_equal_a_walk_through_all_histories():
     assert found["robustness"] == pytest.approx(2 / (1 / rates).sum(), abs=1e-6)
 
 
-@pytest.mark.timeout(300)
 def test_policies_without_memory_should_agree_both_ways_and_with_episodes():
     """By histories, by dynamic programming, and by 4,000 episodes: 4 standard errors, one in 16,000."""
     policy = generalist(gru_units=0)
@@ -81,7 +79,6 @@ def test_policies_without_memory_should_agree_both_ways_and_with_episodes():
     assert abs(played - p) < 4 * np.sqrt(p * (1 - p) / 4000)
 
 
-@pytest.mark.timeout(300)
 def test_the_scripted_oracle_should_meet_every_specialist_by_the_second_stage():
     found = meet(GAME, copycat_table(GAME), specialist_tables(GAME))
     assert found["success"] == [1.0, 1.0, 1.0]

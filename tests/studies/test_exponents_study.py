@@ -31,7 +31,6 @@ SMALL = {
 }
 
 
-@pytest.mark.timeout(200)
 def test_study_should_state_its_claims_and_repeat(tmp_path):
     study = load_study("exponents")
     first = execute(study, tmp_path / "a", seed=3, overrides=SMALL)
@@ -73,7 +72,6 @@ def test_predictions_should_be_fixed_without_data():
     assert found["committee_jump"] == pytest.approx(11.55, abs=0.02)
 
 
-@pytest.mark.timeout(60)
 def test_curve_should_reach_its_exponent():
     found = curve("step3")
     assert found["slope"] == pytest.approx(3, abs=0.02)

@@ -43,7 +43,6 @@ def finished(tmp_path_factory):
     return execute(load_study("forecast"), folder, overrides=MINI, seed=3), folder
 
 
-@pytest.mark.timeout(240)
 def test_study_should_answer_every_claim_it_names(finished):
     result, _ = finished
     assert tuple(claim.id for claim in result.claims) == CLAIMS == load_study("forecast").claims
@@ -53,7 +52,6 @@ def test_study_should_answer_every_claim_it_names(finished):
         assert claim.measured.low <= claim.measured.value <= claim.measured.high
 
 
-@pytest.mark.timeout(240)
 def test_study_should_show_the_four_baselines(finished):
     result, _ = finished
     table = next(t for section in result.sections for t in section.tables if t.id == "candidates")
@@ -65,7 +63,6 @@ def test_study_should_show_the_four_baselines(finished):
     assert {"examples", "objective", "adoption-without-groups"} <= set(figures)
 
 
-@pytest.mark.timeout(240)
 def test_study_should_give_the_same_bytes_when_run_again_in_pieces(finished, tmp_path):
     _, folder = finished
 
@@ -89,7 +86,6 @@ def test_study_should_give_the_same_bytes_when_run_again_in_pieces(finished, tmp
     assert "origin-0" in read_timings(tmp_path / "again")["cells"]
 
 
-@pytest.mark.timeout(120)
 def test_origin_should_see_nothing_after_its_cutoff():
     panel = mini_panel()
     poisoned = np.array(panel.values)
@@ -105,7 +101,6 @@ def test_origin_should_see_nothing_after_its_cutoff():
     assert dirty["losses"]["global"][0] > 1e6 > clean["losses"]["global"][0]
 
 
-@pytest.mark.timeout(120)
 def test_judged_losses_should_be_those_of_predict():
     panel = mini_panel()
     forecaster = ClusterForecaster(lags=4, n_clusters=2, val_size=0.25)
@@ -115,7 +110,6 @@ def test_judged_losses_should_be_those_of_predict():
     assert found["losses"]["in use"][0] == pytest.approx(np.mean(residual**2), rel=1e-9)
 
 
-@pytest.mark.timeout(120)
 def test_coverage_should_count_the_values_inside_predicted_intervals():
     panel = mini_panel()
     forecaster = ClusterForecaster(lags=4, n_clusters=2, val_size=0.25)
@@ -126,7 +120,6 @@ def test_coverage_should_count_the_values_inside_predicted_intervals():
     assert found["coverage"]["by_time"]["0.8"][0] == pytest.approx(inside.mean())
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("replicate", [0, 1])
 def test_paper_rule_read_from_one_fit_should_be_that_of_the_papers_gate(replicate):
     simulated = data.simulate_regimes("weak", rng=replicate)
@@ -142,7 +135,6 @@ def test_paper_rule_read_from_one_fit_should_be_that_of_the_papers_gate(replicat
     )
 
 
-@pytest.mark.timeout(120)
 def test_homogeneous_panel_should_have_no_gain_where_nothing_is_adopted():
     outcome = homogeneous_panel(0, seed=1)
     assert set(outcome) == {"crossfit", "mean", "paper"}
@@ -171,7 +163,6 @@ def test_relative_gain_should_be_the_ratio_with_an_interval_of_its_own():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_relative_gain_should_cover_the_truth_at_its_level():
     rng, hits, trials = np.random.default_rng(1), 0, 2000
     for _ in range(trials):
@@ -275,7 +266,6 @@ def test_fit_bars_should_turn_calls_into_stages():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_tour_size_should_keep_its_time(tmp_path):
     import time
 

@@ -121,7 +121,6 @@ def records(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800 + 300 * KILLS)
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_killed_study_should_resume_to_its_own_bytes(name, start, tmp_path):
     began = time.monotonic()

@@ -150,7 +150,6 @@ def task(arm, *, strength=None, replicate=0, pure=False):
     )
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_should_train_and_measure(arm):
     found = train(task(arm, strength=ARMS[arm].strength))
@@ -160,7 +159,6 @@ def test_every_arm_should_train_and_measure(arm):
     assert np.asarray(found["by_domain"]).sum(axis=1) == pytest.approx(np.ones(4))
 
 
-@pytest.mark.timeout(120)
 def test_arms_of_a_seed_should_be_paired():
     a, b = build(task("phi", strength=0.01))[0], build(task("none"))[0]
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
@@ -168,7 +166,6 @@ def test_arms_of_a_seed_should_be_paired():
     assert not torch.equal(a.head.weight, other.head.weight)
 
 
-@pytest.mark.timeout(120)
 def test_training_should_repeat_itself():
     first, second = (fit(task("phi", strength=0.1)) for _ in range(2))
     assert first[1] == second[1]
@@ -273,7 +270,6 @@ def test_headline_should_say_a_loss_or_a_gain_in_words():
     assert not any("-0.0200 lower" in say(v, -0.02) for v in ("pays", "hurts", "equivalent", "undecided"))
 
 
-@pytest.mark.timeout(280)
 def test_a_killed_study_should_resume_to_the_same_bytes(tmp_path):
     study = load_study("moe-balancing")
 

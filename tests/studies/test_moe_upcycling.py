@@ -29,7 +29,6 @@ def passages(monkeypatch):
     return splits
 
 
-@pytest.mark.timeout(120)
 def test_all_arms_should_begin_as_the_dense_encoder(passages):
     """8: without noise, experts in place of a trained block compute what the block did."""
     quiet = dataclasses.replace(SETUP, noise=0.0)
@@ -40,7 +39,6 @@ def test_all_arms_should_begin_as_the_dense_encoder(passages):
     torch.testing.assert_close(logits[0], logits[2], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_should_learn_and_be_measured(passages, arm):
     found = fine_tune(Fine(arm=arm, replicate=0, setup=SETUP))

@@ -80,7 +80,6 @@ def test_a_mended_model_should_keep_its_accuracy_before_its_gap():
     assert chosen(trials, least=0.95) == 0
 
 
-@pytest.mark.timeout(180)
 def test_the_study_should_name_every_claim(tmp_path):
     with Run.create(tmp_path / "a", study=STUDY.name, size="tour", config=TINY, seed=0) as run:
         result = run_study(TINY, run, Silent())

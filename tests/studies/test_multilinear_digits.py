@@ -77,7 +77,6 @@ def test_splits_should_be_disjoint_and_standardized_by_the_training_part():
     assert float(splits["train"].x.std()) == pytest.approx(1.0, abs=0.3)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["sparse", "cp-1024"])
 def test_weights_of_experts_should_be_a_simplex_and_trainings_repeat(name):
     setup = TINY.setup(0)
@@ -90,7 +89,6 @@ def test_weights_of_experts_should_be_a_simplex_and_trainings_repeat(name):
     assert train(task) == train(task)
 
 
-@pytest.mark.timeout(180)
 def test_the_study_should_name_every_claim_and_resume_to_the_same_bytes(tmp_path):
     with Run.create(tmp_path / "a", study=STUDY.name, size="tour", config=TINY, seed=0) as run:
         first = run_study(TINY, run, Silent())

@@ -207,7 +207,6 @@ MICRO = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_interrupted_pipelines_should_end_with_the_same_result(tmp_path):
     """A micro run of the lever game, and again with its last cell taken away, which trains nothing anew."""
     small = MICRO | {"n_members": "2", "payoffs": "1,0.9"}
@@ -221,7 +220,6 @@ def test_interrupted_pipelines_should_end_with_the_same_result(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_full_size_should_run_in_miniature(tmp_path):
     """Latents, distillation and checkpoints of the full study, in the small kitchen, one chain."""
     arms = "self-play,xp-min+mi,xp-min+mi+dagger"

@@ -15,7 +15,6 @@ def slow_square(x):
     return x * x
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_cells_should_be_journaled_with_the_time_of_their_own_process(tmp_path, workers):
     work = [(f"cell-{x}", x) for x in range(3)]

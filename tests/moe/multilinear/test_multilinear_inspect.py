@@ -159,7 +159,6 @@ def test_20_planted_specialists_should_score_zero_below_their_null():
     np.testing.assert_allclose(groups.scores, 2**-0.5)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("base", "special"), [(0.01, 0.3), (0.06, 0.06)], ids=["focused", "spread"])
 def test_20_intervals_should_cover_what_this_many_rows_give(base, special):
     """Statement 20: 95 % intervals cover at least 33 of 40 times (a true 90 % would fall short 1 in 50).

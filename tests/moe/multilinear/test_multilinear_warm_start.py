@@ -92,7 +92,6 @@ def test_conv1d_should_be_transposed():
     torch.testing.assert_close(layer(x), conv(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_warm_start_should_learn_to_specialize(form, linear):
     """Equal experts and a random gate are no dead point: training parts them and lowers the loss."""
