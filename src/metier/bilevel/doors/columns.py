@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def read_columns(
         role: "outcome", "treatment", "instruments" or "controls", for messages.
         value: frame or series (pandas, polars, pyarrow, ...), array (n,) or (n, p); with `data`, a column
             name or a list of them.
-        data: frame that holds the named columns.
+        data: frame, or mapping of names to arrays, that holds the named columns.
         prefix: names columns without names: prefix, or prefix1, prefix2, ...
         categories: whether text columns become indicators of their levels, the first left out.
 
@@ -63,28 +63,53 @@ def read_columns(
         ('z1', 'z2')
     """
     if data is not None:
-        value = _select(role, value, data)
+        value = select_columns(role, value, data)
+    if isinstance(value, Mapping):
+        return _together(
+            role, [_from_named(role, name, np.asarray(v), categories) for name, v in value.items()]
+        )
     native = nw.from_native(value, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(native, nw.Series):
         native = native.alias(native.name or prefix).to_frame()
     if isinstance(native, nw.DataFrame):
         # Not by name: names need not be text, and then would count rows.
-        parts = [_from_series(role, series, categories) for series in native.iter_columns()]  # type: ignore[arg-type]
-        if not parts:
-            raise _no_table(role, "no column")
-        return Columns(
-            np.column_stack([part.values for part in parts]), tuple(n for p in parts for n in p.names), role
-        )
+        return _together(role, [_from_series(role, series, categories) for series in native.iter_columns()])  # type: ignore[arg-type]
     return _from_array(role, value, prefix)
 
 
-def _select(role: str, value: Any, data: Any) -> Any:
-    frame = nw.from_native(data, eager_only=True)
+def select_columns(role: str, value: Any, data: Any) -> Any:
+    """Return the named columns of a frame or a mapping, as it came.
+
+    Raises:
+        InputError: a name that the data do not have, with its nearest neighbors.
+    """
+    frame = data if isinstance(data, Mapping) else nw.from_native(data, eager_only=True)
+    known = [str(name) for name in frame] if isinstance(frame, Mapping) else frame.columns
     names = [value] if isinstance(value, str) else list(value)
-    unknown = [name for name in names if name not in frame.columns]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise unknown_columns(role, unknown, frame.columns)
+        raise unknown_columns(role, unknown, known)
+    if isinstance(frame, Mapping):
+        return {name: frame[name] for name in names}
     return frame.select(names).to_native()
+
+
+def _together(role: str, parts: Sequence[Columns]) -> Columns:
+    if not parts:
+        raise _no_table(role, "no column")
+    names = tuple(name for part in parts for name in part.names)
+    return Columns(np.column_stack([part.values for part in parts]), names, role)
+
+
+def _from_named(role: str, name: str, values: NDArray[Any], categories: bool) -> Columns:
+    """One column of a mapping: numbers, or text that stands for categories."""
+    if values.dtype.kind in "biuf":
+        return Columns(values.astype(np.float64)[:, None], (name,), role)
+    labels = values.tolist()
+    if not categories or any(label is not None and not isinstance(label, str) for label in labels):
+        kinds = sorted({type(label).__name__ for label in labels if label is not None})
+        raise _not_numeric(role, name, " and ".join(kinds) or "no value")
+    return _indicators(role, name, labels)
 
 
 def unknown_columns(role: str, unknown: Sequence[str], known: Sequence[str]) -> InputError:
@@ -108,17 +133,20 @@ def _from_series(role: str, series: nw.Series[Any], categories: bool) -> Columns
         numbers = series.cast(nw.Float64).to_numpy()
         return Columns(np.asarray(numbers, dtype=np.float64)[:, None], (name,), role)
     if not categories or kind.is_temporal():
-        raise InputError(
-            f"{role} column {name!r} must hold numbers",
-            expected="a numeric column",
-            got=f"type {kind}",
-            next_step="Convert it to numbers first.",
-        )
-    return _indicators(role, name, series)
+        raise _not_numeric(role, name, f"type {kind}")
+    return _indicators(role, name, series.to_list())
 
 
-def _indicators(role: str, name: str, series: nw.Series[Any]) -> Columns:
-    labels = series.to_list()
+def _not_numeric(role: str, name: str, got: str) -> InputError:
+    return InputError(
+        f"{role} column {name!r} must hold numbers",
+        expected="a numeric column",
+        got=got,
+        next_step="Convert it to numbers first.",
+    )
+
+
+def _indicators(role: str, name: str, labels: Sequence[Any]) -> Columns:
     missing = np.array([label is None or label != label for label in labels])
     levels = sorted({str(label) for label, gone in zip(labels, missing, strict=True) if not gone})
     if not 2 <= len(levels) <= MAX_LEVELS:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
 
 from metier.core.checks import label_codes
 from metier.core.errors import InputError
 
-from .columns import Columns, check_together, read_columns, unknown_columns
+from .columns import Columns, check_together, read_columns, select_columns
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -102,10 +104,8 @@ def _codes(groups: Any, data: Any, n: int) -> Codes | None:
 
 
 def _labels(name: str, data: Any) -> list[Any]:
-    """Return the labels in a frame's column."""
-    import narwhals.stable.v2 as nw
-
-    frame = nw.from_native(data, eager_only=True)
-    if name not in frame.columns:
-        raise unknown_columns("groups", [name], frame.columns)
-    return list(frame[name].to_list())
+    """Return the labels in a column of a frame or a mapping."""
+    column = select_columns("groups", name, data)
+    if isinstance(column, Mapping):
+        return list(np.asarray(column[name]).tolist())
+    return list(nw.from_native(column, eager_only=True)[name].to_list())

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from metier.core import InputError, require
+from metier.core.tables import existing, no_rows, separator_of, unreadable
 from metier.runs import atomic_write_bytes
-
-SUFFIXES = (".csv", ".parquet")
 
 
 def read_file(path: Path, *, id_col: str, time_col: str, target_col: str | None) -> Any:
@@ -29,7 +28,7 @@ def read_file(path: Path, *, id_col: str, time_col: str, target_col: str | None)
             naming the row.
     """
     polars = require("polars", "forecast")
-    frame = _parse(polars, _existing(path))
+    frame = _parse(polars, existing(path))
     wanted = [id_col, time_col, *([target_col] if target_col else [])]
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
@@ -40,74 +39,19 @@ def read_file(path: Path, *, id_col: str, time_col: str, target_col: str | None)
             next_step="Name yours with --id-col, --time-col and --target-col.",
         )
     if not frame.height:
-        raise _no_rows(path)
+        raise no_rows(path)
     frame = _stamps(polars, frame, time_col, path)
     return _numbers(polars, frame, target_col, path) if target_col else frame
 
 
-def read_frame(path: Path, *, null_values: Sequence[str] = ()) -> Any:
-    """Read a csv or parquet file into a polars frame with at least one row, whatever its columns.
-
-    Args:
-        path: the file.
-        null_values: texts that stand for a missing value in a csv file.
-
-    Raises:
-        InputError: no such file, another format, or no rows.
-    """
-    frame = _parse(require("polars", "forecast"), _existing(path), null_values=null_values)
-    if not frame.height:
-        raise _no_rows(path)
-    return frame
-
-
-def _existing(path: Path) -> Path:
-    if path.suffix.lower() not in SUFFIXES:
-        got = f"the folder {path}" if path.is_dir() else repr(path.name)
-    elif not path.is_file():
-        got = f"the folder {path}" if path.is_dir() else f"no file {path}"
-    else:
-        return path
-    raise InputError(
-        "the data come in one file",
-        expected="a file that ends in .csv or .parquet",
-        got=got,
-        next_step="Check the path, or convert the file.",
-    )
-
-
-def _parse(polars: Any, path: Path, *, null_values: Sequence[str] = ()) -> Any:
-    if path.stat().st_size == 0:
-        raise _no_rows(path)
+def _parse(polars: Any, path: Path) -> Any:
     try:
         if path.suffix.lower() == ".csv":
             # Dates are parsed below, year first only: a guess at 01/02/2024 would be silent and often wrong.
-            options = {"separator": _separator(path), "infer_schema_length": None}
-            return polars.read_csv(path, null_values=list(null_values) or None, **options)
+            return polars.read_csv(path, separator=separator_of(path), infer_schema_length=None)
         return polars.read_parquet(path)
     except (polars.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            f"{path.name} must be a readable {path.suffix.lower()[1:]} file",
-            expected="a header line and rows of equal length" if path.suffix.lower() == ".csv" else "parquet",
-            got=str(error).splitlines()[0],
-            next_step="Mend or export the file again.",
-        ) from None
-
-
-def _separator(path: Path) -> str:
-    """The comma, semicolon or tab that the header holds most often; the comma wins ties."""
-    with path.open("rb") as file:
-        header = file.readline()
-    return max(",;\t", key=lambda mark: header.count(mark.encode()))
-
-
-def _no_rows(path: Path) -> InputError:
-    return InputError(
-        f"{path.name} must hold at least one row",
-        expected="a header and rows",
-        got="an empty file",
-        next_step="Check how the file was made.",
-    )
+        raise unreadable(path, str(error).splitlines()[0]) from None
 
 
 def _numbers(polars: Any, frame: Any, column: str, path: Path) -> Any:
@@ -162,7 +106,7 @@ def write_like(frame: Any, path: Path, *, source: Path) -> Path:
     if path.suffix == ".parquet":
         frame.write_parquet(buffer)
     else:
-        separator = _separator(source) if source.suffix.lower() == ".csv" else ","
+        separator = separator_of(source) if source.suffix.lower() == ".csv" else ","
         frame.write_csv(buffer, separator=separator, datetime_format=_stamp_format(frame, source))
     atomic_write_bytes(path, buffer.getvalue())
     return path
@@ -174,7 +118,7 @@ def _stamp_format(frame: Any, source: Path) -> str:
     columns = [name for name, kind in frame.schema.items() if isinstance(kind, polars.Datetime)]
     with_t = False
     if columns and source.suffix.lower() == ".csv":
-        first = polars.read_csv(source, n_rows=1, infer_schema=False, separator=_separator(source))
+        first = polars.read_csv(source, n_rows=1, infer_schema=False, separator=separator_of(source))
         with_t = any("T" in str(first[name][0]) for name in columns if name in first.columns and first.height)
     fine = any(frame[name].dt.microsecond().sum() for name in columns)
     return f"%Y-%m-%d{'T' if with_t else ' '}%H:%M:%S{'%.6f' if fine else ''}"

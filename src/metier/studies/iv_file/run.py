@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from metier.bilevel import IVBilevel
 from metier.core import InputError
-from metier.studies.forecast_file.frames import read_frame
+from metier.core.tables import Table, read_columns
 from metier.studies.iv_file.settings import IVSettings, make_learner
 
 NULLS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", ".")
@@ -85,14 +84,14 @@ def iv_file(job: IVJob, *, say: Callable[[str], None] = lambda text: None) -> IV
             next_step="Write for example --level 90.",
         )
     notes: list[str] = []
-    frame = read_frame(job.file, null_values=NULLS)
-    _check_columns(job, frame.columns)
-    used = list(dict.fromkeys(name for names in job.roles().values() for name in names))
-    frame, n_rows = frame.select(used), frame.height
-    frame = _complete(job, frame, notes)
+    table = read_columns(job.file, null_values=NULLS)
+    _check_columns(job, list(table))
+    table = {name: table[name] for names in job.roles().values() for name in names}
+    n_rows = _height(table)
+    table = _complete(job, table, notes)
     for note in notes:
         say(note)
-    say(f"{frame.height:,} rows, {len(job.instruments)} instruments, {len(job.controls)} controls")
+    say(f"{_height(table):,} rows, {len(job.instruments)} instruments, {len(job.controls)} controls")
     iv = IVBilevel(
         features=job.features,
         learner=make_learner(job.settings.learner, seed=job.seed),
@@ -109,7 +108,7 @@ def iv_file(job: IVJob, *, say: Callable[[str], None] = lambda text: None) -> IV
         controls=list(job.controls) or None,
         weights=job.weights,
         groups=job.groups,
-        data=frame,
+        data=table,
     )
     return IVAnswer(job=job, iv=iv, n_rows=n_rows, notes=tuple(notes))
 
@@ -148,30 +147,32 @@ def _two_roles(name: str, first: str, second: str) -> InputError:
     )
 
 
-def _complete(job: IVJob, frame: Any, notes: list[str]) -> Any:
-    """The frame without gaps: refused by column and count, or with missing=drop left out."""
-    import polars
+def _height(table: Table) -> int:
+    return len(next(iter(table.values())))
 
+
+def _complete(job: IVJob, table: Table, notes: list[str]) -> Table:
+    """The table without gaps: refused by column and count, or with missing=drop left out."""
     gaps = {}
-    complete = np.ones(frame.height, dtype=bool)
-    for name in frame.columns:
-        column = frame[name]
-        missing = column.is_null()
-        if column.dtype in (polars.Float32, polars.Float64):
-            missing = missing | ~column.is_finite().fill_null(True)
+    complete = np.ones(_height(table), dtype=bool)
+    for name, values in table.items():
+        if values.dtype.kind == "f":
+            missing = ~np.isfinite(values)
+        else:
+            missing = np.array([value is None for value in values.tolist()])
         if missing.any():
             gaps[name] = int(missing.sum())
-            complete &= ~missing.to_numpy()
+            complete &= ~missing
     if not gaps:
-        return frame
+        return table
     words = ", ".join(f"{count:,} in {name!r}" for name, count in gaps.items())
     lost = int((~complete).sum())
     if job.settings.missing == "fail":
         raise InputError(
             "every row must be complete",
             expected="no missing and no infinite value in the columns used",
-            got=f"{words} ({lost:,} of {frame.height:,} rows)",
+            got=f"{words} ({lost:,} of {len(complete):,} rows)",
             next_step="Add --set missing=drop to leave these rows out, or impute them first.",
         )
-    notes.append(f"left out {lost:,} of {frame.height:,} rows with missing values: {words}")
-    return frame.filter(complete)
+    notes.append(f"left out {lost:,} of {len(complete):,} rows with missing values: {words}")
+    return {name: values[complete] for name, values in table.items()}
