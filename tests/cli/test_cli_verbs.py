@@ -1,11 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 from toy_study import ENTRY
 
 from metier import __version__
 from metier.cli import app
-from metier.core.errors import MissingExtraError
+from metier.core import MissingExtraError, extras
 from metier.runs import read_config, read_result
 from metier.studies import REGISTRY
 
@@ -34,7 +35,9 @@ def test_list_should_name_the_studies(toy, command, document):
     assert code == 0
     assert "toy" in out
     assert document("list")[1] == {
-        "studies": [{"name": "toy", "family": "core", "title": "Do toys specialize?", "in_tour": True}],
+        "studies": [
+            {"name": "toy", "family": "core", "title": "Do toys specialize?", "extras": [], "in_tour": True}
+        ],
         "sizes": ["tour", "standard", "full"],
     }
 
@@ -125,13 +128,24 @@ def test_the_tours_page_should_keep_the_runs_of_earlier_calls(toy, monkeypatch, 
 
 def test_tour_should_skip_a_study_whose_extra_is_missing(toy, monkeypatch, document):
     def missing(name):
-        raise MissingExtraError("torch", "moe")
+        raise MissingExtraError("torch")
 
     monkeypatch.setattr("metier.studies.load_study", missing)
     code, out, err = document("tour", "--out", "t")
     assert code == 3
-    assert 'pip install "metier[moe]"' in out["skipped"]["toy"]
+    assert 'pip install "torch>=' in out["skipped"]["toy"]
     assert "skipped toy" in err
+    page = Path(out["report"]).read_text()
+    assert "Not run in this installation" in page
+    assert "python -m pip install" in page
+
+
+def test_tour_should_fail_a_check_only_where_a_study_that_was_named_is_skipped(toy, monkeypatch, command):
+    monkeypatch.setitem(REGISTRY, "other", ENTRY._replace(extras=("minilm",)))
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+    assert command("tour", "--out", "all")[0] == 0
+    assert command("tour", "--only", "toy", "--out", "one")[0] == 0
+    assert command("tour", "--only", "toy", "--only", "other", "--out", "both")[0] == 3
 
 
 def test_report_should_join_runs_and_name_unfinished_ones(toy, command, document):
@@ -183,10 +197,8 @@ def test_doctor_should_find_this_installation_sound(document):
 
 
 def test_doctor_should_name_a_missing_base_package_and_fail(monkeypatch, command):
-    from metier.cli import doctor
-
     monkeypatch.setattr(
-        doctor.importlib.metadata,
+        extras.importlib.metadata,
         "requires",
         lambda _: ["numpy>=99", "nosuchthing>=1", 'nothing>=1; extra == "moe"'],
     )
@@ -194,7 +206,7 @@ def test_doctor_should_name_a_missing_base_package_and_fail(monkeypatch, command
     assert code == 3
     assert "problem: package nosuchthing" in out
     assert "numpy wrong version (wants >=99)" in out
-    assert 'pip install "metier[moe]"' in out
+    assert 'python -m pip install "nothing>=1"' in out
 
 
 def test_data_should_list_and_verify(monkeypatch, command, document):

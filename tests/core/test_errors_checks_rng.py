@@ -36,7 +36,7 @@ def test_input_error_is_one_line_with_its_parts():
 
 
 @pytest.mark.parametrize(
-    "error", [InputError("r", expected="e", got="g", next_step="n"), MissingExtraError("ray", "dist")]
+    "error", [InputError("r", expected="e", got="g", next_step="n"), MissingExtraError("ray")]
 )
 def test_errors_survive_pickling(error):
     copy = pickle.loads(pickle.dumps(error))
@@ -48,7 +48,7 @@ def test_require_passes_on_an_error_inside_an_installed_package(tmp_path, monkey
     (tmp_path / "halfway_installed.py").write_text("import a_missing_dependency")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="a_missing_dependency") as info:
-        require("halfway_installed", "dist")
+        require("halfway_installed")
     assert not isinstance(info.value, MissingExtraError)
 
 

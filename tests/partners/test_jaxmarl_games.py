@@ -127,7 +127,7 @@ def test_overcooked_should_name_its_extra_or_refuse_unknown_layouts():
     try:
         import jaxmarl  # noqa: F401
     except ImportError:
-        with pytest.raises(MissingExtraError, match=r"metier\[jaxmarl\]"):
+        with pytest.raises(MissingExtraError, match=r'pip install .*"jaxmarl>='):
             overcooked(2)
     else:
         with pytest.raises(InputError, match=r"layout is one of JaxMARL's.*got 'nowhere'"):

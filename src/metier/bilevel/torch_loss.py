@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from metier.core.errors import InputError, require
+from metier.core.errors import InputError
+from metier.core.extras import require
 
 from .arrays import Floats, Rows
 from .losses import Derivatives, Loss
@@ -31,7 +32,7 @@ class TorchLoss(Loss):
 
     def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
         """Return value and derivatives by automatic differentiation in float64."""
-        torch: Any = require("torch", "moe")
+        torch: Any = require("torch")
         functional = torch.func
         batch = {
             name: torch.as_tensor(np.ascontiguousarray(x)) for name, x in rows.items() if x.dtype != object

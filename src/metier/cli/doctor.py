@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metier.cli.answer import CHECK_FAILED, OK, Answer, columns
 from metier.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 # Extras that develop or benchmark metier itself; nobody misses them.
 _NOT_FOR_USERS = {"all", "dev", "bench"}
@@ -35,26 +37,27 @@ def doctor(as_json: AsJson = False) -> Answer:
 
 def package_states() -> dict[str, list[dict[str, str]]]:
     """Return the required packages by extra ("base" first), each with wanted and found version and state."""
-    from packaging.requirements import Requirement
+    from metier.core.extras import requirements_of
 
-    groups: dict[str, list[dict[str, str]]] = {"base": []}
-    for text in importlib.metadata.requires("metier") or []:
-        requirement = Requirement(text)
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", text)
-        group = extra[1] if extra else "base"
-        if group in _NOT_FOR_USERS or requirement.name == "metier":
-            continue
-        groups.setdefault(group, []).append(_state(requirement))
-    return groups
+    groups = [
+        "base",
+        *(name for name in importlib.metadata.metadata("metier").get_all("Provides-Extra") or []),
+    ]
+    return {
+        group: [_state(requirement) for requirement in requirements_of(group)]
+        for group in groups
+        if group not in _NOT_FOR_USERS
+    }
 
 
-def _state(requirement: Any) -> dict[str, str]:
+def _state(requirement: Requirement) -> dict[str, str]:
+    from metier.core.extras import is_met
+
     try:
         found = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         found = ""
-    fits = bool(found) and requirement.specifier.contains(found, prereleases=True)
-    state = "ok" if fits else "wrong version" if found else "missing"
+    state = "ok" if is_met(requirement) else "wrong version" if found else "missing"
     return {"name": requirement.name, "wanted": str(requirement.specifier), "found": found, "state": state}
 
 
@@ -76,6 +79,8 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def _groups(groups: dict[str, list[dict[str, str]]]) -> list[str]:
+    from metier.core.extras import install_command
+
     lines = []
     for group, packages in groups.items():
         missing = [p for p in packages if p["state"] != "ok"]
@@ -87,6 +92,5 @@ def _groups(groups: dict[str, list[dict[str, str]]]) -> list[str]:
         )
         lines.append(f"{'ok' if not missing else 'missing':8} {group}: {shown}")
         if missing:
-            target = "metier" if group == "base" else f"metier[{group}]"
-            lines.append(f'{"":8} pip install "{target}"')
+            lines.append(f"{'':8} {install_command(group)}")
     return lines

@@ -11,12 +11,18 @@ def list_studies(as_json: AsJson = False) -> Answer:
     from metier.studies import REGISTRY, SIZES
 
     rows = [
-        {"name": name, "family": entry.family, "title": entry.title, "in_tour": entry.in_tour}
+        {
+            "name": name,
+            "family": entry.family,
+            "title": entry.title,
+            "extras": list(entry.extras),
+            "in_tour": entry.in_tour,
+        }
         for name, entry in REGISTRY.items()
     ]
     lines = columns(
-        [["STUDY", "FAMILY", "WHAT IT FINDS OUT"]]
-        + [[name, e.family, e.title] for name, e in REGISTRY.items()]
+        [["STUDY", "FAMILY", "NEEDS", "WHAT IT FINDS OUT"]]
+        + [[name, e.family, ",".join(e.extras), e.title] for name, e in REGISTRY.items()]
     )
     hint = "Run one with: metier run STUDY [--size tour|standard|full]"
     return Answer(

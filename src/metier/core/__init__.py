@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from .decision import units_needed as units_needed
     from .errors import InputError as InputError
     from .errors import MetierError as MetierError
-    from .errors import MissingExtraError as MissingExtraError
-    from .errors import require as require
     from .estimate import Comparison as Comparison
     from .estimate import Estimate as Estimate
     from .estimate import compare_paired as compare_paired
+    from .extras import MissingExtraError as MissingExtraError
+    from .extras import install_command as install_command
+    from .extras import naming_extras as naming_extras
+    from .extras import require as require
     from .long_run import ewc_variances as ewc_variances
     from .long_run import hac_variances as hac_variances
     from .long_run import long_run_variance_ewc as long_run_variance_ewc
@@ -50,8 +52,9 @@ _MODULES = {
         "simplex_rows",
     ),
     "decision": ("Decision", "specialize_or_fall_back", "units_needed"),
-    "errors": ("InputError", "MetierError", "MissingExtraError", "require"),
+    "errors": ("InputError", "MetierError"),
     "estimate": ("Comparison", "Estimate", "compare_paired"),
+    "extras": ("MissingExtraError", "install_command", "naming_extras", "require"),
     "long_run": ("ewc_variances", "hac_variances", "long_run_variance_ewc", "long_run_variance_hac"),
     "mutual_information": ("InformationResult", "entropy", "information"),
     "parallel": ("TaskError", "available_cpus", "map_tasks"),

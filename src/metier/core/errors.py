@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 
@@ -50,51 +48,3 @@ class InputError(MetierError, ValueError):
 
 def _rebuild_input_error(rule: str, expected: str, got: str, next_step: str) -> InputError:
     return InputError(rule, expected=expected, got=got, next_step=next_step)
-
-
-class MissingExtraError(MetierError, ImportError):
-    """A feature needs a package that the base install leaves out.
-
-    Args:
-        module: The module that could not be imported.
-        extra: The extra of metier that brings it.
-
-    Example:
-        >>> print(MissingExtraError("ray", "dist"))
-        this feature needs the package 'ray', which is not installed. Run: pip install "metier[dist]"
-    """
-
-    def __init__(self, module: str, extra: str) -> None:
-        self.module = module
-        self.extra = extra
-        text = f"this feature needs the package {module!r}, which is not installed."
-        super().__init__(f'{text} Run: pip install "metier[{extra}]"', name=module)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return MissingExtraError, (self.module, self.extra)
-
-
-def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra of metier brings it.
-
-    Args:
-        module: Dotted module name.
-        extra: The extra that lists its package.
-
-    Returns:
-        The imported module.
-
-    Raises:
-        MissingExtraError: The package is not installed. An error raised inside an installed package
-            is passed on unchanged.
-
-    Example:
-        >>> require("json", "forecast").dumps([1])
-        '[1]'
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-            raise MissingExtraError(error.name, extra) from error
-        raise

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .checks import one_of, positive_int
-from .errors import InputError, MetierError, require
+from .errors import InputError, MetierError
+from .extras import require
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -166,7 +167,7 @@ def _joblib(fn: Callable[[Any], Any], tasks: Sequence[Any], n_workers: int) -> O
 
 
 def _dask(fn: Callable[[Any], Any], tasks: Sequence[Any], n_workers: int) -> Outcomes:
-    require("distributed", "dist")
+    require("distributed")
     with _dask_client(n_workers) as client:
         # Scattered, because data inside a call travels through the scheduler and draws a warning.
         shared, *inputs = client.scatter([fn, *tasks], hash=False)
@@ -221,7 +222,7 @@ def _ray_session(n_workers: int) -> Iterator[Any]:
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
-        ray: Any = require("ray", "dist")
+        ray: Any = require("ray")
         if ray.is_initialized():
             yield ray
             return

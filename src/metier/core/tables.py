@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, require
+from .errors import InputError
+from .extras import require
 
 SUFFIXES = (".csv", ".parquet")
 Table = dict[str, NDArray[Any]]
@@ -94,14 +95,14 @@ def separator_of(path: Path) -> str:
 
 def _parquet(path: Path) -> Table:
     if importlib.util.find_spec("polars"):
-        polars = require("polars", "forecast")
+        polars = require("polars")
         try:
             return _from_polars(polars.read_parquet(path))
         except (polars.exceptions.PolarsError, OSError) as error:
             raise unreadable(path, str(error).splitlines()[0]) from None
-    pyarrow = require("pyarrow", "forecast")
+    pyarrow = require("pyarrow")
     try:
-        table = require("pyarrow.parquet", "forecast").read_table(path)
+        table = require("pyarrow.parquet").read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise unreadable(path, str(error).splitlines()[0]) from None
     return {name: _from_arrow(table[name]) for name in table.column_names}
@@ -117,7 +118,7 @@ def _from_arrow(column: Any) -> NDArray[Any]:
 
 
 def _polars_csv(path: Path, null_values: Sequence[str]) -> Table:
-    polars = require("polars", "forecast")
+    polars = require("polars")
     options = {"separator": separator_of(path), "infer_schema_length": None}
     try:
         frame = polars.read_csv(path, null_values=list(null_values) or None, **options)
@@ -127,7 +128,7 @@ def _polars_csv(path: Path, null_values: Sequence[str]) -> Table:
 
 
 def _from_polars(frame: Any) -> Table:
-    polars = require("polars", "forecast")
+    polars = require("polars")
     columns: Table = {}
     for series in frame.iter_columns():
         if series.dtype.is_integer() and not series.null_count():
@@ -160,7 +161,7 @@ def _typed_cells(cells: Sequence[str], missing: set[str]) -> NDArray[Any]:
     there = [cell for cell in cells if cell not in missing]
     complete = len(there) == len(cells)
     if there and set(there) <= {"true", "false"} and complete:
-        return np.array(there) == "true"
+        return np.array([cell == "true" for cell in there])
     # Python also reads 1_000 as a number; a file means text by it.
     if there and not any("_" in cell for cell in there):
         try:

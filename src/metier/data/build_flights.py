@@ -51,7 +51,7 @@ def read_flights(path: str | Path) -> dict[str, NDArray[Any]]:
             got=digest,
             next_step="Take the file from that package, version 3.2.1.",
         )
-    table = require("pyarrow.parquet", "forecast").read_table(io.BytesIO(content))
+    table = require("pyarrow.parquet").read_table(io.BytesIO(content))
     hours = (table["date"].to_numpy() - START) // np.timedelta64(1, "h")
     kept = hours < N_HOURS
     columns = {key: table[key].to_numpy()[kept] for key in ("origin", "destination", "delay")}

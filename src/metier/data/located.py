@@ -19,7 +19,7 @@ def data_file(path: str | Path | None, *, package: str, inside: str) -> Path:
         return existing_file(path)
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError(package, "bench")
+        raise MissingExtraError(package)
     return existing_file(Path(spec.submodule_search_locations[0]) / inside)
 
 

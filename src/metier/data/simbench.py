@@ -41,7 +41,7 @@ def load_simbench(panel: str = "loads", *, path: str | Path | None = None) -> Pa
     """
     name = FILES[one_of("panel", panel, FILES)]
     file = data_file(path, package="simbench", inside=f"{FOLDER}/{name}")
-    table = require("pandas", "forecast").read_csv(file, sep=";")
+    table = require("pandas").read_csv(file, sep=";")
     if "time" not in table.columns:
         raise InputError(
             f"{file.name} must be a profile table of simbench",

@@ -93,7 +93,7 @@ class TableData:
 
         from metier.core import require
 
-        require(one_of("backend", backend, ("polars", "pandas", "pyarrow")), "forecast")
+        require(one_of("backend", backend, ("polars", "pandas", "pyarrow")))
         plain: Any = backend
         return nw.from_dict(dict(self.columns), backend=plain).to_native()
 

@@ -80,7 +80,7 @@ def load_metr_la(path: str | Path, *, missing_zero: bool = True) -> PanelData:
         207
     """
     file = existing_file(path)
-    with require("h5py", "bench").File(file, "r") as store:
+    with require("h5py").File(file, "r") as store:
         group = _frame_group(store, file)
         sensors = _names(group["axis0"], file)
         stamps = _hdf_stamps(group["axis1"], file)
@@ -141,7 +141,7 @@ def _read_npz(
 def _read_csv(
     file: Path, channel: int, start: str, step_minutes: int
 ) -> tuple[tuple[str, ...], NDArray[np.datetime64], FloatArray]:
-    pandas = require("pandas", "forecast")
+    pandas = require("pandas")
     table = pandas.read_csv(file)
     try:
         stamps = pandas.to_datetime(table.iloc[:, 0]).to_numpy().astype("datetime64[ns]")

@@ -162,14 +162,10 @@ __all__ = sorted([*_HOME, *_ROOMS])
 def __getattr__(name: str) -> Any:
     """Load a name's module on first use: `import metier.moe` must not load torch (PEP 562)."""
     if name in __all__:
-        try:
-            module = importlib.import_module(f"metier.moe.{_HOME.get(name, name)}")
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            from metier.core.errors import MissingExtraError
+        from metier.core.extras import naming_extras
 
-            raise MissingExtraError("torch", "moe") from error
+        with naming_extras():
+            module = importlib.import_module(f"metier.moe.{_HOME.get(name, name)}")
         return module if name in _ROOMS else getattr(module, name)
     raise AttributeError(f"module 'metier.moe' has no attribute {name!r}; it has {', '.join(__all__)}")
 

@@ -21,7 +21,7 @@ _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
 
 def _compiled(function: _Kernel) -> _Kernel:
-    numba = require("numba", "multi-index")
+    numba = require("numba")
     return cast(_Kernel, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 

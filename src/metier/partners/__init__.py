@@ -74,8 +74,6 @@ _MODULES = {
     "training.trajedi": ("train_trajedi",),
     "training.xp_min": ("train_xp_min",),
 }
-_NEED_JAX = {"animation", "pairing", "evaluation", "policies", "samplers"}
-_NEED_OPTAX = {name for name in _MODULES if name.startswith("training.")}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = ("games",)
 
@@ -84,26 +82,17 @@ __all__ = sorted([*_HOME, *_PACKAGES])
 
 def __getattr__(name: str) -> Any:
     """Load a name on first use: the measures must not need JAX."""
-    if name in _HOME:
-        if _HOME[name] in _NEED_JAX | _NEED_OPTAX:
-            _require_jax()
-        if _HOME[name] in _NEED_OPTAX:
-            _require("optax")
-        return getattr(importlib.import_module(f"metier.partners.{_HOME[name]}"), name)
-    if name in _PACKAGES:
-        _require_jax()
-        return importlib.import_module(f"metier.partners.{name}")
+    if name in __all__:
+        from metier.core.extras import naming_extras, require
+
+        home = _HOME.get(name, name)
+        # What is imported late must be missed early.
+        for package in ("jax", "optax") if home.startswith("training.") else ():
+            require(package)
+        with naming_extras():
+            module = importlib.import_module(f"metier.partners.{home}")
+        return module if name in _PACKAGES else getattr(module, name)
     raise AttributeError(f"module 'metier.partners' has no attribute {name!r}; it has {', '.join(__all__)}")
-
-
-def _require_jax() -> None:
-    _require("jax")
-
-
-def _require(module: str) -> None:
-    from metier.core import require
-
-    require(module, "partners")
 
 
 def __dir__() -> list[str]:

@@ -48,6 +48,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the report of finished runs and return its path.
 
@@ -55,6 +56,7 @@ def write_report(
         folders: run folders, in the page's order.
         path: the HTML file; its folder is made.
         title: the page's title; by default that of the only result, or "metier report".
+        skipped: studies that did not run -> why, and what would let them.
 
     Returns:
         The path.
@@ -68,26 +70,29 @@ def write_report(
     ]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(target, render_page(entries, title=title))
+    atomic_write_text(target, render_page(entries, title=title, skipped=skipped))
     return target
 
 
-def render_page(entries: Sequence[Entry], *, title: str | None = None) -> str:
+def render_page(
+    entries: Sequence[Entry], *, title: str | None = None, skipped: Mapping[str, str] | None = None
+) -> str:
     """Return the HTML page of the entries.
 
     Args:
-        entries: at least one result, in the page's order.
+        entries: the results, in the page's order; at least one unless something was skipped.
         title: the page's title; by default that of the only result, or "metier report".
+        skipped: studies that did not run -> why.
 
     Raises:
-        InputError: there is no entry.
+        InputError: there is no entry and nothing was skipped.
 
     Example:
         >>> result = Result(study="s", family="core", size="tour", seed=0, title="One study", question="Why?")
         >>> "<h1>One study</h1>" in render_page([Entry(result=result)])
         True
     """
-    if not entries:
+    if not entries and not skipped:
         raise InputError(
             "a report needs a finished run",
             expected="at least one",
@@ -106,7 +111,9 @@ def render_page(entries: Sequence[Entry], *, title: str | None = None) -> str:
     ]
     template = _environment().get_template("page.html")
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    return template.render(entries=anchored, title=title or default, style=style, version=_version())
+    return template.render(
+        entries=anchored, title=title or default, style=style, version=_version(), skipped=skipped or {}
+    )
 
 
 def _version() -> str:

@@ -51,7 +51,9 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def fsync_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a rename inside `folder` durable."""
+    """Make a rename inside `folder` durable, where the system lets folders be opened (Windows does not)."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,23 +1,22 @@
-"""One process writes a run at a time; the kernel frees the lock of a killed process."""
+"""One process writes a run at a time; the system frees the lock of a killed process."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from metier.core.errors import InputError
 
 
 class FolderLock:
-    """An exclusive advisory lock on a run folder (`flock` on its `.lock` file), held until `release`."""
+    """An exclusive lock on a run folder (on its `.lock` file) until `release`."""
 
     def __init__(self, folder: Path) -> None:
-        self._descriptor: int | None = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock = FileLock(folder / ".lock", timeout=0)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
+            self._lock.acquire()
+        except Timeout:
             raise InputError(
                 "one process writes a run at a time",
                 expected=f"a free run folder {folder}",
@@ -27,6 +26,4 @@ class FolderLock:
 
     def release(self) -> None:
         """Free the folder; doing it twice is harmless."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._lock.release()

@@ -25,6 +25,7 @@ class Entry(NamedTuple):
     target: str
     family: str
     title: str
+    extras: tuple[str, ...] = ()
     in_tour: bool = True
 
 
@@ -33,6 +34,7 @@ REGISTRY: dict[str, Entry] = {
         "metier.studies.forecast_flights.study:STUDY",
         "forecast",
         "Forecasting flights: one model or specialists?",
+        extras=("forecast",),
     ),
     "forecast-gate": Entry(
         "metier.studies.forecast_gate.study:STUDY",
@@ -43,11 +45,13 @@ REGISTRY: dict[str, Entry] = {
         "metier.studies.forecast_panels.study:STUDY",
         "forecast",
         "Forecasting many panels: what the choice costs against hindsight",
+        extras=("forecast",),
     ),
     "exponents": Entry(
         "metier.studies.exponents.study:STUDY",
         "multi_index",
         "Exponents: how many samples does a direction, a committee, a hierarchy need?",
+        extras=("multi-index", "moe"),
     ),
     "iv": Entry(
         "metier.studies.bilevel_iv.study:STUDY",
@@ -82,39 +86,45 @@ REGISTRY: dict[str, Entry] = {
         "metier.studies.moe_balancing.study:STUDY",
         "moe",
         "Mixtures of experts: does the balancer matter?",
+        extras=("moe",),
     ),
     "moe-upcycling": Entry(
         "metier.studies.moe_upcycling.study:STUDY",
         "moe",
         "Mixtures of experts: does upcycling a trained encoder pay?",
+        extras=("moe", "hf", "minilm"),
         in_tour=False,
     ),
     "multilinear-digits": Entry(
         "metier.studies.multilinear_digits.study:STUDY",
         "moe",
         "Multilinear experts: do many small ones pay at the price of a dense layer?",
+        extras=("moe",),
     ),
     "multilinear-minilm": Entry(
         "metier.studies.multilinear_minilm.study:STUDY",
         "moe",
         "Multilinear experts: a trained encoder, taken apart and put together",
+        extras=("moe", "hf", "minilm"),
     ),
     "multilinear-bias": Entry(
         "metier.studies.multilinear_bias.study:STUDY",
         "moe",
         "Multilinear experts: does editing them mend a planted bias?",
+        extras=("moe",),
         in_tour=False,
     ),
     "partners": Entry(
         "metier.studies.partners_pipeline.study:STUDY",
         "partners",
         "Partners: does a generalist profit from specialist partners?",
+        extras=("partners",),
     ),
 }
 
 
-def load_study(name: str) -> Study:
-    """Import and return the registered study `name`; an unknown name is an error that suggests near ones."""
+def check_name(name: str) -> None:
+    """Raise InputError, with near names, unless a study is called `name`."""
     if name not in REGISTRY:
         raise input_error(
             f"no study is called {name!r}",
@@ -122,8 +132,23 @@ def load_study(name: str) -> Study:
             got=repr(name),
             next_step=nearest(name, REGISTRY),
         )
+
+
+def load_study(name: str) -> Study:
+    """Import and return the registered study `name`.
+
+    Raises:
+        InputError: no study has this name; the message suggests near ones.
+        MissingExtraError: the study needs an extra that is not installed.
+    """
+    check_name(name)
+    from metier.core.extras import naming_extras, require_extra
+
+    for extra in REGISTRY[name].extras:
+        require_extra(extra)
     module, attribute = REGISTRY[name].target.split(":")
-    study: Study = getattr(importlib.import_module(module), attribute)
+    with naming_extras():
+        study: Study = getattr(importlib.import_module(module), attribute)
     return study
 
 
@@ -134,6 +159,7 @@ __all__ = [
     "Progress",
     "Silent",
     "Study",
+    "check_name",
     "command_line",
     "execute",
     "load_study",

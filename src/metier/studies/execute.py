@@ -38,15 +38,18 @@ def execute(
 
     Raises:
         InputError: an unknown size or key, or a folder that holds something else.
+        MissingExtraError: a package that the study needs is not installed.
     """
+    from metier.core.extras import naming_extras
     from metier.runs import Run, read_result
 
     overrides = dict(overrides or {})
     config = resolve_config(study, size, overrides)
     command = command_line(study.name, size=size, seed=seed, overrides=overrides)
-    with Run.start(
+    started = Run.start(
         folder, study=study.name, size=size, config=config, seed=seed, command=command, resume=resume
-    ) as run:
+    )
+    with naming_extras(), started as run:
         if run.is_finished:
             return read_result(folder)
         return run.finish(study.run(config, run, progress or Silent()))

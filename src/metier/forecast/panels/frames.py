@@ -11,7 +11,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.errors import InputError, require
+from metier.core.errors import InputError
+from metier.core.extras import require
 
 Array = NDArray[Any]
 
@@ -346,7 +347,7 @@ def run_starts(ids: nw.Series[Any]) -> NDArray[np.intp]:
 
 
 def _arrow_type(text: str) -> Any:
-    pyarrow = require("pyarrow", "forecast")
+    pyarrow = require("pyarrow")
     if text.startswith("dictionary<"):
         return pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     return pyarrow.type_for_alias(text)

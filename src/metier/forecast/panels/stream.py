@@ -114,7 +114,7 @@ class _Reader:
         """The series of one file on their own grid."""
         id_col, time_col, target_col = self.columns
         names = {"id_col": id_col, "time_col": time_col, "target_col": target_col}
-        rows = require("pyarrow.parquet", "forecast").read_table(file)
+        rows = require("pyarrow.parquet").read_table(file)
         self._settle_schema(rows, file)
         try:
             table = read_table(rows, **names)

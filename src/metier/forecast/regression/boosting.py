@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from metier.core.checks import one_of
-from metier.core.errors import InputError, require
+from metier.core.errors import InputError
+from metier.core.extras import require
 from metier.core.rng import as_generator
 from metier.forecast.regression.base_model import MAX_SEED, Floats, Scale, no_quantiles, training_arrays
 
@@ -75,7 +76,7 @@ class LightGBMLearner:
             InputError: shapes do not match, values are not finite, or counts are negative.
             MissingExtraError: LightGBM is not installed.
         """
-        lightgbm = require("lightgbm", "forecast")
+        lightgbm = require("lightgbm")
         X, y = training_arrays(X, y)
         if self.scale == "mean":
             # A zero that was standardized and brought back is zero but for rounding.
@@ -150,7 +151,7 @@ class LightGBMFit:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> LightGBMFit:
         """Read what `to_bytes` wrote, already decoded."""
-        lightgbm = require("lightgbm", "forecast")
+        lightgbm = require("lightgbm")
         return cls(
             models=tuple(lightgbm.Booster(model_str=text) for text in content["models"]),
             quantiles=tuple(content["quantiles"]),

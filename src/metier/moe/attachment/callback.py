@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from torch import nn
 
-from metier.core.errors import InputError, require
+from metier.core.errors import InputError
+from metier.core.extras import require
 from metier.moe.balancing.balancer import Balancer
 
 from .families import RouterFamily
@@ -23,7 +24,7 @@ FILE = "balancer.safetensors"
 @functools.cache
 def _as_trainer_callback(cls: type) -> Any:
     """Return `cls` as a subclass of `transformers.TrainerCallback`, which is loaded only here."""
-    base = require("transformers", "hf").TrainerCallback
+    base = require("transformers").TrainerCallback
     return cls if issubclass(cls, base) else type(cls.__name__, (cls, base), {"__doc__": cls.__doc__})
 
 

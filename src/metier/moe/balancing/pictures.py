@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core import require
 from metier.core.checks import finite_array, positive_int
 from metier.core.errors import InputError
 
@@ -45,9 +44,9 @@ def plot_loads(log: str | Path | Sequence[dict[str, Any]], *, max_layers: int = 
     drawn = [name for name in series if name in kept]
     columns = min(3, len(drawn))
     rows = math.ceil(len(drawn) / columns)
-    figure = require("matplotlib.figure", "moe").Figure(
-        figsize=(3.6 * columns + 0.8, 2.1 * rows + 0.6), layout="constrained"
-    )
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * columns + 0.8, 2.1 * rows + 0.6), layout="constrained")
     image = None
     panels = []
     for i, name in enumerate(drawn):
@@ -67,7 +66,7 @@ def plot_loads(log: str | Path | Sequence[dict[str, Any]], *, max_layers: int = 
         axes.set_xlabel("step" if i // columns == rows - 1 else "", fontsize=8)
         axes.tick_params(labelsize=7)
         panels.append(axes)
-    bar = figure.colorbar(image, ax=panels, shrink=0.8)
+    bar = figure.colorbar(image, ax=panels, shrink=0.8)  # type: ignore[arg-type]
     bar.set_label("load relative to the mean", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure
@@ -107,7 +106,9 @@ def plot_composition(table: Any, *, labels: Sequence[Any], title: str = "") -> A
     favored = np.argmax(np.nan_to_num(lift, nan=-np.inf), axis=0)
     favored[counts.sum(0) == 0] = len(labels)
     order = np.lexsort((-np.nan_to_num(lift.max(0)), favored))
-    figure = require("matplotlib.figure", "moe").Figure(
+    from matplotlib.figure import Figure
+
+    figure = Figure(
         figsize=(1.8 + 0.32 * counts.shape[1], 1.2 + 0.32 * counts.shape[0]), layout="constrained"
     )
     axes = figure.add_subplot()

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from metier.core.errors import require
+from metier.core.extras import require
 
 from .evaluate import as_polynomial
 from .functions import FUNCTIONS
@@ -19,7 +19,7 @@ BallFunction = Callable[[Any, bool], Any]
 
 def flint() -> Any:
     """Return python-flint, or say which extra brings it."""
-    return require("flint", "multi-index")
+    return require("flint")
 
 
 @contextmanager

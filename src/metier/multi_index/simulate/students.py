@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core.checks import non_negative, positive_int
-from metier.core.errors import InputError, require
+from metier.core.errors import InputError
+from metier.core.extras import require
 from metier.core.rng import derive, derive_seed
 from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.expression.nodes import Add, Call, Constant, Mul, Node, Num, Pow, Var
@@ -167,7 +168,7 @@ def train_student(
 def _train(
     sigma: Activation, X: Floats, y: Floats, width: int, steps: int, batch: int, rate: float, seed: int
 ) -> tuple[Floats, Callable[[Floats], Floats], float]:
-    torch: Any = require("torch", "moe")
+    torch: Any = require("torch")
     if sigma.node is None:
         raise InputError(
             "a torch student needs an expression",
@@ -213,7 +214,7 @@ def torch_function(node: Node) -> Callable[[Any], Any]:
         >>> torch_function(parse("relu(x) + 1"))(torch.tensor([-1.0, 2.0])).tolist()
         [1.0, 3.0]
     """
-    torch: Any = require("torch", "moe")
+    torch: Any = require("torch")
     match node:
         case Num(value):
             number = float(value)

@@ -170,7 +170,7 @@ def overcooked(
             got=repr(version),
             next_step="Pass 2.",
         )
-    require("jaxmarl", "jaxmarl")
+    require("jaxmarl")
     env = _environment(version, layout, horizon, options)
     return JaxMarlGame(
         env,

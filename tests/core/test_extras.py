@@ -1,0 +1,189 @@
+"""Optional packages: each is named with its extra and a command that installs it, wherever it is missed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from metier.core import MissingExtraError, install_command, naming_extras
+from metier.core.extras import _DISTRIBUTION, EXTRA_OF, is_met, requirements_of
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# What another import name brings, of packages that the base install lists.
+BASE_MODULES = {"sklearn": "scikit-learn", "PIL": "pillow"}
+# The front of these packages reports their own framework once, for every module behind it.
+FRAMEWORK = {"moe": {"torch"}, "partners": {"jax", "jaxlib", "optax"}}
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def listed(extra):
+    lines = PROJECT["dependencies"] if extra == "base" else PROJECT["optional-dependencies"][extra]
+    return {canonical(Requirement(line).name) for line in lines}
+
+
+def imported(tree):
+    """(line, top-level module) of every import that runs, those for type checking left out."""
+    typed = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in typed:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, node.module.split(".")[0]
+
+
+FILES = sorted((ROOT / "src" / "metier").rglob("*.py"))
+
+
+def test_every_import_of_the_source_should_be_a_listed_requirement():
+    known = {canonical(BASE_MODULES.get(name, name)) for name in BASE_MODULES} | listed("base")
+    unlisted = {
+        f"{path.relative_to(ROOT)}:{line} {module}"
+        for path in FILES
+        for line, module in imported(ast.parse(path.read_text()))
+        if module not in sys.stdlib_module_names
+        and module not in EXTRA_OF
+        and module != "metier"
+        and canonical(BASE_MODULES.get(module, module)) not in known
+    }
+    assert not unlisted
+
+
+def test_no_optional_package_should_be_imported_bare_outside_of_a_guarded_place():
+    guarded = ("studies",)  # `load_study` and `execute` name the extra
+    bare = {
+        f"{path.relative_to(ROOT)}:{line} {module}"
+        for path in FILES
+        for line, module in imported(ast.parse(path.read_text()))
+        if module in EXTRA_OF
+        and path.relative_to(ROOT / "src" / "metier").parts[0] not in guarded
+        and module not in FRAMEWORK.get(path.relative_to(ROOT / "src" / "metier").parts[0], ())
+        # In these files `require` stands right before the import, which types then follow.
+        and path.name not in ("parallel.py", "jaxmarl.py")
+    }
+    assert not bare
+
+
+def test_the_table_should_hold_every_package_of_every_extra_and_only_those():
+    modules = {extra: set() for extra in PROJECT["optional-dependencies"]}
+    for module, extra in EXTRA_OF.items():
+        modules[extra].add(canonical(_DISTRIBUTION.get(module, module)))
+    for extra in set(modules) - {"all", "dev", "bench"}:
+        shared = listed("partners") if extra == "jaxmarl" else set()
+        assert listed(extra) - shared == modules[extra] - {"jaxlib", "distributed"}, extra
+    assert modules["bench"] <= listed("bench")
+
+
+@pytest.mark.parametrize("extra", ["forecast", "moe", "hf", "minilm", "partners", "multi-index", "dist"])
+def test_the_command_should_install_the_packages_of_the_extra_and_never_metier(extra, monkeypatch):
+    monkeypatch.setattr("metier.core.extras.is_met", lambda requirement: False)
+    words = shlex.split(install_command(extra))
+    assert words[:4] == ["python", "-m", "pip", "install"]
+    named = {canonical(Requirement(word).name) for word in words[4:]}
+    assert named == listed(extra)
+    assert "metier" not in named
+
+
+def test_the_command_should_leave_out_what_is_there(monkeypatch):
+    monkeypatch.setattr("metier.core.extras.is_met", lambda requirement: requirement.name != "optax")
+    words = shlex.split(install_command("partners"))
+    assert [Requirement(word).name for word in words[4:]] == ["optax"]
+
+
+def test_of_the_benchmarks_packages_only_the_missing_one_should_be_advised():
+    words = shlex.split(MissingExtraError("h5py").command)
+    assert [Requirement(word).name for word in words[4:]] == ["h5py"]
+
+
+def test_without_metadata_the_package_should_still_be_named(monkeypatch):
+    monkeypatch.setattr("metier.core.extras.requirements_of", lambda extra: [])
+    assert str(MissingExtraError("flint")).endswith('Run: python -m pip install "python-flint"')
+
+
+def test_all_should_hold_every_extra_for_users():
+    whole = {canonical(requirement.name) for requirement in requirements_of("all")}
+    parts = ("forecast", "moe", "hf", "minilm", "partners", "multi-index", "dist")
+    assert whole == set().union(*(listed(part) for part in parts))
+    assert all(is_met(requirement) for requirement in requirements_of("base"))
+
+
+def test_a_module_that_an_installed_package_lost_should_not_read_as_a_missing_extra():
+    with pytest.raises(ModuleNotFoundError) as info, naming_extras():
+        import pandas.no_such_part  # noqa: F401
+    assert not isinstance(info.value, MissingExtraError)
+
+
+def test_an_error_of_a_missing_extra_should_name_module_extra_and_command():
+    with pytest.raises(MissingExtraError) as info, naming_extras():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    assert (info.value.module, info.value.extra) == ("torch", "moe")
+    assert info.value.command in str(info.value)
+
+
+BLOCKED = """
+import importlib, importlib.machinery, json, sys
+from metier.core.extras import EXTRA_OF, MissingExtraError
+find = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = (
+    lambda name, *rest: None if name.split(".")[0] in EXTRA_OF else find(name, *rest)
+)
+outcome = {}
+def attempt(label, action):
+    try:
+        action()
+        outcome[label] = "works"
+    except MissingExtraError as error:
+        outcome[label] = error.extra
+    except BaseException as error:
+        outcome[label] = f"{type(error).__name__}: {error}"
+for family in ("bilevel", "data", "forecast", "moe", "multi_index", "partners", "report", "runs"):
+    attempt(family, lambda: importlib.import_module(f"metier.{family}"))
+    package = sys.modules.get(f"metier.{family}")
+    for name in package.__all__ if package else ():
+        attempt(f"{family}.{name}", lambda: getattr(package, name))
+from metier.studies import REGISTRY, load_study
+for name in REGISTRY:
+    attempt(f"study {name}", lambda: load_study(name))
+print(json.dumps(outcome))
+"""
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """What every public name and every study answers where no optional package is installed."""
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_every_public_name_should_load_or_name_its_extra(bare):
+    extras = set(PROJECT["optional-dependencies"])
+    wrong = {label: said for label, said in bare.items() if said != "works" and said not in extras}
+    assert not wrong
+    assert {label.split(".")[0] for label, said in bare.items() if said == "works"} >= {"bilevel", "forecast"}
+
+
+def test_every_study_should_load_or_name_an_extra_that_the_registry_lists(bare):
+    from metier.studies import REGISTRY
+
+    for name, entry in REGISTRY.items():
+        said = bare[f"study {name}"]
+        assert said in entry.extras if entry.extras else said == "works", name
