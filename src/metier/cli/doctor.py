@@ -29,6 +29,7 @@ def doctor(as_json: AsJson = False) -> Answer:
         "environment": environment,
         "packages": groups,
         "data": files,
+        "newer": newer_than_tested(groups),
         "problems": [f"package {name}" for name in broken] + [f"data file {name}" for name in damaged],
     }
     code = CHECK_FAILED if broken or damaged else OK
@@ -48,6 +49,29 @@ def package_states() -> dict[str, list[dict[str, str]]]:
         for group in groups
         if group not in _NOT_FOR_USERS
     }
+
+
+def newer_than_tested(groups: dict[str, list[dict[str, str]]]) -> list[str]:
+    """Return a sentence for each package that is newer than what metier was tested with."""
+    from packaging.version import Version
+
+    from metier.core.extras import tested_versions
+
+    tested = tested_versions()
+    found = {package["name"]: package["found"] for packages in groups.values() for package in packages}
+    notes = []
+    for name, version in found.items():
+        if version and name in tested and Version(version) > Version(tested[name]):
+            notes.append(f"{name} {version} is newer than the {tested[name]} that metier was tested with")
+    if any(note.startswith("transformers ") for note in notes) and found.get("torch"):
+        from metier.moe.attachment.discovery import unregistered_routers
+
+        unknown = unregistered_routers()
+        if unknown:
+            notes.append(
+                "routers that moe.attach takes only with a RouterFamily of yours: " + ", ".join(unknown)
+            )
+    return notes
 
 
 def _state(requirement: Requirement) -> dict[str, str]:
@@ -74,6 +98,7 @@ def _text(document: dict[str, Any]) -> str:
     )
     states = list(document["data"].values())
     data = f"data: {states.count('ok')} of {len(states)} files intact"
+    data = "\n".join([data, *(f"note: {note}" for note in document["newer"])])
     problems = [f"problem: {problem}" for problem in document["problems"]] or ["No problem found."]
     return "\n".join([head, "", *_groups(document["packages"]), "", data, "", *problems])
 

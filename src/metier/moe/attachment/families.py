@@ -105,6 +105,7 @@ _DEEPSEEK_V3 = (
     "Glm5NextTextTopkRouter",
     "GlmMoeDsaTopkRouter",
     "HYV4TopkRouter",
+    "HYV4VLTopkRouter",
     "KimiLinearTopkRouter",
     "MiMoV2FlashTopkRouter",
     "NemotronHTopkRouter",

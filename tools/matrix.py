@@ -1,0 +1,205 @@
+"""Install the wheel with every extra, in lowest and newest versions, on every Python here; then smoke.
+
+    python tools/matrix.py                                      everything, to the screen
+    python tools/matrix.py --extras bare,moe --pythons 3.11     some cells
+    python tools/matrix.py --write                              the record and the table in docs/installing.md
+
+Each cell is a virtual environment outside of this checkout, made by uv from wheels only; `tools/smoke.py`
+runs in it. Exits with 3 where a cell is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+UV = [sys.executable, "-m", "uv", "--quiet"]
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+EXTRAS = ("bare", "forecast", "moe", "hf", "minilm", "partners", "multi-index", "dist", "all")
+RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
+# What a table shows; the record holds every package.
+SHOWN = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "polars",
+    "torch",
+    "transformers",
+    "jax",
+    "optax",
+    "numba",
+    "typer",
+)
+RECORD = ROOT / "benchmarks" / "results" / "install-matrix.json"
+PAGE = ROOT / "docs" / "installing.md"
+BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
+
+
+@dataclass
+class Cell:
+    """One environment and what came out: `state` is works, wrong, not installable, or untested."""
+
+    python: str
+    resolution: str
+    extra: str
+    state: str = "untested"
+    wrong: dict[str, str] = field(default_factory=dict)
+    tour: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command and keep what it prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel of this checkout."""
+    done = run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return next(folder.glob("*.whl"))
+
+
+def install(cell: Cell, wheel: Path, place: Path, constraints: list[str]) -> Path | None:
+    """Make the cell's environment; None, with the reason in the cell, where it cannot be made."""
+    made = run([*UV, "venv", "--python", cell.python, str(place / "venv")])
+    if made.returncode:
+        cell.notes.append(f"no Python {cell.python} here")
+        return None
+    python = place / "venv" / "bin" / "python"
+    (place / "constraints.txt").write_text("\n".join(constraints))
+    extras = [] if cell.extra == "bare" else ["--extra", cell.extra]
+    options = [
+        "--resolution",
+        RESOLUTIONS[cell.resolution],
+        "--only-binary",
+        ":all:",
+        "--python",
+        str(python),
+    ]
+    bounds = ["--constraints", str(place / "constraints.txt")]
+    plan = place / "plan.txt"
+    steps = [
+        [*UV, "pip", "compile", *options, *extras, *bounds, "-o", str(plan), str(ROOT / "pyproject.toml")],
+        [*UV, "pip", "install", "--only-binary", ":all:", "--python", str(python), "-r", str(plan)],
+        [*UV, "pip", "install", "--no-deps", "--python", str(python), str(wheel)],
+    ]
+    for step in steps:
+        done = run(step, cwd=place)
+        if done.returncode:
+            cell.state = "not installable"
+            cell.notes.append(" ".join(done.stderr.split())[-400:])
+            return None
+    listed = json.loads(run([*UV, "pip", "list", "--format", "json", "--python", str(python)]).stdout)
+    cell.packages = {package["name"]: package["version"] for package in listed}
+    return python
+
+
+def smoke(cell: Cell, python: Path, tour: str) -> None:
+    """Run every check in the environment."""
+    extras = "" if cell.extra == "bare" else cell.extra
+    command = [str(python), str(ROOT / "tools" / "smoke.py"), "--extras", extras, "--tour", tour]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    document = json.loads(done.stdout)
+    cell.tour = document["tour"]
+    cell.wrong = {name: check["wrong"] for name, check in document["checks"].items() if check["wrong"]}
+    cell.state = "wrong" if cell.wrong else "works"
+
+
+def markdown(cells: list[Cell], date: str, constraints: list[str]) -> str:
+    """The table of all cells, and what each version meant."""
+    lines = [f"Run on {date}, {platform.system()} {platform.machine()}.", ""]
+    if constraints:
+        lines[0] += f" With {', '.join(f'`{c}`' for c in constraints)}, so that no CUDA build is downloaded."
+    for python in dict.fromkeys(cell.python for cell in cells):
+        names = [cell for cell in cells if cell.python == python]
+        if all(cell.state == "untested" for cell in names):
+            lines += [f"Python {python}: untested, {names[0].notes[0]}.", ""]
+            continue
+        lines += [f"| Python {python} | lowest | newest |", "|---|---|---|"]
+        for extra in dict.fromkeys(cell.extra for cell in names):
+            row = {cell.resolution: cell for cell in names if cell.extra == extra}
+            lines.append(f"| {extra} | {_told(row.get('lowest'))} | {_told(row.get('newest'))} |")
+        lines.append("")
+    for resolution in RESOLUTIONS:
+        whole = [c for c in cells if c.resolution == resolution and c.packages]
+        if whole:
+            most = max(whole, key=lambda cell: len(cell.packages))
+            versions = ", ".join(f"{name} {most.packages[name]}" for name in SHOWN if name in most.packages)
+            lines += [f"*{resolution}* on Python {most.python}: {versions}.", ""]
+    return "\n".join(lines)
+
+
+def _told(cell: Cell | None) -> str:
+    if cell is None:
+        return "untested"
+    if cell.state == "works":
+        return (
+            f"works; tour runs {cell.tour['ran']}, skips {len(cell.tour['skipped'])}"
+            if cell.tour
+            else "works"
+        )
+    reasons = [f"{name}: {text}" for name, text in cell.wrong.items()] or cell.notes
+    return f"{cell.state}: {'; '.join(reasons)[:160]}".replace("|", "/")
+
+
+def main() -> int:
+    """Run the cells; exit 3 where one is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pythons", default=",".join(PYTHONS))
+    parser.add_argument("--resolutions", default="lowest,newest")
+    parser.add_argument("--extras", default=",".join(EXTRAS))
+    parser.add_argument("--tour", default="all", help="studies of the tour, comma-separated; or all")
+    parser.add_argument(
+        "--constraint", action="append", default=[], help="of a version, for example torch==2.13.0"
+    )
+    parser.add_argument("--doctor", action="store_true", help="print what `metier doctor` says in each cell")
+    parser.add_argument("--write", action="store_true", help="write the record and the table in the docs")
+    arguments = parser.parse_args()
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    cells = [
+        Cell(python=python, resolution=resolution, extra=extra)
+        for python in arguments.pythons.split(",")
+        for resolution in arguments.resolutions.split(",")
+        for extra in arguments.extras.split(",")
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        wheel = build_wheel(Path(name))
+        for number, cell in enumerate(cells):
+            print(f"== Python {cell.python}, {cell.resolution}, {cell.extra}", file=sys.stderr, flush=True)
+            place = Path(name) / str(number)
+            place.mkdir()
+            python = install(cell, wheel, place, arguments.constraint)
+            if python is None:
+                print(cell.state, cell.notes, file=sys.stderr, flush=True)
+                continue
+            smoke(cell, python, arguments.tour)
+            if arguments.doctor:
+                print(run([str(python), "-m", "metier", "doctor"]).stdout)
+            run(["rm", "-rf", str(place)])
+    table = markdown(cells, date, arguments.constraint)
+    print(table)
+    if arguments.write:
+        record = {"date": date, "platform": platform.platform(), "constraints": arguments.constraint}
+        RECORD.write_text(json.dumps({**record, "cells": [asdict(cell) for cell in cells]}, indent=1) + "\n")
+        before, rest = PAGE.read_text().split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{rest.split(END)[1]}")
+    return 3 if any(cell.state in ("wrong", "not installable") for cell in cells) else 0
+
+
+if __name__ == "__main__":
+    os.environ.pop("PYTHONPATH", None)
+    sys.exit(main())
