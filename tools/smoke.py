@@ -64,10 +64,11 @@ assert abs(iv.coef_[0] - 1) < 5 * iv.stderr_[0]
 
 
 class Check(NamedTuple):
-    """One command: its words, and the extras without which it may refuse."""
+    """One command: its words, the extras without which it may refuse, and the exit code that is right."""
 
     words: list[str]
     needs: frozenset[str] = frozenset()
+    code: int = 0
 
 
 def checks(folder: Path, tour: list[str], extras: set[str]) -> dict[str, Check]:
@@ -81,6 +82,8 @@ def checks(folder: Path, tour: list[str], extras: set[str]) -> dict[str, Check]:
     }
     found["help"] = Check([*METIER, "--help"])
     found |= {f"{verb} --help": Check([*METIER, verb, "--help"]) for verb in VERBS}
+    misused = {"forecast": [], "iv": ["wages.csv"], "nosuchverb": [], "run": ["nosuchstudy"]}
+    found |= {f"{v}, misused": Check([*METIER, v, *words], code=2) for v, words in misused.items()}
     found["doctor"] = Check([*METIER, "doctor"])
     found["list"] = Check([*METIER, "list"])
     found["data"] = Check([*METIER, "data"])
@@ -143,7 +146,8 @@ def judged(name: str, check: Check, code: int, out: str, err: str, extras: set[s
     script = check.words[1:3] != ["-m", "metier"]
     missing = "MissingExtraError" in err if script else code == 2
     if check.needs <= extras:
-        return "" if code == 0 else f"exit {code}: {last_line(err)}"
+        right = code == check.code and not (code and "Traceback" in err)
+        return "" if right else f"exit {code}: {last_line(err)}"
     if code == 0:
         return ""
     if not missing or (not script and "Traceback" in err):
