@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -56,17 +57,12 @@ def environment(tmp_path):
 
 
 def pip(environment, *words):
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--isolated",
-        "--python",
-        str(environment),
-        "install",
-        "--no-index",
-    ]
-    done = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, check=False)
+    """Run pip for another environment; no setting of this machine, such as a constraint on torch, decides."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    plain["PIP_CONFIG_FILE"] = os.devnull
+    command = [sys.executable, "-m", "pip", "--python", str(environment), "install", "--no-index"]
+    command += map(str, words)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
