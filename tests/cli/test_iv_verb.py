@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import polars as pl
@@ -79,6 +80,19 @@ def test_parquet_groups_weights_and_curves_should_work(folder, document):
     assert answer["clusters"] == 40
     assert len(answer["coefficients"]) == 6
     assert read_result("o").sections[0].figures[0].kind == "lines"
+
+
+def test_a_csv_file_should_need_no_dataframe_library(folder, command, document, monkeypatch):
+    with_polars = document("iv", "people.csv", *WORDS, "--out", "first")[1]
+    for name in ("polars", "pandas", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, bare, _ = document("iv", "people.csv", *WORDS, "--out", "second")
+    assert code == 0
+    assert bare["coefficients"] == with_polars["coefficients"]
+    people().write_parquet("people.parquet")
+    code, _, err = command("iv", "people.parquet", *WORDS, "--out", "third")
+    assert code == 2
+    assert 'pip install "' in err
 
 
 def test_a_wrong_column_should_name_its_neighbors(folder, command):

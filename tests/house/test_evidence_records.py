@@ -1,0 +1,119 @@
+"""Evidence: recorded with its size and the hash of its sources, current until one of them changes."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import evidence_records
+
+ROOT = Path(__file__).parents[2]
+RECORDS = sorted((ROOT / evidence_records.FOLDER).glob("*.json"))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A project with one source folder and one evidence test; its item as pytest would hand it over."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("x = 1\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("def test_it(): ...\n")
+    mark = SimpleNamespace(args=("src",))
+    return tmp_path, SimpleNamespace(
+        path=tmp_path / "tests" / "test_a.py",
+        name="test_it[3]",
+        originalname="test_it",
+        get_closest_marker=lambda name: mark if name == "evidence" else None,
+    )
+
+
+def report_of(root, item, outcome="passed", **amounts):
+    evidence_records.source_hash.cache_clear()
+    about = evidence_records.described(root, item)
+    return SimpleNamespace(
+        user_properties=[("evidence", about), ("amounts", amounts)],
+        when="call",
+        passed=outcome == "passed",
+        outcome=outcome,
+        duration=1.0,
+        nodeid=f"tests/test_a.py::{item.name}",
+    )
+
+
+def current(root, item):
+    evidence_records.source_hash.cache_clear()
+    return evidence_records.is_current(root, item)
+
+
+def test_a_record_should_be_current_until_a_source_changes(tree):
+    root, item = tree
+    assert not current(root, item)
+    (written,) = evidence_records.write(root, [report_of(root, item, kills=30)], "2026-01-02")
+    record = json.loads((root / written).read_text())
+    assert record["cases"]["test_it[3]"] == {
+        "outcome": "passed",
+        "seconds": 1.0,
+        "date": "2026-01-02",
+        "kills": 30,
+    }
+    assert set(record["sources"]) == {"src", "tests/test_a.py"}
+    assert current(root, item)
+    (root / "src" / "a.py").write_text("x = 2\n")
+    assert not current(root, item)
+
+
+def test_the_test_itself_should_count_as_a_source(tree):
+    root, item = tree
+    evidence_records.write(root, [report_of(root, item)], "2026-01-02")
+    item.path.write_text("def test_it(): assert True\n")
+    assert not current(root, item)
+
+
+def test_a_failure_should_never_be_current(tree):
+    root, item = tree
+    evidence_records.write(root, [report_of(root, item, "failed")], "2026-01-02")
+    assert not current(root, item)
+
+
+def test_cases_of_older_sources_should_be_dropped(tree):
+    root, item = tree
+    evidence_records.write(root, [report_of(root, item)], "2026-01-02")
+    (root / "src" / "b.py").write_text("y = 1\n")
+    item.name = "test_it[4]"
+    (written,) = evidence_records.write(root, [report_of(root, item)], "2026-01-03")
+    assert list(json.loads((root / written).read_text())["cases"]) == ["test_it[4]"]
+
+
+def marked_tests():
+    """`file::name` of every test that carries the mark, with the sources it names."""
+    found = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if "mark.evidence" not in path.read_text():
+            continue
+        for node in ast.parse(path.read_text()).body:
+            for mark in getattr(node, "decorator_list", ()):
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.evidence":
+                    name = f"{path.relative_to(ROOT).as_posix()}::{node.name}"
+                    found[name] = [ast.unparse(argument) for argument in mark.args]
+    return found
+
+
+def test_every_piece_of_evidence_should_name_sources_that_exist():
+    found = marked_tests()
+    assert found
+    for name, sources in found.items():
+        plain = [ast.literal_eval(source) for source in sources if source.startswith(("'", '"'))]
+        assert sources, name
+        assert all((ROOT / source).exists() for source in plain), name
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_record_should_belong_to_a_test_and_hold_no_failure(path):
+    record = json.loads(path.read_text())
+    assert record["test"] in marked_tests()
+    assert evidence_records.record_path(ROOT, record["test"]) == path
+    assert {case["outcome"] for case in record["cases"].values()} == {"passed"}
