@@ -166,6 +166,7 @@ def main() -> int:
     parser.add_argument(
         "--constraint", action="append", default=[], help="of a version, for example torch==2.13.0"
     )
+    parser.add_argument("--lock", type=Path, help="a lock whose versions hold, as in locks/")
     parser.add_argument("--doctor", action="store_true", help="print what `metier doctor` says in each cell")
     parser.add_argument("--write", action="store_true", help="write the record and the table in the docs")
     arguments = parser.parse_args()
@@ -176,13 +177,14 @@ def main() -> int:
         for resolution in arguments.resolutions.split(",")
         for extra in arguments.extras.split(",")
     ]
+    bounds = [*arguments.constraint, *(arguments.lock.read_text().splitlines() if arguments.lock else [])]
     with tempfile.TemporaryDirectory() as name:
         wheel = build_wheel(Path(name))
         for number, cell in enumerate(cells):
             print(f"== Python {cell.python}, {cell.resolution}, {cell.extra}", file=sys.stderr, flush=True)
             place = Path(name) / str(number)
             place.mkdir()
-            python = install(cell, wheel, place, arguments.constraint)
+            python = install(cell, wheel, place, bounds)
             if python is None:
                 print(cell.state, cell.notes, file=sys.stderr, flush=True)
                 continue
