@@ -2,7 +2,7 @@
 
     python tools/matrix.py                                      everything, to the screen
     python tools/matrix.py --extras bare,moe --pythons 3.11     some cells
-    python tools/matrix.py --write                              the record and the table in docs/installing.md
+    python tools/matrix.py --write            the cells into the record and the table of docs/installing.md
 
 Each cell is a virtual environment outside of this checkout, made by uv from wheels only; `tools/smoke.py`
 runs in it. Exits with 3 where a cell is wrong.
@@ -54,6 +54,8 @@ class Cell:
     resolution: str
     extra: str
     state: str = "untested"
+    date: str = ""
+    constraints: list[str] = field(default_factory=list)
     wrong: dict[str, str] = field(default_factory=dict)
     tour: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
@@ -119,11 +121,10 @@ def smoke(cell: Cell, python: Path, tour: str) -> None:
     cell.state = "wrong" if cell.wrong else "works"
 
 
-def markdown(cells: list[Cell], date: str, constraints: list[str]) -> str:
+def markdown(cells: list[Cell]) -> str:
     """The table of all cells, and what each version meant."""
-    lines = [f"Run on {date}, {platform.system()} {platform.machine()}.", ""]
-    if constraints:
-        lines[0] += f" With {', '.join(f'`{c}`' for c in constraints)}, so that no CUDA build is downloaded."
+    dates = sorted({cell.date for cell in cells})
+    lines = [f"Run on {' and '.join(dates)}, {platform.system()} {platform.machine()}.", ""]
     for python in dict.fromkeys(cell.python for cell in cells):
         names = [cell for cell in cells if cell.python == python]
         if all(cell.state == "untested" for cell in names):
@@ -145,15 +146,22 @@ def markdown(cells: list[Cell], date: str, constraints: list[str]) -> str:
 
 def _told(cell: Cell | None) -> str:
     if cell is None:
-        return "untested"
+        return ""
     if cell.state == "works":
-        return (
-            f"works; tour runs {cell.tour['ran']}, skips {len(cell.tour['skipped'])}"
-            if cell.tour
-            else "works"
-        )
+        return f"works; tour ran {cell.tour['ran']}, skipped {len(cell.tour['skipped'])}"
     reasons = [f"{name}: {text}" for name, text in cell.wrong.items()] or cell.notes
     return f"{cell.state}: {'; '.join(reasons)[:160]}".replace("|", "/")
+
+
+def write_record(cells: list[Cell]) -> None:
+    """Put the cells into the record, beside those of earlier runs, and its table into the docs."""
+    earlier = [Cell(**cell) for cell in json.loads(RECORD.read_text())["cells"]] if RECORD.exists() else []
+    known = {(cell.python, cell.resolution, cell.extra): cell for cell in [*earlier, *cells]}
+    order = [(p, r, e) for p in PYTHONS for r in RESOLUTIONS for e in EXTRAS]
+    kept = [known[key] for key in order if key in known]
+    RECORD.write_text(json.dumps({"cells": [asdict(cell) for cell in kept]}, indent=1) + "\n")
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{markdown(kept)}\n{END}{rest.split(END)[1]}")
 
 
 def main() -> int:
@@ -172,7 +180,7 @@ def main() -> int:
     arguments = parser.parse_args()
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     cells = [
-        Cell(python=python, resolution=resolution, extra=extra)
+        Cell(python, resolution, extra, date=date, constraints=arguments.constraint)
         for python in arguments.pythons.split(",")
         for resolution in arguments.resolutions.split(",")
         for extra in arguments.extras.split(",")
@@ -192,16 +200,13 @@ def main() -> int:
             if arguments.doctor:
                 print(run([str(python), "-m", "metier", "doctor"]).stdout)
             run(["rm", "-rf", str(place)])
-    table = markdown(cells, date, arguments.constraint)
-    print(table)
+    print(markdown(cells))
     if arguments.write:
-        record = {"date": date, "platform": platform.platform(), "constraints": arguments.constraint}
-        RECORD.write_text(json.dumps({**record, "cells": [asdict(cell) for cell in cells]}, indent=1) + "\n")
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{rest.split(END)[1]}")
+        write_record(cells)
     return 3 if any(cell.state in ("wrong", "not installable") for cell in cells) else 0
 
 
 if __name__ == "__main__":
     os.environ.pop("PYTHONPATH", None)
+    os.environ["UV_PYTHON_DOWNLOADS"] = "never"
     sys.exit(main())
