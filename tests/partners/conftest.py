@@ -1,14 +1,17 @@
 """Training on CPU wants JAX to dispatch in turn, and that before the first computation of the process.
 
-"Must n" in a test's docstring is statement n of the method note. Shown elsewhere: 13 also for students
-(test_distillation.py, slow) and generalists; 21 by benchmarks/results/partners-self_play.json (four teams,
-four seeds).
-The issue's bad inputs (its 9): tables and empty populations in test_behaviour_information.py, partners that
-never succeed in test_cooperation_measures.py and test_partners_study.py, sizes and illegal actions in
-test_cross_play.py, checkpoints in test_self_play.py and test_partner_checkpoints.py.
+What XLA compiles is kept in `.jax_cache` of the checkout, so that the next run, another worker and the
+subprocesses of these tests load it instead. The folder may be removed at any time.
+
+The same bits for the same seed, and after an interruption, are shown of every trainer in
+test_partner_checkpoints.py and test_self_play.py; of full-size training by
+benchmarks/results/partners-self_play.json (four teams, four seeds).
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import jax
 
@@ -16,8 +19,23 @@ from metier.partners import dispatch_in_turn
 
 dispatch_in_turn()
 
+CACHE = {
+    "jax_compilation_cache_dir": str(Path(__file__).parents[2] / ".jax_cache"),
+    # Small functions too: there are a thousand of them, each some 50 ms.
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
 
 def pytest_configure(config):
     """Default tests compile much and compute little: they spare XLA its costly passes; slow ones do not."""
     if "not slow" in config.getoption("markexpr"):
         jax.config.update("jax_disable_most_optimizations", True)
+    for name, value in CACHE.items():
+        jax.config.update(name, value)
+        os.environ.setdefault(name.upper(), str(value))
+    # A file that another process is writing, or was stopped while it wrote, cannot be read: compiled anew.
+    for verb in ("reading", "writing"):
+        config.addinivalue_line(
+            "filterwarnings", f"ignore:Error {verb} persistent compilation cache entry:UserWarning"
+        )
