@@ -32,11 +32,14 @@ PLAIN_LOOPS = "xla_cpu_use_fusion_emitters"
 
 
 def pytest_configure(config):
-    """Default tests compile much and compute little: they spare XLA its costly passes; slow ones do not."""
+    """Most tests compile much and compute little: they spare XLA its costly passes; evidence does not."""
     if "not slow" in config.getoption("markexpr"):
         jax.config.update("jax_disable_most_optimizations", True)
-        if _xla_knows(PLAIN_LOOPS):
-            os.environ["XLA_FLAGS"] = f"--{PLAIN_LOOPS}=false {os.environ.get('XLA_FLAGS', '')}".strip()
+    if not config.getoption("--evidence"):
+        # Workers inherit it; twice the same flag would be another key of the cache.
+        flags = os.environ.get("XLA_FLAGS", "")
+        if PLAIN_LOOPS not in flags and _xla_knows(PLAIN_LOOPS):
+            os.environ["XLA_FLAGS"] = f"{flags} --{PLAIN_LOOPS}=false".strip()
     for name, value in CACHE.items():
         jax.config.update(name, value)
         os.environ.setdefault(name.upper(), str(value))

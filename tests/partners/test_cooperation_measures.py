@@ -23,7 +23,6 @@ from metier.partners.games import LeverGame
 
 
 def test_overfitness_should_be_finite_without_success():
-    """Must 19, first part."""
     result = overfitness([0, 0, 0], 200)
     assert 0.99 < result.value < 1.0
     assert np.isfinite(result.stderr)
@@ -74,7 +73,7 @@ def test_success_rates_should_refuse_impossible_counts(arguments, match):
 
 
 class TestTrajectories:
-    """Must 8: against enumeration of every trajectory of a small lever game."""
+    """Against enumeration of every trajectory of a small lever game."""
 
     game = LeverGame(n_levers=2, n_stages=3)
 
@@ -137,7 +136,9 @@ def test_error_of_information_should_be_the_samples_own_spread(n):
     w = [0.7, 0.3]
     variance = 0.0
     for i in range(2):
-        told = [logs[i, e, i] - math.log(sum(w[j] * math.exp(logs[i, e, j]) for j in range(2))) for e in range(n)]
+        told = [
+            logs[i, e, i] - math.log(sum(w[j] * math.exp(logs[i, e, j]) for j in range(2))) for e in range(n)
+        ]
         variance += w[i] ** 2 * statistics.variance(told) / n
     assert trajectory_information(logs, weights=w).stderr == pytest.approx(math.sqrt(variance), rel=1e-12)
 
