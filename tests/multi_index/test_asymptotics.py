@@ -25,7 +25,7 @@ def test_weak_recovery_should_have_its_numbers(name, normalize):
 
 
 def test_absolute_value_should_tend_to_one_half():
-    """Must 6: |z| at snr 1e4 within 1e-3 of 1/2."""
+    """|z| at snr 1e4 within 1e-3 of 1/2."""
     curve = recovery_curve("abs", snrs=[1e2, 1e3, 1e4])
     assert curve.weak_recovery[-1] == pytest.approx(0.5, abs=1e-3)
     assert curve.error.max() < 1e-8

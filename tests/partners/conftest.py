@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 import jaxlib
+import pytest
 
 from metier.partners import dispatch_in_turn
 
@@ -48,6 +49,17 @@ def pytest_configure(config):
         config.addinivalue_line(
             "filterwarnings", f"ignore:Error {verb} persistent compilation cache entry:UserWarning"
         )
+
+
+@pytest.fixture(autouse=True)
+def _cheap_compilation(request):
+    """Slow tests of this folder are small too; those of other folders in the process may be not."""
+    if request.config.getoption("--evidence") or jax.config.jax_disable_most_optimizations:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _xla_knows(flag):

@@ -183,7 +183,7 @@ def test_imitation_should_leave_a_perfect_student_alone():
 
 @pytest.mark.slow
 def test_no_imitation_should_be_spectrl_and_sources_should_stay_as_they_were():
-    """Weight 0 equals SpecTRL bit for bit. Must 16: sources bit-identical. And students learn."""
+    """Weight 0 equals SpecTRL bit for bit. Sources stay bit-identical. And students learn."""
     taught = stubborn()
     before = jax.tree.map(lambda leaf: np.array(leaf), taught.params)
     steps = 60 * 3 * 2 * QUICK.n_envs * QUICK.n_steps

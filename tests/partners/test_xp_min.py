@@ -35,7 +35,7 @@ def two_members(actor, scale=4.0):
 
 
 def test_cross_play_gradient_should_match_the_exact_one_on_the_matrix_game():
-    """Unclipped, cosine at least .99; must 15: nothing moves the other member."""
+    """Unclipped, cosine at least .99; nothing moves the other member."""
     actor = Actor.for_game(MATRIX, hidden=(6,))
     params = jax.tree.map(lambda leaf: leaf * 1.0, two_members(actor, 20.0))
     seats = jnp.eye(2)
