@@ -54,7 +54,7 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _cheap_compilation(request):
     """Slow tests of this folder are small too; those of other folders in the process may be not."""
-    if request.config.getoption("--evidence") or jax.config.jax_disable_most_optimizations:
+    if request.config.getoption("--evidence") or "not slow" in request.config.getoption("markexpr"):
         yield
         return
     jax.config.update("jax_disable_most_optimizations", True)
