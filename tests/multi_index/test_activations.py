@@ -255,7 +255,7 @@ def test_same_text_should_give_the_same_object():
 
 @pytest.mark.parametrize("ask", [multi_index.exponents, lambda f: multi_index.thresholds(f, snr=1.0)])
 def test_what_a_callable_raises_itself_should_be_named_and_chained(ask):
-    """Must 8 of the issue: also where only far arguments raise."""
+    """Also where only far arguments raise."""
 
     def far(z):
         if np.abs(z).max() > 20:

@@ -18,14 +18,14 @@ WEAK_RECOVERY = {  # snr 1e-1 .. 1e-5
 
 @pytest.mark.parametrize(("name", "normalize"), WEAK_RECOVERY)
 def test_weak_recovery_should_have_its_numbers(name, normalize):
-    """Must 6: within 0.3 %; ratio to the law at snr 1e-5 within 0.5 % of 1."""
+    """Within 0.3 %; ratio to the law at snr 1e-5 within 0.5 % of 1."""
     curve = recovery_curve(name, snrs=[1e-1, 1e-2, 1e-3, 1e-4, 1e-5], normalize=normalize)
     np.testing.assert_allclose(curve.weak_recovery[::-1], WEAK_RECOVERY[name, normalize], rtol=3e-3)
     assert curve.ratio[0] == pytest.approx(1, abs=5e-3)
 
 
 def test_absolute_value_should_tend_to_one_half():
-    """Must 6: |z| at snr 1e4 within 1e-3 of 1/2."""
+    """|z| at snr 1e4 within 1e-3 of 1/2."""
     curve = recovery_curve("abs", snrs=[1e2, 1e3, 1e4])
     assert curve.weak_recovery[-1] == pytest.approx(0.5, abs=1e-3)
     assert curve.error.max() < 1e-8
@@ -41,7 +41,7 @@ def test_absolute_value_should_tend_to_one_half():
     ],
 )
 def test_information_theoretic_constants_should_have_their_numbers(name, normalize, detection, at, spinodal):
-    """Must 9: a_IT and a_sp within 5e-4."""
+    """A_IT and a_sp within 5e-4."""
     a = asymptotics(name, normalize=normalize)
     assert a.it_detection == pytest.approx(detection, abs=5e-4)
     assert a.overlaps["it_detection"] == pytest.approx(at, abs=1e-3)

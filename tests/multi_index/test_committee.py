@@ -18,10 +18,10 @@ from metier.multi_index import (
 )
 
 
-@pytest.mark.parametrize("noise", [0.1, 1.0])
+@pytest.mark.parametrize("noise", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["abs", "square", "cos", "door", "He4"])
 def test_one_unit_should_be_the_single_index_model(name, noise):
-    """Must 14: p = 1 equals weak_recovery at snr 1/noise to 1e-6."""
+    """P = 1 equals weak_recovery at snr 1/noise to 1e-6."""
     c = committee(name, n_units=1, noise=noise, normalize=True)
     single = recovery_curve(name, snrs=[0.5 / noise, 1 / noise, 2 / noise], normalize=True)
     assert c.subspace_recovery == pytest.approx(single.weak_recovery[1], rel=1e-6)
@@ -29,21 +29,21 @@ def test_one_unit_should_be_the_single_index_model(name, noise):
 
 @pytest.mark.parametrize(("name", "normalize"), [("abs", False), ("square", True)])
 def test_wide_committees_should_obey_the_law(name, normalize):
-    """Must 14: p = 512, noise 0.1 within 0.1 % of the formula."""
+    """P = 512, noise 0.1 within 0.1 % of the formula."""
     c = committee(name, n_units=512, noise=0.1, normalize=normalize)
     assert c.subspace_recovery == pytest.approx(c.law, rel=1e-3)
     assert c.error < 1e-8
 
 
 def test_absolute_value_should_have_its_ratios():
-    """Section 9: exact over formula 0.83 (p = 1) and 0.987 (p = 16)."""
+    """Exact over formula 0.83 (p = 1) and 0.987 (p = 16)."""
     for width, ratio in ((1, 0.83), (16, 0.987)):
         c = committee("abs", n_units=width, noise=0.1)
         assert c.subspace_recovery / c.law == pytest.approx(ratio, abs=6e-3)
 
 
 def test_committee_information_should_tend_to_the_single_unit_value():
-    """Must 15: He3's G at noise 100: it_detection/(p (v + noise)) within 0.5 % of the single-index one."""
+    """He3's G at noise 100: it_detection/(p (v + noise)) within 0.5 % of the single-index one."""
     c = committee("He3", n_units=64, noise=100.0, normalize=True)
     a = asymptotics("He3", normalize=True)
     assert c.it_detection / 64 / 101 == pytest.approx(a.it_detection, rel=5e-3)
@@ -124,7 +124,7 @@ def test_a_constant_should_have_infinite_ratios():
 
 
 def test_every_result_should_have_a_status():
-    """Must 20: certified, derived, heuristic or conjecture; simulations are asked in test_simulations."""
+    """Certified, derived, heuristic or conjecture; simulations are asked in test_simulations."""
     results = [
         exponents("tanh"),
         thresholds("abs", snr=1.0),

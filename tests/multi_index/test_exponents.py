@@ -42,7 +42,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_note_1_table_should_be_reproduced_and_certified(name):
+def test_table_should_be_reproduced_and_certified(name):
     kappa, nse, strong, constant = TABLE[name]
     found = exponents(name)
     assert found.kappa == kappa
@@ -77,8 +77,14 @@ ORACLES = {
 }
 
 
-@pytest.mark.parametrize("name", ORACLES)
-def test_note_1_coefficients_should_equal_another_quadrature(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("leaky_relu", "gelu", "cos2") else pytest.mark.slow)
+        for name in ORACLES
+    ],
+)
+def test_coefficients_should_equal_another_quadrature(name):
     function, cuts = ORACLES[name]
     hermite = {
         1: lambda z: z,
@@ -101,7 +107,7 @@ def test_note_1_coefficients_should_equal_another_quadrature(name):
     st.sampled_from([-3.7, -1.0, 0.2, 1.5, 11.0]),
     st.sampled_from([-2.5, 0.0, 0.75]),
 )
-def test_note_2_affine_maps_should_keep_the_exponent_and_scale_c(name, a, b):
+def test_affine_maps_should_keep_the_exponent_and_scale_c(name, a, b):
     from metier.multi_index import as_activation
 
     base = exponents(name)
@@ -112,7 +118,7 @@ def test_note_2_affine_maps_should_keep_the_exponent_and_scale_c(name, a, b):
 
 
 @pytest.mark.parametrize("name", ["sign", "z2exp", "3 - 2*sign(x)", "5*x**2*exp(-x**2) - 7"])
-def test_note_3_infinite_exponents_should_be_proved(name):
+def test_infinite_exponents_should_be_proved(name):
     found = exponents(name)
     assert found.noise_sensitivity == INF
     assert found.certificate.status == "certified"
@@ -121,7 +127,7 @@ def test_note_3_infinite_exponents_should_be_proved(name):
 
 
 @pytest.mark.parametrize(("function", "kinks"), [(np.sign, (0.0,)), (lambda z: z * z * np.exp(-z * z), ())])
-def test_note_3_without_a_proof_only_a_bound_should_be_said(function, kinks):
+def test_without_a_proof_only_a_bound_should_be_said(function, kinks):
     found = exponents(function, kinks=kinks)
     assert found.noise_sensitivity == AtLeast(9)
     assert str(found.noise_sensitivity) == ">= 9"
@@ -130,7 +136,7 @@ def test_note_3_without_a_proof_only_a_bound_should_be_said(function, kinks):
 
 
 @pytest.mark.parametrize("name", activation_names())
-def test_note_3_certified_results_should_agree_at_106_and_212_bits(name):
+def test_certified_results_should_agree_at_106_and_212_bits(name):
     low, high = exponents(name, bits=106), exponents(name, bits=212)
     for exponent in ("information", "generative", "leap", "noise_sensitivity", "strong_recovery", "kappa"):
         assert getattr(low, exponent) == getattr(high, exponent)
@@ -153,7 +159,7 @@ def second_power_form(degree):
     return form
 
 
-def test_note_4_even_polynomials_below_degree_20_should_have_exponent_2_at_most():
+def test_even_polynomials_below_degree_20_should_have_exponent_2_at_most():
     form = second_power_form(20)
     expected = np.diag([2.0 * i for i in range(4, 21, 2)])
     for a, i in enumerate(range(4, 19, 2)):
@@ -165,7 +171,7 @@ def test_note_4_even_polynomials_below_degree_20_should_have_exponent_2_at_most(
     assert smallest[-1] < 0
 
 
-def test_note_5_strong_recovery_should_equal_the_grid():
+def test_strong_recovery_should_equal_the_grid():
     draw = random.Random(5)
     s = np.linspace(0, 12, 24_001)
     for _ in range(60):
@@ -176,7 +182,7 @@ def test_note_5_strong_recovery_should_equal_the_grid():
         assert low == high == pytest.approx(grid, abs=2e-3)
 
 
-def test_note_5_strong_recovery_values():
+def test_strong_recovery_values():
     assert exponents("He3").strong_recovery == 2
     assert exponents("He3+He4").strong_recovery == Fraction(3, 2)
     assert exponents("tanh").strong_recovery == 1

@@ -29,7 +29,7 @@ def test_overlap_should_equal_its_formula_on_dense_grids(name, q, snr):
     assert additive(name, snr).overlap(np.array([q]), 2)[0, 0] == pytest.approx(slow, rel=2e-7)
 
 
-@pytest.mark.parametrize(("name", "snr"), [("tanh", 1.0), ("abs", 0.3)])
+@pytest.mark.parametrize(("name", "snr"), [pytest.param("tanh", 1.0, marks=pytest.mark.slow), ("abs", 0.3)])
 def test_onset_should_equal_nested_adaptive_quadrature(name, snr):
     sigma = as_activation(name)
     slow = onset_by_quadrature(sigma.function, snr, kinks=sigma.kinks, tolerance=1e-7)
@@ -46,7 +46,7 @@ def test_linear_activation_should_have_its_closed_form(snr):
 @pytest.mark.parametrize("name", ["abs", "tanh", "He3", "He4", "gelu", "cos", "door", "square"])
 @pytest.mark.parametrize("snr", [1e-3, 0.1])
 def test_doubling_all_nodes_should_move_the_overlap_function_little(name, snr):
-    """Must 19: median over q of the relative change of F under a doubling is at most 1e-6."""
+    """Median over q of the relative change of F under a doubling is at most 1e-6."""
     channel = additive(name, snr, normalize=True)
     change = relative_change(tabulate(channel, OVERLAPS, 1), tabulate(channel, OVERLAPS, 2))
     assert np.median(change) <= 1e-6

@@ -18,9 +18,11 @@ def he4():
     )
 
 
-@pytest.mark.parametrize("k", [0, 17, 30])
+@pytest.mark.parametrize(
+    "k", [pytest.param(0, marks=pytest.mark.slow), 17, pytest.param(30, marks=pytest.mark.slow)]
+)
 def test_rows_should_equal_single_thresholds(he4, k):
-    """Must 19 and the speed target's accuracy: median relative error of the lines at most 1e-6."""
+    """Median relative error of the lines at most 1e-6."""
     t = thresholds("He4", snr=float(he4.snrs[k]), normalize=True, rtol=1e-8)
     off = [abs(he4.lines[n][k] / getattr(t, n) - 1) for n in NAMES if np.isfinite(getattr(t, n))]
     assert np.median(off) < 1e-6

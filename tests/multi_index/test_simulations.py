@@ -15,7 +15,7 @@ from metier.multi_index.simulate.gamp import posterior_moments
 
 
 @pytest.mark.slow
-def test_note_17_gamp_should_land_on_state_evolution():
+def test_gamp_should_land_on_state_evolution():
     # Two-sided: the mean over 8 seeds at d = 1000 moves by 0.022/sqrt(8); 0.03 is 3.9 standard errors.
     above = simulate.gamp("abs", snr=2.0, sample_ratio=4.0, dimension=1000, n_seeds=8, rng=17)
     assert above.theory == pytest.approx(0.761, abs=2e-3)
@@ -96,7 +96,7 @@ def test_spectral_start_should_follow_its_limit():
     ],
     ids=["spectral", "sgd", "committee", "gamp-spectral", "hierarchy-student"],
 )
-def test_note_20_every_simulation_should_repeat_from_its_seed(run):
+def test_every_simulation_should_repeat_from_its_seed(run):
     found = run(3)
     assert found.to_dict() == run(3).to_dict() != run(4).to_dict()
     assert found.status in ("derived", "heuristic")
@@ -177,7 +177,7 @@ def test_sgd_should_refuse_steps_and_stiff_settings():
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000))
-def test_note_18_specialization_should_not_see_order_and_sign(seed):
+def test_specialization_should_not_see_order_and_sign(seed):
     rng = np.random.default_rng(seed)
     student, teacher = rng.standard_normal((3, 12)), rng.standard_normal((3, 12))
     base = simulate.specialization(student, teacher)
@@ -187,7 +187,7 @@ def test_note_18_specialization_should_not_see_order_and_sign(seed):
     assert moved.subspace_error == pytest.approx(base.subspace_error, abs=1e-12)
 
 
-def test_note_18_independent_student_should_equal_the_baseline():
+def test_independent_student_should_equal_the_baseline():
     # 400 draws against 400 others; 3 standard errors of the difference, two-sided, p < 0.003.
     rng = np.random.default_rng(18)
     values = np.array(

@@ -48,7 +48,6 @@ def golden_actions():
 
 
 def test_golden_trace_should_give_the_engine_s_rewards_and_recipe():
-    """Must 10."""
     game = Cooking()
     steps = play(game, state_with(game, **GOLDEN_START), golden_actions())
     np.testing.assert_allclose([float(step.reward) for step in steps], REWARDS, atol=1e-5)
@@ -126,16 +125,22 @@ def some_episodes(game, episodes, n_cooks=0):
     return states, actions, rollout(game, states, jnp.asarray(actions))
 
 
+WHOLE = (pytest.mark.slow, pytest.mark.evidence("src/metier/partners/games"))
+
+
 @pytest.mark.parametrize(
     ("layout", "episodes", "n_cooks"),
     [
         ("full_divider", 40, 0),
-        pytest.param("full_divider", 600, 150, marks=pytest.mark.slow),
-        pytest.param("small", 500, 125, marks=pytest.mark.slow),
+        pytest.param("full_divider", 600, 150, marks=WHOLE),
+        pytest.param("small", 500, 125, marks=WHOLE),
     ],
 )
-def test_cooking_should_equal_the_plain_python_reference(layout, episodes, n_cooks):
-    """Must 11, over more than 1,000 episodes in two kitchens; always a few of them."""
+def test_cooking_should_equal_the_plain_python_reference(layout, episodes, n_cooks, amount):
+    """Over more than 1,000 episodes in two kitchens; always a few of them."""
+    if n_cooks:
+        share = amount("share of the episodes", sample=0.2, whole=1.0)
+        episodes, n_cooks = int(share * episodes), int(share * n_cooks)
     game = Cooking(layout=layout)
     states, actions, steps = some_episodes(game, episodes, n_cooks)
     rewards, ended, cut_off = (np.asarray(x) for x in (steps.reward, steps.terminated, steps.truncated))
@@ -157,7 +162,6 @@ def test_cooking_should_equal_the_plain_python_reference(layout, episodes, n_coo
 
 
 def test_each_thing_should_be_in_one_place_and_nodes_never_lost():
-    """Must 11, second half."""
     game = Cooking()
     n = game.kitchen.n_cells
     _, _, steps = some_episodes(game, 40)
@@ -182,7 +186,6 @@ def many_starts():
 
 
 def test_reset_should_draw_counters_uniformly():
-    """Must 12."""
     game = Cooking()
     lettuce = many_starts().places[:, 1]
     share = np.bincount(lettuce, minlength=49) / 20_000

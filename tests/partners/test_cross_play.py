@@ -47,7 +47,7 @@ def test_provided_policies_should_keep_both_contracts():
 
 
 def test_returns_should_be_the_mean_of_both_seatings():
-    """Must 15: symmetric, and half of the paper's sum."""
+    """Symmetric, and half of the paper's sum."""
     game = LeverGame(n_levers=2, n_stages=1)
     by_seat = Script(lambda seen, rng: int(seen[-1] > 0.5))  # lever 0 in seat 0, lever 1 in seat 1
     pairs = cross_play([by_seat, ConstantPolicy(0), ConstantPolicy(1)], game, episodes=3)
@@ -149,7 +149,7 @@ class Plain:
 
 
 def test_handshake_index_should_find_secret_first_moves():
-    """Must 19: above .9 for a secret opening, below .1 for partners without one."""
+    """Above .9 for a secret opening, below .1 for partners without one."""
     game = LeverGame(n_levers=4, n_stages=4)
     secret = handshake_split(Uninitiated(), Secretive(), game, prefix_steps=1, episodes=200)
     assert secret.from_start < 0.1
@@ -203,7 +203,7 @@ def test_cross_play_should_refuse_what_is_no_policy(policies, options, match):
 
 
 def test_policies_of_another_size_should_be_refused_by_name():
-    """Must 9: mismatched observation sizes, under one `jit` and on the host alike."""
+    """Mismatched observation sizes, under one `jit` and on the host alike."""
     game, other = LeverGame(n_levers=2, n_stages=1), LeverGame(n_levers=3, n_stages=1)
     foreign = Population.fresh(other, n_members=1)[0]
     match = f"takes the game's observations: expected a policy for {game.observation_size} numbers"
@@ -216,7 +216,7 @@ def test_policies_of_another_size_should_be_refused_by_name():
 
 @pytest.mark.parametrize("action", [-1, 3])
 def test_illegal_actions_of_policies_in_jax_should_be_refused(action):
-    """Must 9: a Policy that returns an illegal action, under one `jit` and on the host alike."""
+    """A Policy that returns an illegal action, under one `jit` and on the host alike."""
     game = LeverGame(n_levers=3, n_stages=1)
     match = f"policy 1 returns an action of the game: expected a whole number from 0 to 2, got {action}"
     for mate in (ConstantPolicy(0), Script(lambda seen, rng: 0)):

@@ -73,7 +73,7 @@ def played(trainer, state):
 
 
 def test_students_should_meet_only_their_own_source_in_both_seats():
-    """Must 16: no other pairing; equally many steps and environments in either seat."""
+    """No other pairing; equally many steps and environments in either seat."""
     _, chunks = lessons(trainer_of(stubborn()))
     assert len(chunks) == 2
     for seat, chunk in enumerate(chunks):
@@ -89,7 +89,7 @@ def test_students_should_meet_only_their_own_source_in_both_seats():
 
 
 def test_labels_should_come_from_the_students_own_seat():
-    """Must 17: the source's choice in the seat that the student has, not in its own."""
+    """The source's choice in the seat that the student has, not in its own."""
     by_seat = following_inputs(GAME.observation_size, 2)  # lever 0 in seat 0, lever 1 in seat 1
     _, chunks = lessons(trainer_of(by_seat))
     for seat, chunk in enumerate(chunks):
@@ -98,7 +98,7 @@ def test_labels_should_come_from_the_students_own_seat():
 
 
 def test_latents_should_be_drawn_per_seat_and_kept_through_an_episode():
-    """Must 18 for students: the sitting source and the labeller have a z each; the student has none."""
+    """the sitting source and the labeller have a z each; the student has none."""
     by_latent = following_inputs(GAME.observation_size + 2)
     trainer = trainer_of(by_latent)
     assert trainer.actor.n_latents == 0
@@ -126,7 +126,7 @@ def test_latents_should_be_drawn_per_seat_and_kept_through_an_episode():
 
 @pytest.mark.slow
 def test_ratio_should_be_one_for_students_with_memory_across_episode_ends():
-    """Must 13 in distillation: the second chunk begins in the middle of episodes, in both seats."""
+    """The second chunk begins in the middle of episodes, in both seats."""
     trainer = trainer_of(sources(gru_units=5))
     state = fresh_state(trainer, jax.random.key(0))
     state = state._replace(params=jax.tree.map(lambda leaf: 3.0 * leaf + 0.1, state.params))
@@ -151,7 +151,7 @@ def test_ratio_should_be_one_for_students_with_memory_across_episode_ends():
 
 
 def test_imitation_should_leave_a_perfect_student_alone():
-    """Must 17: gradient 0 when student = source, not 0 elsewhere; sampled labels agree on average."""
+    """Gradient 0 when student = source, not 0 elsewhere; sampled labels agree on average."""
     source = sources()
     params = jax.tree.map(lambda leaf: 4.0 * leaf, source.params)
     # The source does not look at its latent, so that a student without one can be the same.
@@ -183,7 +183,7 @@ def test_imitation_should_leave_a_perfect_student_alone():
 
 @pytest.mark.slow
 def test_no_imitation_should_be_spectrl_and_sources_should_stay_as_they_were():
-    """Must 17: weight 0 equals SpecTRL bit for bit. Must 16: sources bit-identical. And students learn."""
+    """Weight 0 equals SpecTRL bit for bit. Sources stay bit-identical. And students learn."""
     taught = stubborn()
     before = jax.tree.map(lambda leaf: np.array(leaf), taught.params)
     steps = 60 * 3 * 2 * QUICK.n_envs * QUICK.n_steps

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from metier.core import InputError
-from metier.partners import animate, cross_play, record_episode
-from metier.partners.games import Cooking, MatrixGame, specialists
+from metier.partners import ConstantPolicy, animate, cross_play, record_episode
+from metier.partners.games import Cooking, LeverGame, MatrixGame, specialists
 from metier.partners.pictures import draw_behaviours
 
 GAME = Cooking(layout="small")
@@ -53,9 +53,10 @@ def test_other_games_should_be_refused():
 
 
 def test_populations_should_be_drawn():
-    pairs = cross_play(specialists(GAME), GAME, episodes=10, names=GAME.behaviours)
+    game = LeverGame(n_levers=3, n_stages=1)
+    pairs = cross_play([ConstantPolicy(k) for k in range(3)], game, episodes=10, names=game.behaviours)
     ax = pairs.plot()
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == list(GAME.behaviours)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == list(game.behaviours)
     assert len(ax.texts) == 9
     bars = draw_behaviours(pairs.self_play)
-    assert [text.get_text() for text in bars.get_legend().get_texts()] == [*GAME.behaviours, "none"]
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == [*game.behaviours, "none"]

@@ -52,7 +52,7 @@ def two_chunks(seed):
 
 
 def test_ratio_should_be_one_with_memory_across_episode_ends():
-    """Must 13 for generalists: chunks that begin and end in the middle of episodes, in both seats."""
+    """chunks that begin and end in the middle of episodes, in both seats."""
     trainer = trainer_of(LEVERS)
 
     @jax.jit

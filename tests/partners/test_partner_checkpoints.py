@@ -60,7 +60,7 @@ def bits(trained):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TRAINERS if name != "self-play"])
 def test_every_trainer_should_resume_to_the_same_bits_after_ctrl_c(name, tmp_path):
-    """Must 22: of every trainer; self-play's is in test_self_play.py and always runs."""
+    """Of every trainer; self-play's is in test_self_play.py and always runs."""
     train = TRAINERS[name]
     whole = train()
     with pytest.raises(KeyboardInterrupt):

@@ -74,7 +74,7 @@ def test_bandit_should_forget_at_its_rate():
 
 
 def test_capacity_should_share_one_weight_among_copies():
-    """Must 7 in use: equal divergence wherever there is weight, copies together weigh as one."""
+    """Equal divergence wherever there is weight, copies together weigh as one."""
     sampler = CapacitySampler.from_counts([[40, 0, 0], [40, 0, 0], [0, 40, 0], [0, 0, 40]])
     np.testing.assert_allclose(sampler.weights(sampler.start(4)), [1 / 6, 1 / 6, 1 / 3, 1 / 3], atol=1e-3)
     p = np.array(COUNTS) / 50.0

@@ -154,25 +154,27 @@ def test_trajedi_learning_should_follow_the_exact_gradient():
 def test_mean_policy_bonus_should_average_to_the_entropy_of_the_mean_policy():
     """MEP, exactly: at every observation of the lever game, for three members, in value."""
     n, params = 3, members(3)
-    tables = jnp.stack(
-        [table(GAME, ACTOR, jax.tree.map(lambda leaf, k=k: leaf[k], params)) for k in range(n)]
-    )
+    tables = jax.jit(jax.vmap(lambda one: table(GAME, ACTOR, one)))(params)
     p = np.exp(np.asarray(tables, float))
     mean = p.mean(axis=0)
     entropy = -(mean * np.log(mean)).sum(axis=-1)
     # Every lever at every observation, by either seat: (members i, members j, one step, cells, 2).
     seen = GAME.all_observations().reshape(-1, GAME.observation_size)
     total = np.zeros((2, len(seen)))
-    for lever in range(GAME.n_levers):
+
+    @jax.jit
+    def bonuses(lever):
         observations = jnp.broadcast_to(
             seen[None, :, None, None], (1, len(seen), n, 2, GAME.observation_size)
         )
         logits = cross_logits(ACTOR, params, observations, jnp.ones((1, len(seen), n), bool))
         logs = jnp.moveaxis(log_prob(logits, jnp.full(logits.shape[:-1], lever)), 3, 0)
-        for seat in (0, 1):
-            alone = jnp.repeat(logs[..., seat : seat + 1], 2, axis=-1)
-            bonus = np.asarray(mean_policy_bonus(alone), float)[:, 0]
-            total[seat] += (p[:, seat, ..., lever].reshape(n, -1) * bonus).mean(axis=0)
+        return [mean_policy_bonus(jnp.repeat(logs[..., seat : seat + 1], 2, axis=-1)) for seat in (0, 1)]
+
+    for lever in range(GAME.n_levers):
+        for seat, bonus in enumerate(bonuses(lever)):
+            mine = p[:, seat, ..., lever].reshape(n, -1)
+            total[seat] += (mine * np.asarray(bonus, float)[:, 0]).mean(axis=0)
     np.testing.assert_allclose(total, entropy.reshape(2, -1), rtol=1e-5)
 
 

@@ -35,7 +35,7 @@ def two_members(actor, scale=4.0):
 
 
 def test_cross_play_gradient_should_match_the_exact_one_on_the_matrix_game():
-    """Must 14, second half: unclipped, cosine at least .99; must 15: nothing moves the other member."""
+    """Unclipped, cosine at least .99; nothing moves the other member."""
     actor = Actor.for_game(MATRIX, hidden=(6,))
     params = jax.tree.map(lambda leaf: leaf * 1.0, two_members(actor, 20.0))
     seats = jnp.eye(2)
@@ -79,7 +79,7 @@ def test_cross_play_gradient_should_match_the_exact_one_on_the_matrix_game():
 
 
 def test_cross_play_term_should_stop_where_the_clip_says():
-    """Must 14, first half: A = 1, r = .5, eps = .3 moves nothing; r = .8 and A = -1, r = .5 do."""
+    """A = 1, r = .5, eps = .3 moves nothing; r = .8 and A = -1, r = .5 do."""
 
     def slope(ratio, advantage):
         return float(jax.grad(lambda r: policy_loss(r, -jnp.array(advantage), 0.3))(jnp.array(ratio)))
@@ -91,7 +91,7 @@ def test_cross_play_term_should_stop_where_the_clip_says():
 
 
 def test_closest_should_go_by_returns_of_both_seatings():
-    """Must 15: returns, not rewards per step; the mean of both seatings, the same from either side."""
+    """Returns, not rewards per step; the mean of both seatings, the same from either side."""
     table = pair_table(3)
     done = np.zeros((3, 2, 6, 1), bool)
     returns = np.zeros((3, 2, 6, 1), np.float32)
@@ -110,7 +110,7 @@ def test_closest_should_go_by_returns_of_both_seatings():
 
 
 def test_latents_should_last_an_episode_and_be_private_to_a_seat():
-    """Must 18: z stays to the end of an episode, seats draw alone, MI's gradient moves the policy."""
+    """Z stays to the end of an episode, seats draw alone, MI's gradient moves the policy."""
     actor = Actor.for_game(LEVER, hidden=(6,), n_latents=4)
     trainer = XPMin(LEVER, actor, PPO(), 2, mi_weight=0.5, n_pairs=1)
     params = jax.tree.map(lambda leaf: leaf[0], two_members(actor))

@@ -47,7 +47,7 @@ def returns_to_come(chunk):
 @pytest.mark.slow
 @pytest.mark.parametrize("xp_weight", [0.0, 1.0])
 def test_gradient_should_match_dynamic_programming_in_the_lever_game(xp_weight):
-    """Must 14 beyond one move: the whole loss, on one scale, against the slope of J_SP - lambda J_XP.
+    """the whole loss, on one scale, against the slope of J_SP - lambda J_XP.
 
     With weight 0 self-play alone; with weight 1 a wrong sign, seat or relative weight turns the direction.
     """

@@ -234,13 +234,10 @@ def _coefficients(values: Array) -> Array:
 
 
 def _integrate(edges: Array, rate: Array, power: int) -> Array:
-    # dI/dx = F(q) dq/dx with q = 1 - exp(-x): a series of twice the degree holds the product to rounding.
-    points = chebyshev.chebpts1(2 * DEGREE + 6)
     half = 0.5 * np.diff(edges)
-    x = 0.5 * (edges[1:] + edges[:-1])[:, None] + half[:, None] * points
-    F = chebyshev.chebval(points, rate.T) * (-np.expm1(-x)) ** power
-    fitted = chebyshev.chebfit(points, (F * np.exp(-x)).T, points.size - 1)
-    pieces = chebyshev.chebint(fitted, lbnd=-1, axis=0).T * half[:, None]
+    x = 0.5 * (edges[1:] + edges[:-1])[:, None] + half[:, None] * _POINTS
+    F = rate @ _AT_POINTS[: rate.shape[1]] * (-np.expm1(-x)) ** power
+    pieces = (F * np.exp(-x)) @ _TO_INTEGRAL * half[:, None]
     start = np.r_[0.0, np.cumsum(pieces.sum(axis=1))[:-1]]
     pieces[:, 0] += start
     return np.ascontiguousarray(pieces)
@@ -257,3 +254,11 @@ def _coefficient_matrix() -> Array:
 
 
 _TO_COEFFICIENTS = _coefficient_matrix()
+
+# dI/dx = F(q) dq/dx with q = 1 - exp(-x): a series of twice the degree holds the product to rounding.
+_POINTS = chebyshev.chebpts1(2 * DEGREE + 6)
+_AT_POINTS = chebyshev.chebvander(_POINTS, DEGREE).T
+_TO_INTEGRAL = (
+    chebyshev.chebint(np.eye(_POINTS.size), lbnd=-1, axis=0)
+    @ np.linalg.inv(chebyshev.chebvander(_POINTS, _POINTS.size - 1))
+).T

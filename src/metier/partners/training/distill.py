@@ -225,8 +225,8 @@ def distill(
     Example:
         >>> from metier.partners.games import LeverGame
         >>> game = LeverGame(n_levers=2, n_stages=2)
-        >>> quick = PPO(n_envs=8, n_steps=4, epochs=1, minibatches=1)
-        >>> sources = Population.fresh(game, n_members=2)
+        >>> quick = PPO(n_envs=8, n_steps=4, epochs=1, minibatches=2)
+        >>> sources = Population.fresh(game, n_members=2, actor=Actor.for_game(game, hidden=(8,)))
         >>> len(distill(sources, game, steps=128, ppo=quick, reports=1))
         2
 

@@ -131,9 +131,10 @@ def train_generalist(
     Example:
         >>> from metier.partners.games import LeverGame
         >>> from metier.partners.policies import ConstantPolicy
-        >>> quick = {"ppo": PPO(n_envs=4, n_steps=4, minibatches=1), "hidden": (), "reports": 1}
+        >>> quick = {"ppo": PPO(n_envs=8, n_steps=4, epochs=1, minibatches=2), "hidden": (8,), "reports": 1}
         >>> specialists = [ConstantPolicy(0), ConstantPolicy(1)]
-        >>> generalist = train_generalist(specialists, LeverGame(n_levers=2), steps=128, **quick)
+        >>> game = LeverGame(n_levers=2, n_stages=2)
+        >>> generalist = train_generalist(specialists, game, steps=128, **quick)
         >>> generalist.game
         'lever'
 

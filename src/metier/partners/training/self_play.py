@@ -190,7 +190,7 @@ def train_self_play(
 
     Example:
         >>> from metier.partners.games import LeverGame
-        >>> quick = PPO(n_envs=8, n_steps=4, epochs=1, minibatches=1)
+        >>> quick = PPO(n_envs=8, n_steps=4, epochs=1, minibatches=2)
         >>> population = train_self_play(
         ...     LeverGame(n_levers=2, n_stages=2), n_members=2, steps=64, ppo=quick, hidden=(8,), reports=1
         ... )

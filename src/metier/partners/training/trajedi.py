@@ -189,7 +189,7 @@ def train_trajedi(
 
     Example:
         >>> from metier.partners.games import LeverGame
-        >>> quick = {"ppo": PPO(n_envs=8, n_steps=4, minibatches=1), "hidden": (8,), "reports": 1}
+        >>> quick = {"ppo": PPO(n_envs=8, n_steps=4, epochs=1, minibatches=2), "hidden": (8,), "reports": 1}
         >>> len(train_trajedi(LeverGame(n_levers=2, n_stages=2), n_members=2, steps=64, **quick))
         2
 
