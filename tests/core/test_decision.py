@@ -45,6 +45,10 @@ def exact(mean, sd, n):
         (0.3, 0.5, "equivalent", r"^No difference"),
         (-0.3, 0.5, "equivalent", r"^No difference"),
         (0.5, 0.5, "pays", r"^Specializing pays"),
+        (-3.0, 0.2, "hurts", r"^Specializing hurts"),
+        (-0.5, 0.5, "hurts", r"^Specializing hurts"),
+        (0.15, 0.2, "undecided", r"^Undecided"),
+        (-0.15, 0.2, "undecided", r"^Undecided"),
     ],
 )
 def test_each_verdict(mean, margin, verdict, text):
