@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import CASES, N, SHARES, layered, tokens_of
+from ranks import CASES, SHARES, N, layered, tokens_of
 from routers import TinyRouter
 from torch import Tensor
 
