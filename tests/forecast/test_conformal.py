@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from slow_reference import naive_row, random_design
 
@@ -186,7 +186,6 @@ def test_coverage_should_be_empty_for_one_block() -> None:
     assert calibration.counts.tolist() == [[80]]
 
 
-@settings(max_examples=20, deadline=None)
 @given(q=st.floats(0.0, 1.0))
 def test_quantiles_should_be_numpys(q: float) -> None:
     residuals = np.random.default_rng(0).normal(size=57)

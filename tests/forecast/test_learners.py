@@ -85,8 +85,8 @@ def test_lightgbm_should_take_few_rows(name: str, n: int) -> None:
 
 
 def test_lightgbm_should_not_depend_on_threads() -> None:
-    one = LightGBMLearner(n_threads=1).fit(X, SIGNAL, rng=0)
-    two = LightGBMLearner(n_threads=2).fit(X, SIGNAL, rng=0)
+    one = LightGBMLearner(n_trees=10, n_threads=1).fit(X, SIGNAL, rng=0)
+    two = LightGBMLearner(n_trees=10, n_threads=2).fit(X, SIGNAL, rng=0)
     np.testing.assert_array_equal(one.predict(X), two.predict(X))
 
 

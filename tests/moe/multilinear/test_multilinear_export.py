@@ -25,7 +25,7 @@ def x_of(rows=5):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_fullgraph_should_capture_without_breaks(form):
-    """One graph, forward and backward, equal to eager within 1e-5 (captured, not compiled)."""
+    """One graph (a break raises), forward and backward, equal to eager within 1e-5; not compiled."""
     torch._dynamo.reset()
     layer = build(form, modes=(3, 4))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
@@ -36,8 +36,6 @@ def test_fullgraph_should_capture_without_breaks(form):
     fast = torch.autograd.grad(y.square().sum(), parameters)
     slow = torch.autograd.grad(eager.square().sum(), parameters)
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
-    breaks = torch._dynamo.explain(layer)(x).graph_break_count
-    assert breaks == 0
 
 
 GATES = ["alpha_entmax", *(pytest.param(g, marks=pytest.mark.slow) for g in moe.GATES if g != "alpha_entmax")]
@@ -64,13 +62,13 @@ def test_inductor_should_compile_the_layer():
         torch.testing.assert_close(compiled(x_of()), layer(x_of()), rtol=1e-5, atol=1e-5)
 
 
-def test_edited_layers_should_be_captured():
+@pytest.mark.parametrize("modes", [pytest.param((12,), marks=pytest.mark.slow), (3, 4)])
+def test_edited_layers_should_be_captured(modes):
     torch._dynamo.reset()
-    for modes in ((12,), (3, 4)):
-        layer = build("tr", modes=modes)
-        layer.edit_(scale={1: 0.0}, bias={2: torch.ones(6)})
-        compiled = torch.compile(layer, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(x_of()), layer(x_of()), rtol=1e-5, atol=1e-5)
+    layer = build("tr", modes=modes)
+    layer.edit_(scale={1: 0.0}, bias={2: torch.ones(6)})
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x_of()), layer(x_of()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
