@@ -183,6 +183,15 @@ def test_covariances_of_two_samples_should_add_up(rows):
     np.testing.assert_allclose(found.covariance, expected, rtol=1e-10)
 
 
+def test_clusters_should_be_those_of_the_sample_with_fewer(rows):
+    data = {"g0": rows.g0, "dg": rows.dg, "Y": rows.Y}
+    other = {"X": rows.X[:100], **{k: v[:100] for k, v in data.items()}, "groups": np.arange(100) // 5}
+    model = OBiGrad(PROBLEM, learner=SieveRidge(penalty=1.0), folds=3)
+    found = model.fit(rows.X, data, groups=rows.groups, outer=other).hypergradient(W)
+    assert found.diagnostics.clusters == 20
+    assert found.n == 80
+
+
 def test_least_curvature_and_floored_rows_should_be_those_of_the_fitted_means(rows):
     """The weight e^(w u) is the curvature, whatever the fit: three neighbors' mean of it, fold by fold."""
     u = np.where(rows.X[:, 0] > 0.8, -12.0, 0.3 * rows.X[:, 1])
