@@ -379,7 +379,7 @@ CASES = [
 ]
 
 
-LEARNER_FAST = ("constant in TRAIN", "early end", "N=2")
+OFTEN = ("constant in TRAIN", "early end", "N=2")
 
 
 def degenerate() -> list[Any]:
@@ -387,8 +387,8 @@ def degenerate() -> list[Any]:
     found = []
     for kind, loss, model in CASES:
         for gate in ("crossfit", "paper", "none"):
-            usual = (gate == "crossfit" or loss == "squared") and model == "ridge"
-            quick = usual or (gate == "crossfit" and kind in LEARNER_FAST)
+            usual = loss == "squared" and model == "ridge"
+            quick = usual or (gate == "crossfit" and kind in OFTEN)
             name = f"{kind}-{loss}-{model}-{gate}"
             found.append(
                 pytest.param(kind, loss, model, gate, id=name, marks=[] if quick else pytest.mark.slow)

@@ -45,7 +45,7 @@ def assert_same_bits(one: Any, other: Any, path: str = "") -> int:
     return 0
 
 
-@pytest.mark.parametrize("poison", [np.nan, 1e9])
+@pytest.mark.parametrize("poison", [np.nan, pytest.param(1e9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_values_after_a_cutoff_should_not_reach_a_fit_before_it(loss: str, poison: float) -> None:
     values = regimes(1)
@@ -96,7 +96,7 @@ def test_cross_validation_should_not_see_beyond_its_cutoff() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("scaling", ["standard", "robust"])
+@pytest.mark.parametrize("scaling", ["standard", pytest.param("robust", marks=pytest.mark.slow)])
 def test_val_should_not_reach_scaling_and_the_train_models(loss: str, scaling: str) -> None:
     values = regimes(3)
     start = val_start(150, 0.2)

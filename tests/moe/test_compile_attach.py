@@ -59,6 +59,7 @@ class Small(torch.nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_should_agree_for_our_own_layers():
     x = torch.randn(30, 8, generator=torch.Generator().manual_seed(2))
     results = []
