@@ -212,7 +212,8 @@ def test_choice_should_follow_dtype_alignment_and_load():
 
 # torch 2.13's own tracer instantiates autograd functions.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.slow  # test_compiled_layer_should_agree has the experts of a whole layer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_experts_should_agree_in_value_and_gradient(dtype):
     """torch.compile, the whole layer in one graph."""
     experts, x, indices, weights = problem(dtype=dtype, n=32)
