@@ -20,6 +20,7 @@ from metier.bilevel.cautions import (
     ORTHOGONALITY_Z,
     cautions,
     r2_limit,
+    root_warnings,
 )
 from metier.bilevel.designs import LEARNERS, OFFSET, IVDesign, fit_design
 from metier.bilevel.estimate import Diagnostics
@@ -38,6 +39,17 @@ GOOD = Diagnostics(
     repeat_spread=np.full(2, 0.3),
     instrument_contrast=np.array([1.0, -2.0]),
 )
+
+
+FURTHER = {
+    "estimates move by 1 standard": (
+        {"repeat_spread": np.array([0.3, 1.01])},
+        {"repeat_spread": np.full(2, 0.99)},
+    ),
+    "the fitted curvature hit its floor in 46": ({"floored": 46}, {"floored": 45}),
+    "3 rows have no curvature": ({"flat": 3}, {"flat": 0}),
+    "the standard error rests on 19 clusters": ({"clusters": 19}, {"clusters": 20}),
+}
 
 
 def told(found, *, estimator="obigrad", n=900, units=None):
@@ -89,6 +101,50 @@ def test_each_diagnostic_should_warn_beyond_its_limit_only(kind):
     assert len(found) == 1
     assert found[0].startswith(OPENINGS[kind])
     assert told(replace(GOOD, **within)) == []
+
+
+@pytest.mark.parametrize("opening", FURTHER)
+def test_what_data_and_fits_show_should_warn_beyond_its_limit_only(opening):
+    """Of 900 rows 5 % may be at the floor, and 20 clusters are enough."""
+    beyond, within = FURTHER[opening]
+    (text,) = told(replace(GOOD, **beyond))
+    assert text.startswith(opening)
+    assert told(replace(GOOD, **within)) == []
+
+
+@pytest.mark.parametrize(
+    ("beyond", "within", "opening"),
+    [
+        (
+            {"first_stage": 9.9},
+            {"first_stage": 10.1},
+            "the instruments are weak (effective first-stage F 9.9",
+        ),
+        (
+            {"first_stage": -4.0},
+            {"first_stage": np.nan},
+            "the instruments are weak (effective first-stage F 0",
+        ),
+        ({"condition": 1.1e8}, {"condition": 0.9e8}, "the Jacobian of the hypergradient is nearly singular"),
+    ],
+)
+def test_a_root_should_warn_beyond_its_limits_only(beyond, within, opening):
+    (text,) = root_warnings(replace(GOOD, **beyond))
+    assert text.startswith(opening)
+    assert list(root_warnings(replace(GOOD, **within))) == []
+
+
+def test_the_worst_coordinate_should_be_named():
+    """Of two that are warned of, the lower coverage with its own bias, the wider slope, the larger z."""
+    low = {"product_bias": np.array([1.0, 2.0]), "expected_coverage": np.array([0.8, 0.5])}
+    (text,) = told(replace(GOOD, **low))
+    assert "a bias of about 2 standard errors" in text
+    assert "cover in 50 %" in text
+    slopes = {"calibration": np.array([1.4, 0.2]), "calibration_z": np.array([9.0, -9.0])}
+    (text,) = told(replace(GOOD, **slopes))
+    assert "(slope 0.2 in place of 1): it is fitted to noise" in text
+    (text,) = told(replace(GOOD, orthogonality=np.array([6.0, -8.0])))
+    assert "z -8," in text
 
 
 def test_a_warning_should_name_value_limit_and_remedy():

@@ -251,6 +251,47 @@ def test_20_weight_two_should_be_a_duplicated_row_of_its_fold(name):
     np.testing.assert_allclose(weighted.hypergradient(W).plugin, doubled.hypergradient(W).plugin, atol=1e-10)
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_covariance_of_a_mean_should_be_its_double_sum(weighted, clustered):
+    """As the docstring has it, in loops; the unit of the weights does not matter."""
+    rng = np.random.default_rng(0)
+    scores, n = rng.normal(size=(40, 2)), 40
+    om = rng.uniform(0.5, 3.0, n) if weighted else np.ones(n)
+    codes = rng.permutation(n) % 9 if clustered else np.arange(n)
+    share = om / om.sum()
+    value = sum(share[i] * scores[i] for i in range(n))
+    total = np.zeros((2, 2))
+    for i in range(n):
+        for j in range(n):
+            if codes[i] == codes[j]:
+                total += share[i] * share[j] * np.outer(scores[i] - value, scores[j] - value)
+    G = len(set(codes.tolist()))
+    for unit in (1.0, 10.0):
+        weights = unit * om if weighted else None
+        mean = mean_of_scores(scores, weights, codes if clustered else None)
+        np.testing.assert_allclose(mean.value, value, atol=1e-12)
+        np.testing.assert_allclose(mean.covariance, G / (G - 1) * total, rtol=1e-12)
+        assert mean.n == G
+
+
+@pytest.mark.parametrize("name", ["squared", "log-cosh"])
+def test_unit_of_the_weights_should_not_reach_the_standard_error(name):
+    """Without a penalty, which counts in the unit of the weights."""
+    X, Z = data()
+    om = np.random.default_rng(2).uniform(0.5, 2.0, size=300)
+    learner = SieveRidge(quadratic_basis, penalty=0.0)
+    one, ten = (
+        OBiGrad(SMOOTH[name], learner=learner, folds=3).fit(X, Z, weights=unit * om).hypergradient(W)
+        for unit in (1.0, 10.0)
+    )
+    np.testing.assert_allclose(ten.value, one.value, rtol=1e-7)
+    np.testing.assert_allclose(ten.stderr, one.stderr, rtol=1e-7)
+    for figure in ("correction_z", "orthogonality", "calibration_z", "product_bias", "product_noise"):
+        ours, theirs = (getattr(e.diagnostics, figure) for e in (one, ten))
+        np.testing.assert_allclose(theirs, ours, rtol=1e-6, err_msg=figure)
+
+
 def test_20_clusters_should_widen_the_error_of_repeated_rows():
     X, Z = data()
     many = np.repeat(np.arange(300), 4)
@@ -299,9 +340,11 @@ def test_22_squared_problems_should_not_load_torch():
     assert done.stdout.strip() == "False"
 
 
-def test_repeats_should_be_combined_by_the_median():
+@pytest.mark.parametrize("repeats", [4, 5])
+def test_repeats_should_be_combined_by_the_median(repeats):
+    """Of an even number of covariances the larger of the two in the middle."""
     X, Z = data()
-    model = OBiGrad(SQUARED, learner=RIDGE, repeats=5, rng=1, diagnose=False).fit(X, Z)
+    model = OBiGrad(SQUARED, learner=RIDGE, repeats=repeats, rng=1, diagnose=False).fit(X, Z)
     singles = [e.mean(e.orthogonal) for e in model._evaluate(W)]
     values = np.array([m.value for m in singles])
     median = np.median(values, axis=0)
@@ -310,6 +353,7 @@ def test_repeats_should_be_combined_by_the_median():
     inflated = [m.covariance + np.outer(m.value - median, m.value - median) for m in singles]
     traces = sorted(np.trace(c) for c in inflated)
     assert np.trace(estimate.covariance) == pytest.approx(traces[2], rel=1e-12)
+    assert traces[1] < (1 - 1e-9) * traces[2]
 
 
 def test_shared_sums_should_be_the_fold_by_fold_fits():

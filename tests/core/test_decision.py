@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,10 @@ def exact(mean, sd, n):
         (0.3, 0.5, "equivalent", r"^No difference"),
         (-0.3, 0.5, "equivalent", r"^No difference"),
         (0.5, 0.5, "pays", r"^Specializing pays"),
+        (-3.0, 0.2, "hurts", r"^Specializing hurts"),
+        (-0.5, 0.5, "hurts", r"^Specializing hurts"),
+        (0.15, 0.2, "undecided", r"^Undecided"),
+        (-0.15, 0.2, "undecided", r"^Undecided"),
     ],
 )
 def test_each_verdict(mean, margin, verdict, text):
@@ -104,14 +109,17 @@ def test_a_difference_without_spread_is_certain(gain, p_value, verdict):
 def test_needed_is_the_smallest_size_that_satisfies_its_inequality():
     from scipy.stats import t
 
-    def slow(sd_over_gain, alpha, power):
-        m = 2
+    def slow(sd_over_gain, alpha, power, m=2):
         while m < ((t.ppf(1 - alpha, m - 1) + t.ppf(power, m - 1)) * sd_over_gain) ** 2:
             m += 1
         return m
 
     assert decide(exact(0.25, 1.0, 50)).needed == slow(4, 0.05, 0.8) == 101
     assert decide(exact(-0.25, 1.0, 50)).needed == 101
+    # Beyond 60,000 pairs Student's quantiles still ask for one or two more than normal ones.
+    far = slow(100, 0.05, 0.8, m=61_800)
+    assert decide(exact(0.01, 1.0, 50)).needed == far
+    assert far > ((1.6448536 + 0.8416212) * 100) ** 2 + 1
     assert decide(exact(1.0, 1.0, 50), alpha=0.01).needed == slow(1, 0.01, 0.8)
     comparison = compare_paired(np.zeros(50), exact(0.25, 1.0, 50))
     assert units_needed(comparison, power=0.95) == slow(4, 0.05, 0.95)
@@ -154,6 +162,18 @@ def test_decision_is_ready_for_json(d):
     document = json.loads(json.dumps(decision.to_dict(), allow_nan=False))
     assert set(document) == set(type(decision).__dataclass_fields__)
     assert document["needed"] == (None if math.isinf(decision.needed) else decision.needed)
+
+
+def test_infinite_ends_become_null_in_json():
+    decision = replace(decide(exact(0.1, 1.0, 20)), interval=(-math.inf, 0.5))
+    assert decision.to_dict()["interval"] == [None, 0.5]
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_identical_is_meant_in_the_size_of_the_losses(size):
+    base = size * np.array([1.0, 2.0, 3.0])
+    assert specialize_or_fall_back(base, base * (1 + 1e-13)).method == "identical"
+    assert specialize_or_fall_back(base, base * (1 + 1e-11)).method == "independent"
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,20 @@ def test_ceiling_is_the_smaller_conditional_entropy():
     assert conditional.ceiling == conditional.value == 0.0
 
 
+def test_spread_of_the_null_is_that_of_its_permutations():
+    """Means over 1, 2 and 3 permutations of one stream give the values; n - 1 in the denominator."""
+    rng = np.random.default_rng(3)
+    contexts, labels = rng.integers(0, 3, 40), rng.integers(0, 4, 40)
+    results = [information(contexts, labels, permutations=p, rng=7) for p in (1, 2, 3)]
+    means = [result.null_mean for result in results]
+    values = [means[0], 2 * means[1] - means[0], 3 * means[2] - 2 * means[1]]
+    assert results[0].null_sd == 0.0
+    for p in (2, 3):
+        center = sum(values[:p]) / p
+        sd = math.sqrt(sum((v - center) ** 2 for v in values[:p]) / (p - 1))
+        assert results[p - 1].null_sd == pytest.approx(sd, rel=1e-9)
+
+
 def test_result_is_ready_for_json_and_repeats():
     first = information([0, 1, 0, 1], [0, 1, 1, 1], rng=np.random.default_rng(2))
     assert first == information([0, 1, 0, 1], [0, 1, 1, 1], rng=2)

@@ -44,10 +44,8 @@ def process_id(_):
 TASKS = [(f"fold {i}", np.arange(3.0 + i)) for i in range(4)] + [("large", np.arange(2_000_000.0))]
 
 
-@pytest.mark.parametrize(
-    ("backend", "n_workers"), [("joblib", 1), ("joblib", 2), ("dask", 1), ("dask", 2), ("ray", 2)]
-)
-def test_every_backend_returns_the_serial_results_in_order(backend, n_workers):
+def run_in_order(backend, n_workers):
+    """The tasks on this backend: the serial bits, writable, with progress one by one."""
     expected = [draw(task) for task in TASKS]
     seen = []
     results = map_tasks(
@@ -58,14 +56,26 @@ def test_every_backend_returns_the_serial_results_in_order(backend, n_workers):
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
-@pytest.mark.parametrize("backend", ["serial", "joblib", "dask"])
-def test_failing_task_is_named(backend):
+@pytest.mark.parametrize(
+    ("backend", "n_workers"),
+    [("joblib", 1), ("joblib", 2), pytest.param("dask", 1, marks=pytest.mark.slow), ("dask", 2)],
+)
+def test_every_backend_returns_the_serial_results_in_order(backend, n_workers):
+    run_in_order(backend, n_workers)
+
+
+def check_failure(backend):
     with pytest.raises(
         TaskError, match=r"(?m)^task 3 \(3\) failed: ZeroDivisionError: nothing to divide$"
     ) as info:
         map_tasks(refuse_three, range(6), backend=backend)
     assert info.value.index == 3
     assert "in refuse_three" in info.value.__notes__[0]
+
+
+@pytest.mark.parametrize("backend", ["serial", "joblib", pytest.param("dask", marks=pytest.mark.slow)])
+def test_failing_task_is_named(backend):
+    check_failure(backend)
 
 
 def test_results_that_are_ready_when_an_earlier_task_fails_are_dropped_in_silence():
@@ -87,18 +97,30 @@ def test_a_running_dask_client_is_used_and_left_running():
     with distributed.Client(processes=False, n_workers=1, dashboard_address=None) as client:
         # Threads of this process: only the running client can give this answer.
         assert map_tasks(process_id, [0, 1], backend="dask") == [os.getpid()] * 2
+        check_failure("dask")
         assert client.status == "running"
 
 
-def test_ray_failure_is_named_and_the_session_and_environment_are_put_back(monkeypatch):
+@pytest.fixture
+def ray_environment(monkeypatch):
+    """Settings of the caller, which must stand again afterwards, with no session left behind."""
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with pytest.raises(TaskError, match=r"task 3 \(3\) failed: ZeroDivisionError"):
-        map_tasks(refuse_three, range(6), backend="ray", n_workers=1)
+    yield
     assert not ray.is_initialized()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_ray_returns_the_serial_results_and_puts_session_and_environment_back(ray_environment):
+    run_in_order("ray", 2)
+
+
+@pytest.mark.slow
+def test_ray_failure_is_named_and_session_and_environment_are_put_back(ray_environment):
+    with pytest.raises(TaskError, match=r"task 3 \(3\) failed: ZeroDivisionError"):
+        map_tasks(refuse_three, range(6), backend="ray", n_workers=1)
 
 
 def test_no_tasks_start_nothing():

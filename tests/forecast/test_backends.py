@@ -1,4 +1,4 @@
-"""A panel split over workers gives what one process gives (statement 21)."""
+"""A panel split over workers gives what one process gives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from metier.forecast.regression.gram import GramTable
 from metier.forecast.regression.threads import CHUNK
 
 N_SERIES = 2 * CHUNK + 100  # three blocks
-SLOW = [pytest.param("ray", marks=pytest.mark.slow)]  # starting it takes most of the time
+# Starting them takes most of the time.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dask", "ray")]
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def fitted(backend: str) -> ClusterForecaster:
         return ClusterForecaster(**settings, backend=backend).fit(frame)
 
 
-@pytest.mark.parametrize("backend", ["joblib", "dask", *SLOW])
+@pytest.mark.parametrize("backend", ["joblib", *SLOW])
 def test_backends_should_give_the_same_forecaster(backend: str) -> None:
     ours, theirs = fitted(backend), serial()
     assert ours.partition_.tolist() == theirs.partition_.tolist()
@@ -60,7 +61,7 @@ def test_backends_should_give_the_same_forecaster(backend: str) -> None:
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
-@pytest.mark.parametrize("backend", ["joblib", pytest.param("dask", marks=pytest.mark.slow), *SLOW])
+@pytest.mark.parametrize("backend", ["joblib", *SLOW])
 def test_sums_should_not_depend_on_the_number_of_workers(backend: str, n_workers: int) -> None:
     design = random_design(2, n_series=N_SERIES, n_steps=30, ragged=True, n_common=1, n_own=1)
     windows = [((design.max_lag, 20),), ((20, 30),), ((25, 30),)]

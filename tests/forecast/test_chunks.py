@@ -49,7 +49,10 @@ def test_small_chunks_should_change_nothing(
     assert np.allclose(held.by_group, other.by_group, rtol=1e-6, equal_nan=True)
 
 
-@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
+SOME = [*PARAMETERS[:2], *(pytest.param(p, marks=pytest.mark.slow) for p in PARAMETERS[2:])]
+
+
+@pytest.mark.parametrize("parameters", SOME, ids=str)
 def test_the_number_of_threads_should_change_no_bit(
     parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from slow_reference import naive_data, naive_recursion, random_design, table_of
@@ -152,7 +152,6 @@ def test_in_sample_assignment_without_penalty_should_descend() -> None:
     order=st.permutations(range(10)),
     loss=st.sampled_from([SQUARED, HUBER, PINBALL]),
 )
-@settings(max_examples=15, deadline=None)
 def test_permuting_series_should_permute_labels(seed: int, order: list[int], loss: ForecastLoss) -> None:
     """Statement 12."""
     design, start = two_regimes(seed), np.random.default_rng(seed).integers(2, size=10)

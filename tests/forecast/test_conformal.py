@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from slow_reference import naive_row, random_design
 
@@ -102,9 +102,10 @@ def model_for(design) -> LinearModel:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_residuals_should_be_collected_per_group_and_step(steps: int) -> None:
     design = random_design(1, n_series=8, n_steps=80, ragged=True)
-    design.stop[6] = 70
-    groups = np.array([0, 0, 0, 0, 1, 1, 2, 0])
-    active = np.array([True, True, True, True, True, True, True, False])
+    design.stop[7] = 65
+    # The second series of group 0 counts nowhere (a constant one, say): what follows keeps its own group.
+    groups = np.array([0, 0, 1, 0, 0, 0, 1, 2])
+    active = np.arange(8) != 1
     model = model_for(design)
     calibration = calibrate(
         design,
@@ -185,7 +186,6 @@ def test_coverage_should_be_empty_for_one_block() -> None:
     assert calibration.counts.tolist() == [[80]]
 
 
-@settings(max_examples=20, deadline=None)
 @given(q=st.floats(0.0, 1.0))
 def test_quantiles_should_be_numpys(q: float) -> None:
     residuals = np.random.default_rng(0).normal(size=57)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from slow_reference import naive_row, random_design
 
@@ -51,7 +51,6 @@ def test_take_should_give_the_rows_of_these_series() -> None:
         assert np.array_equal(whole, part)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     lags=st.sets(st.integers(1, 9), min_size=1, max_size=4),
     season=st.integers(2, 8),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.forecast.gate.folds import MIN_ASSIGN, MIN_BLOCK, cut, plan_folds, segments
@@ -17,7 +17,6 @@ from metier.forecast.gate.folds import MIN_ASSIGN, MIN_BLOCK, cut, plan_folds, s
     max_lag=st.integers(1, 40),
     horizon=st.integers(1, 12),
 )
-@settings(max_examples=300, deadline=None)
 def test_kept_rows_should_never_touch_a_held_out_block(
     start: int, length: int, n_blocks: int, max_lag: int, horizon: int
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.core.errors import InputError
@@ -134,7 +134,6 @@ def test_index_of_should_mark_stamps_off_the_grid() -> None:
     assert on_grid.tolist() == [True, False, True]
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     which=st.sampled_from(ALIASES),
     steps=st.lists(st.integers(-300, 300), min_size=1, max_size=8),

@@ -1,4 +1,4 @@
-"""Poison: values that a stage may not see change no bit of it (statements 5, 6, 7)."""
+"""Poison: values that a stage may not see change no bit of it."""
 
 from __future__ import annotations
 
@@ -45,10 +45,9 @@ def assert_same_bits(one: Any, other: Any, path: str = "") -> int:
     return 0
 
 
-@pytest.mark.parametrize("poison", [np.nan, 1e9])
+@pytest.mark.parametrize("poison", [np.nan, pytest.param(1e9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_values_after_a_cutoff_should_not_reach_a_fit_before_it(loss: str, poison: float) -> None:
-    """Statement 5."""
     values = regimes(1)
     clean = panel_of(values)
     spoiled = values.copy()
@@ -79,7 +78,7 @@ def test_values_after_a_cutoff_should_not_reach_a_fit_before_it(loss: str, poiso
 
 
 def test_cross_validation_should_not_see_beyond_its_cutoff() -> None:
-    """Statement 5 through frames: forecasts and candidates of a window, when its future changes."""
+    """Forecasts and candidates of a window, when its future changes."""
     values = regimes(2, n_steps=130)
     spoiled = values.copy()
     spoiled[:, 126:] += 1e9
@@ -97,9 +96,8 @@ def test_cross_validation_should_not_see_beyond_its_cutoff() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("scaling", ["standard", "robust"])
+@pytest.mark.parametrize("scaling", ["standard", pytest.param("robust", marks=pytest.mark.slow)])
 def test_val_should_not_reach_scaling_and_the_train_models(loss: str, scaling: str) -> None:
-    """Statement 6."""
     values = regimes(3)
     start = val_start(150, 0.2)
     spoiled = values.copy()
@@ -121,7 +119,7 @@ def staged(values: np.ndarray, **parameters: Any) -> tuple[Found, list[Any], Fit
     return fitted.found, stage, fitted
 
 
-@pytest.mark.parametrize("block", [0, 2])
+@pytest.mark.parametrize("block", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -138,7 +136,7 @@ def staged(values: np.ndarray, **parameters: Any) -> tuple[Found, list[Any], Fit
     ids=["squared", "auto", "huber", "pinball", "both", "horizons", "direct", "sample", "learner"],
 )
 def test_a_held_out_block_should_not_reach_its_fold(parameters: dict[str, Any], block: int) -> None:
-    """Statement 7: z, K, g and theta of the fold, and every candidate that the block judges."""
+    """z, K, g and theta of the fold, and every candidate that the block judges."""
     values = regimes(1, n_series=35, n_steps=220, gap=0.4)
     before, stage, clean = staged(values, **parameters)
     fold = clean.plan.folds[block]

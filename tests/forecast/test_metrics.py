@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
@@ -58,7 +58,6 @@ def naive_scale(train: np.ndarray, m: int, power: int) -> float:
     return float(np.mean(steps)) if steps and np.sum(steps) > 0 else float("nan")
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     size=st.integers(1, 30),
     m=st.integers(1, 8),
@@ -87,7 +86,6 @@ def test_scaled_errors_should_be_undefined_for_constant_history() -> None:
     assert np.isnan(rmsse([1.0], [2.0], train=[3.0, 4.0], season_length=2))
 
 
-@settings(max_examples=30, deadline=None)
 @given(a=st.floats(0.01, 100), c=st.floats(-100, 100))
 def test_scaled_errors_should_not_depend_on_the_unit(a: float, c: float) -> None:
     train = np.random.default_rng(3).normal(size=30)

@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.core.errors import InputError
@@ -74,7 +74,6 @@ def test_panel_should_hold_each_row_in_its_cell(lengths: dict[str, tuple[int, in
     assert panel.lengths.tolist() == [lengths[name][1] for name in sorted(lengths)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     lengths=st.dictionaries(
         st.sampled_from(["a", "b", "cc", "d1"]), st.tuples(st.integers(0, 6), st.integers(2, 8)), min_size=1

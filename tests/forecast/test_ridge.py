@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from slow_reference import naive_data, random_design, table_of
@@ -29,7 +29,6 @@ def sklearn_ridge(X, y, penalty):
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 8), batch=st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
 def test_solve_spd_should_equal_numpy(seed: int, size: int, batch: int) -> None:
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(batch, size, size + 2))
@@ -133,7 +132,6 @@ def test_one_cluster_without_shrinkage_should_be_the_global_model() -> None:
     assert np.abs(one.theta[0] - prior.theta).max() <= 1e-10
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), shrinkage=st.floats(0.1, 10.0))
 def test_shrunk_predictions_should_survive_any_invertible_map_of_the_features(
     seed: int, shrinkage: float

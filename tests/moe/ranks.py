@@ -15,7 +15,6 @@ import torch.distributed as dist
 from routers import EXPERTS, TOP_K, TinyRouter, domain_tokens
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from metier import moe
@@ -81,6 +80,8 @@ class Wrapped(nn.Module):
 
 
 def train_fsdp(rank: int, world: int) -> dict[str, Tensor]:
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh("cpu", (world,))
     balancer = moe.Balancer(strength=0.5, tokens_per_step=N, loss_scale=float(world))
     model = Wrapped(balancer)
@@ -185,6 +186,8 @@ def rank_main(rank: int, world: int, folder: str) -> None:
 
 def launch(folder: str) -> None:
     """Fork the ranks of every group from here: torch is imported once, and no thread runs yet."""
+    import torch.distributed.fsdp  # noqa: F401, here once and not in every rank
+
     context = multiprocessing.get_context("fork")
     for world in SHARES:
         ranks = [

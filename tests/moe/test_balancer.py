@@ -53,12 +53,12 @@ BIASES = [
 @pytest.mark.parametrize("sigmoid", [False, True])
 @pytest.mark.parametrize(("name", "settings"), BIASES, ids=str)
 def test_biases_should_balance_and_stay_centered(name: str, settings: dict, sigmoid: bool) -> None:
-    """Must 18: |mean b| <= 1e-6 after every update; loads of new tokens even out."""
+    """|mean b| <= 1e-6 after every update; loads of new tokens even out."""
     balancer = gate(name, **settings)
     first = moe.routing_metrics(
         torch.bincount(one_step(balancer, skewed(), sigmoid=sigmoid).flatten(), minlength=8)
     )
-    for t in range(150):
+    for t in range(90):
         one_step(balancer, skewed(seed=t), sigmoid=sigmoid)
         assert abs(balancer.bias("gate").mean().item()) <= 1e-6
     last = balancer.last.routing()
@@ -68,7 +68,7 @@ def test_biases_should_balance_and_stay_centered(name: str, settings: dict, sigm
 
 
 def test_bias_should_touch_no_gate_value_and_no_unchanged_choice() -> None:
-    """Must 18: tokens whose choice the bias does not change have the same gates, 1e-6 (here: bit-equal)."""
+    """Tokens whose choice the bias does not change have the same gates, 1e-6 (here: bit-equal)."""
     balancer = gate("phi_bias")
     for t in range(5):
         one_step(balancer, skewed(seed=t))
@@ -118,7 +118,7 @@ def test_biases_should_reach_target_loads(name: str) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_quantile_should_give_each_expert_its_share(seed: int) -> None:
-    """Must 19: the fraction of tokens with cut - s < b_e, before recentering, is k/E within 1/N."""
+    """The fraction of tokens with cut - s < b_e, before recentering, is k/E within 1/N."""
     scores, n = skewed(403, seed=seed).softmax(-1).double(), 403
     bias = 0.05 * torch.randn(EXPERTS, generator=torch.Generator().manual_seed(seed)).double()
     indices = (scores + bias).topk(TOP_K, dim=-1).indices
@@ -172,7 +172,7 @@ def test_quantile_should_refuse_to_choose_all() -> None:
 
 
 def test_collapsed_layers_should_not_hide_each_other() -> None:
-    """Must 17, our side: four layers collapsed on different experts score 4 each, pooled they score 1."""
+    """Four layers collapsed on different experts score 4 each, pooled they score 1."""
     chosen = [torch.full((20, 1), layer) for layer in range(4)]
     probs = [torch.eye(4)[c.flatten()] for c in chosen]
     for p, c in zip(probs, chosen, strict=True):
@@ -387,7 +387,7 @@ def test_expert_choice_should_fill_every_expert_and_refuse_causal_models() -> No
         moe.expert_choice(probs, TOP_K, causal=True)
 
 
-# Bad input (must 10 of the issue).
+# Bad input.
 
 
 def test_non_finite_logits_should_stop_the_step_and_leave_the_state() -> None:

@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
 class Rows(torch.utils.data.Dataset):
-    def __init__(self):
-        self.ids = tokens(batch=32, seed=11)
+    def __init__(self, n=32):
+        self.ids = tokens(batch=n, seed=11)
 
     def __len__(self):
         return len(self.ids)
@@ -26,7 +26,7 @@ class Rows(torch.utils.data.Dataset):
         return {"input_ids": self.ids[i], "labels": self.ids[i], "attention_mask": torch.ones(10).long()}
 
 
-def trainer_for(folder, callback, model=None, **more):
+def trainer_for(folder, callback, model=None, rows=32, **more):
     settings = {
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 4,
@@ -43,7 +43,7 @@ def trainer_for(folder, callback, model=None, **more):
     }
     args = transformers.TrainingArguments(output_dir=str(folder), **settings)
     return transformers.Trainer(
-        model=model or build("mixtral"), args=args, train_dataset=Rows(), callbacks=[callback]
+        model=model or build("mixtral"), args=args, train_dataset=Rows(rows), callbacks=[callback]
     )
 
 
@@ -73,7 +73,7 @@ def test_training_should_step_once_per_optimizer_step_and_log_its_figures(tmp_pa
 
 
 def test_resuming_should_end_where_an_uninterrupted_run_ends(tmp_path):
-    """What must be true, 9, through the Trainer: loads, prices and weights are bit-equal."""
+    """Loads, prices and weights are bit-equal."""
     whole = callback()
     one = trainer_for(tmp_path / "whole", whole, model=build("gpt_oss"))
     one.train()
@@ -92,7 +92,7 @@ def test_resuming_should_end_where_an_uninterrupted_run_ends(tmp_path):
 
 
 def test_resuming_without_the_balancers_file_should_be_refused(tmp_path):
-    trainer_for(tmp_path, callback()).train()
+    trainer_for(tmp_path, callback(), max_steps=2).train()
     (tmp_path / "checkpoint-2" / "balancer.safetensors").unlink()
     again = trainer_for(tmp_path, callback())
     with pytest.raises(
@@ -103,7 +103,7 @@ def test_resuming_without_the_balancers_file_should_be_refused(tmp_path):
 
 def test_tokens_per_step_should_reach_the_balancer(tmp_path):
     ours = callback(tokens_per_step=80)
-    trainer_for(tmp_path, ours, save_strategy="no").train()
+    trainer_for(tmp_path, ours, save_strategy="no", max_steps=1).train()
     assert (ours.balancer.tokens_per_step, ours.balancer.loss_scale) == (80, 1.0)
 
 
@@ -121,23 +121,21 @@ class Scales(transformers.TrainerCallback):
         self.calls = 1
 
 
-@pytest.mark.parametrize("resumed", [False, True])
-def test_the_last_short_accumulation_of_an_epoch_should_be_scaled_by_its_own_length(tmp_path, resumed):
-    """32 rows in batches of 2 make 16 micro-batches an epoch: with 6 a step, 6, 6 and 4."""
-    ours = callback()
-    settings = {"gradient_accumulation_steps": 6, "max_steps": 5, "save_steps": 2}
-    trainer = trainer_for(tmp_path, ours, model=build("gpt_oss"), **settings)
-    watch = Scales(ours.balancer)
-    trainer.add_callback(watch)
-    trainer.train()
-    if resumed:
+def test_the_last_short_accumulation_of_an_epoch_should_be_scaled_by_its_own_length(tmp_path):
+    """8 rows in batches of 2 make 4 micro-batches an epoch: with 3 a step, 3 and 1, resumed or not."""
+    settings = {"gradient_accumulation_steps": 3, "max_steps": 5, "save_steps": 3}
+
+    def scales(**resume):
         ours = callback()
-        trainer = trainer_for(tmp_path, ours, model=build("gpt_oss"), **settings)
+        trainer = trainer_for(tmp_path, ours, model=build("gpt_oss"), rows=8, **settings)
         watch = Scales(ours.balancer)
         trainer.add_callback(watch)
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    lengths = [6, 6, 4, 6, 6][2 if resumed else 0 :]
-    assert watch.seen == [(n, 1 / n) for n in lengths]
+        trainer.train(**resume)
+        return watch.seen
+
+    steps = [(n, 1 / n) for n in (3, 1, 3, 1, 3)]
+    assert scales() == steps
+    assert scales(resume_from_checkpoint=str(tmp_path / "checkpoint-3")) == steps[3:]
 
 
 def test_a_loader_without_a_length_should_be_taken_to_have_all(tmp_path):
@@ -165,19 +163,19 @@ def test_a_built_in_loss_should_be_refused_in_training(tmp_path):
 
 def test_a_loss_of_the_trainers_own_should_be_refused(tmp_path):
     """TRL's configurations have router_aux_loss_coef, which is not 0 unless it is set."""
-    trainer = trainer_for(tmp_path, callback())
+    trainer = trainer_for(tmp_path, callback(), save_strategy="no", max_steps=1)
     trainer.args.router_aux_loss_coef = 0.001
     with pytest.raises(
         InputError, match=r"TrainingArguments\.router_aux_loss_coef=0\.001, which the trainer"
     ):
         trainer.train()
     trainer.args.router_aux_loss_coef = 0.0
-    trainer.train()
+    assert trainer.train().global_step == 1
 
 
 def test_a_bias_should_stay_in_force_after_training(tmp_path):
     balancer = Balancer(sink="bias", bias_rule="sign", bias_strength=0.05)
-    trainer = trainer_for(tmp_path, moe.BalancingCallback(balancer), model=build("deepseek_v3"))
+    trainer = trainer_for(tmp_path, moe.BalancingCallback(balancer), model=build("deepseek_v3"), max_steps=2)
     trainer.train()
     gate = trainer.model.model.layers[0].mlp.gate
     assert float(gate.e_score_correction_bias.abs().max()) > 0.04

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from where_loop import where_loop
 
@@ -70,7 +70,7 @@ def assert_same_as_loop(experts, x, indices, weights, *, tolerance):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dropped", [False, True])
 def test_backends_should_agree_with_the_where_loop(backend, activation, bias, dropped):
-    """20: dispatch kernels agree, fp32 1e-5, values and gradients, with empty groups and sentinels."""
+    """Dispatch kernels agree, fp32 1e-5, values and gradients, with empty groups and sentinels."""
     experts, x, indices, weights = problem(
         backend=backend, activation=activation, bias=bias, dropped=dropped, skew=5.0
     )
@@ -95,7 +95,7 @@ def test_backends_should_agree_with_the_where_loop(backend, activation, bias, dr
     ],
 )
 def test_dtypes_should_agree_with_the_where_loop(dtype, backend, tolerance):
-    """6: bf16, fp16, fp32, fp64. Tolerances are a few units of the last place of sums of tens of terms."""
+    """bf16, fp16, fp32, fp64. Tolerances are a few units of the last place of sums of tens of terms."""
     experts, x, indices, weights = problem(dtype=dtype, backend=backend, n=40)
     assert experts(x, indices, weights).dtype is dtype
     assert_same_as_loop(experts, x, indices, weights, tolerance=tolerance)
@@ -104,7 +104,7 @@ def test_dtypes_should_agree_with_the_where_loop(dtype, backend, tolerance):
 @pytest.mark.parametrize("backend", ["auto", "padded", "loop"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_widths_of_30_and_50_should_work(backend, dtype):
-    """20: dims 30/50, whose rows are not multiples of 16 bytes."""
+    """Dims 30/50, whose rows are not multiples of 16 bytes."""
     experts, x, indices, weights = problem(dim=30, hidden=50, backend=backend, dtype=dtype)
     assert not grouped_mm_runs(dtype, CPU, dim=30, hidden_dim=50)
     assert_same_as_loop(experts, x, indices, weights, tolerance=1e-5 if dtype is torch.float32 else 0.05)
@@ -112,7 +112,7 @@ def test_widths_of_30_and_50_should_work(backend, dtype):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_expanded_gradients_should_work(backend):
-    """20: `y.sum().backward()` sends a gradient of stride 0 into the kernels."""
+    """`y.sum().backward()` sends a gradient of stride 0 into the kernels."""
     experts, x, indices, weights = problem(backend=backend, k=1)
     experts(x, indices, weights).sum().backward()
     slow = torch.autograd.grad(where_loop(x, indices, weights, experts).sum(), [x, experts.down_proj])
@@ -122,7 +122,7 @@ def test_expanded_gradients_should_work(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sentinels_should_leave_no_garbage(backend):
-    """20: rows beyond the last offset are uninitialized in the kernels; none of it may come out."""
+    """Rows beyond the last offset are uninitialized in the kernels; none of it may come out."""
     experts, x, indices, weights = problem(backend=backend)
     lost = torch.full_like(indices, experts.n_experts)
     half = torch.cat([indices[:25], lost[25:]])
@@ -139,7 +139,7 @@ def test_sentinels_should_leave_no_garbage(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_all_dropped_and_no_tokens_should_give_zero_gradients(backend):
-    """10: zero tokens on a rank: defined, and every parameter still has a gradient for the reducer."""
+    """Zero tokens on a rank: defined, and every parameter still has a gradient for the reducer."""
     experts, x, indices, weights = problem(backend=backend)
     for n, ids in ((50, torch.full_like(indices, experts.n_experts)), (0, indices[:0])):
         y = experts(x[:n], ids, weights[:n])
@@ -151,9 +151,9 @@ def test_all_dropped_and_no_tokens_should_give_zero_gradients(backend):
 
 @pytest.mark.parametrize("backend", ["loop", "padded"])
 def test_float64_should_pass_gradcheck_twice(backend):
-    """20: float64 loop passes gradcheck; second derivatives too."""
+    """float64 passes gradcheck; second derivatives too."""
     experts, x, indices, weights = problem(
-        5, 3, 4, 3, dtype=torch.float64, dropped=True, backend=backend, bias=True
+        4, 2, 2, 3, dtype=torch.float64, dropped=True, backend=backend, bias=True
     )
 
     def fn(x, weights, up, down):
@@ -176,7 +176,6 @@ def test_grouped_product_should_match_a_product_per_row():
     assert (found[6] == 0).all()
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), backend=st.sampled_from(sorted(BACKENDS)))
 def test_permuting_experts_or_tokens_should_permute_the_outputs(seed, backend):
     experts, x, indices, weights = problem(seed=seed, backend=backend)
@@ -193,7 +192,7 @@ def test_permuting_experts_or_tokens_should_permute_the_outputs(seed, backend):
 
 
 def test_choice_should_follow_dtype_alignment_and_load():
-    """6: the automatic choice, by what was measured (docs/balancing.md)."""
+    """The automatic choice, by what was measured (docs/balancing.md)."""
     sizes = {"dim": 64, "hidden_dim": 64}
     even = make_plan(torch.arange(16).repeat(8)[:, None], 16)
     piled = make_plan(torch.zeros(2048, 1, dtype=torch.int64), 16)
@@ -213,9 +212,10 @@ def test_choice_should_follow_dtype_alignment_and_load():
 
 # torch 2.13's own tracer instantiates autograd functions.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.slow  # test_compiled_layer_should_agree has the experts of a whole layer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_experts_should_agree_in_value_and_gradient(dtype):
-    """6: torch.compile, the whole layer in one graph."""
+    """torch.compile, the whole layer in one graph."""
     experts, x, indices, weights = problem(dtype=dtype, n=32)
     compiled = torch.compile(
         lambda *a: experts(*a, may_drop=False), backend="aot_eager", fullgraph=True, dynamic=False

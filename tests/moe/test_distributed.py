@@ -1,4 +1,4 @@
-"""Must 7: any number of ranks with uneven token counts equals one rank; DDP and FSDP2 too."""
+"""Real process groups: any number of ranks with uneven tokens equals one rank; DDP and FSDP2 too."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_with_uneven_tokens_should_equal_one_rank(found, case: str, world: int) -> None:
-    """Must 7: gradient, m, q and b within 1e-6; one of four ranks has no token at all."""
+    """Gradient, m, q and b within 1e-6; one of four ranks has no token at all."""
     expected = found[1][0][case]
     assert ("b" in expected) == (CASES[case].get("sink") == "both")
     for rank in found[world]:
@@ -45,6 +46,7 @@ def test_ranks_with_uneven_tokens_should_equal_one_rank(found, case: str, world:
     assert (expected["m"] - 1 / expected["m"].numel()).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
 def test_wrapped_models_should_equal_one_rank(found, wrapper: str, world: int) -> None:
@@ -56,6 +58,7 @@ def test_wrapped_models_should_equal_one_rank(found, wrapper: str, world: int) -
         assert (rank[wrapper]["m"] - expected["m"]).abs().max() <= 1e-6
 
 
+@pytest.mark.slow
 def test_balancing_should_have_moved_the_gradient(found) -> None:
     """The checks above compare something: the cases differ from each other."""
     gradients = [found[1][0][case]["gradient"] for case in CASES]
@@ -64,15 +67,17 @@ def test_balancing_should_have_moved_the_gradient(found) -> None:
             assert (one - other).norm() > 1e-3 * one.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_one_step_should_take_one_reduction(found, world: int) -> None:
     # The first step has one more, of four numbers: do all ranks have the same layers?
     assert [rank["reductions"] for rank in found[world]] == [[2, 1, 1]] * world
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_with_other_layers_should_all_be_told(found, world: int) -> None:
-    """Must 10 of the issue: no rank waits for another one's sums, and none ends in the backend's error."""
+    """No rank waits for another one's sums, and none ends in the backend's error."""
     for rank, facts in enumerate(found[world]):
         texts = facts["errors"]
         mine, layers = (2 if rank == 0 else 1), "the ranks' balancers have the same layers"
@@ -84,6 +89,7 @@ def test_ranks_with_other_layers_should_all_be_told(found, world: int) -> None:
         assert layers in texts["layers added later"]
 
 
+@pytest.mark.slow
 def test_wrong_ranks_should_be_refused(found) -> None:
     for rank, facts in enumerate(found[2]):
         texts = facts["errors"]

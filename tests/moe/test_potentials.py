@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.special as sp
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -170,7 +170,6 @@ def test_dual_gap_of_shannon_should_be_kullback_leibler() -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 @given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0.01, 3.0))
-@settings(max_examples=25, deadline=None)
 def test_dual_gap_should_not_be_negative(name: str, seed: int, spread: float) -> None:
     """Must 5, and prices that rise with the load."""
     p = loads(seed, n=2, spread=spread)

@@ -77,7 +77,7 @@ def test_bias_balancers_should_even_the_load_without_training(name, routing):
     layer.eval()
     before = excess()
     layer.train()
-    for _ in range(150):
+    for _ in range(70):
         layer(tokens(256, seed=7)).sum().backward()
         balancer.step()
     layer.eval()

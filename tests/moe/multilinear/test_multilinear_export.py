@@ -1,4 +1,4 @@
-"""Compiled, exported and distributed layers; statement 17."""
+"""Compiled, exported and distributed layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import torch.distributed as dist
 
 from metier import moe
 
-SLOW = [pytest.param(form, marks=pytest.mark.slow) for form in moe.FORMS if form not in ("cp", "tr")]
-FORMS = ["cp", "tr", *SLOW]
-ONE = ["cp", pytest.param("tr", marks=pytest.mark.slow), *SLOW]
+FORMS = ["cp", *(pytest.param(form, marks=pytest.mark.slow) for form in moe.FORMS if form != "cp")]
 
 
 def build(form, norm="layer", modes=(12,), gate="entmax15"):
@@ -26,8 +24,8 @@ def x_of(rows=5):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_17_fullgraph_should_capture_without_breaks(form):
-    """Statement 17: one graph, forward and backward, equal to eager within 1e-5 (captured, not compiled)."""
+def test_fullgraph_should_capture_without_breaks(form):
+    """One graph (a break raises), forward and backward, equal to eager within 1e-5; not compiled."""
     torch._dynamo.reset()
     layer = build(form, modes=(3, 4))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
@@ -38,23 +36,23 @@ def test_17_fullgraph_should_capture_without_breaks(form):
     fast = torch.autograd.grad(y.square().sum(), parameters)
     slow = torch.autograd.grad(eager.square().sum(), parameters)
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
-    breaks = torch._dynamo.explain(layer)(x).graph_break_count
-    assert breaks == 0
 
 
-@pytest.mark.parametrize("gate", ["softmax", "alpha_entmax", "sparsemax", "topk", "relu_topk"])
-def test_17_other_gates_and_blocks_should_be_captured(gate):
+GATES = ["alpha_entmax", *(pytest.param(g, marks=pytest.mark.slow) for g in moe.GATES if g != "alpha_entmax")]
+
+
+@pytest.mark.parametrize("block", [pytest.param(False, marks=pytest.mark.slow), True], ids=["layer", "mlp"])
+@pytest.mark.parametrize("gate", GATES)
+def test_other_gates_and_blocks_should_be_captured(gate, block):
     torch._dynamo.reset()
-    for module in (
-        build("cp", gate=gate, norm="batch"),
-        moe.MultilinearMLP(8, 12, n_experts=5, rank=3, gate=gate, rng=0),
-    ):
-        compiled = torch.compile(module.eval(), fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(x_of()), module(x_of()), rtol=1e-5, atol=1e-5)
+    module = moe.MultilinearMLP(8, 12, n_experts=5, rank=3, gate=gate, rng=0) if block else None
+    module = (module or build("cp", gate=gate, norm="batch")).eval()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x_of()), module(x_of()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_17_inductor_should_compile_the_layer():
+def test_inductor_should_compile_the_layer():
     torch._dynamo.reset()
     layer = build("cp")
     with warnings.catch_warnings():
@@ -63,17 +61,17 @@ def test_17_inductor_should_compile_the_layer():
         torch.testing.assert_close(compiled(x_of()), layer(x_of()), rtol=1e-5, atol=1e-5)
 
 
-def test_17_edited_layers_should_be_captured():
+@pytest.mark.parametrize("modes", [pytest.param((12,), marks=pytest.mark.slow), (3, 4)])
+def test_edited_layers_should_be_captured(modes):
     torch._dynamo.reset()
-    for modes in ((12,), (3, 4)):
-        layer = build("tr", modes=modes)
-        layer.edit_(scale={1: 0.0}, bias={2: torch.ones(6)})
-        compiled = torch.compile(layer, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(x_of()), layer(x_of()), rtol=1e-5, atol=1e-5)
+    layer = build("tr", modes=modes)
+    layer.edit_(scale={1: 0.0}, bias={2: torch.ones(6)})
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x_of()), layer(x_of()), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ONE)
-def test_17_export_should_keep_the_outputs(form):
+@pytest.mark.parametrize("form", FORMS)
+def test_export_should_keep_the_outputs(form):
     layer = build(form, modes=(3, 4))
     rows = torch.export.Dim("rows", min=2)
     with warnings.catch_warnings():
@@ -83,9 +81,10 @@ def test_17_export_should_keep_the_outputs(form):
         torch.testing.assert_close(program.module()(x_of(n)), layer(x_of(n)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ONE)
-def test_17_onnx_should_agree(form, tmp_path):
-    """Statement 17: onnxruntime within 1e-5, in evaluation."""
+@pytest.mark.slow
+@pytest.mark.parametrize("form", list(moe.FORMS))
+def test_onnx_should_agree(form, tmp_path):
+    """onnxruntime within 1e-5, in evaluation."""
     onnxruntime = pytest.importorskip("onnxruntime")
     layer = build(form, norm="batch" if form == "cp" else "layer")
     path = tmp_path / "layer.onnx"

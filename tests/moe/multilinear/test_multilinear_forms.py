@@ -72,7 +72,7 @@ def test_1_forward_should_equal_the_materialized_experts(form, modes, bias):
     assert error <= 1e-5
 
 
-@pytest.mark.parametrize("modes", [(4,), (2, 3)], ids=str)
+@pytest.mark.parametrize("modes", [pytest.param((4,), marks=pytest.mark.slow), (2, 3)], ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_1_gradcheck_should_pass_gate_included(form, modes):
     layer = build(form, modes, rank=2)
