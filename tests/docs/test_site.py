@@ -97,6 +97,24 @@ def test_a_class_made_by_its_methods_should_show_no_constructor(hook):
     assert "```python\nfrom_labels(labels, n_specialists=None)\n```" in entry
 
 
+def broken_links(page):
+    """Relative links of a page to files that do not exist."""
+    targets = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    return [target for target in targets if not (page.parent / target).exists()]
+
+
+def test_links_and_navigation_should_name_pages_that_exist(tmp_path):
+    """The usual faults of a strict build, found without building."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    assert {page.name: broken_links(page) for page in pages if broken_links(page)} == {}
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    named = re.findall(r"[\w/]+\.md", navigation)
+    assert sorted(named) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in pages)
+    (tmp_path / "a.md").write_text("[x](b.md#c), [y](a.md), [z](https://example.com/q.md)")
+    assert broken_links(tmp_path / "a.md") == ["b.md"]
+
+
+@pytest.mark.slow
 def test_site_should_build_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -40,19 +40,22 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-@pytest.fixture(scope="module")
-def text():
+def two_entries():
     environment = {
         "metier": "0.1.0",
         "commit": "a" * 40,
         "python": "CPython 3.11",
         "packages": {"numpy": "2.0"},
     }
-    entries = [
+    return [
         Entry(result=sample_result(), environment=environment, timings={"seconds": 61.0}),
         Entry(result=sample_result(study="other", title="Second"), environment=environment),
     ]
-    return render_page(entries, title="metier tour")
+
+
+@pytest.fixture(scope="module")
+def text():
+    return render_page(two_entries(), title="metier tour")
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +126,7 @@ def test_page_should_be_light(text):
 
 
 def test_equal_results_should_give_equal_pages(text):
-    entry = Entry(result=sample_result())
-    assert render_page([entry]) == render_page([entry])
+    assert render_page(two_entries(), title="metier tour") == text
 
 
 def test_undecided_headline_should_say_how_much_would_decide():
