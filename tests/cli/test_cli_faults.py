@@ -7,7 +7,7 @@ import pytest
 from metier.runs import read_result
 from metier.studies import execute
 
-CELLS, CELL_SECONDS = 12, 0.02
+CELLS, CELL_SECONDS = 12, 0.1
 
 
 def cells(folder):
@@ -39,7 +39,7 @@ def kill_and_resume(process, folder, *, kills, seed):
 def undisturbed(folder):
     from toy_study import STUDY
 
-    execute(STUDY, folder, overrides={"seconds": "0.02"}, seed=5)
+    execute(STUDY, folder, overrides={"seconds": str(CELL_SECONDS)}, seed=5)
     return (folder / "result.json").read_bytes()
 
 
@@ -61,7 +61,7 @@ def test_runs_killed_often_should_resume_to_the_same_bytes(tmp_path, process, am
 
 def test_ctrl_c_should_exit_130_and_resume_to_the_same_bytes(tmp_path, process):
     folder = tmp_path / "a"
-    words = ["cli", "run", "toy", "--set", "seconds=0.05", "--set", "n_units=20", "--out", folder]
+    words = ["cli", "run", "toy", "--set", "seconds=0.2", "--out", folder]
     child = process(*words)
     journal = folder / "metrics.jsonl"
     deadline = time.monotonic() + 600
@@ -93,6 +93,8 @@ def test_second_process_should_be_refused_until_the_first_is_gone(tmp_path, proc
     while not (folder / "metrics.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+    # It holds the folder for as long as it takes, however slow the machine is.
+    first.send_signal(signal.SIGSTOP)
     second = process(*words, "--resume")
     _, err = second.communicate(timeout=1200)
     assert second.returncode == 2

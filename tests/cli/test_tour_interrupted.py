@@ -37,14 +37,15 @@ def test_interrupted_tour_should_resume_to_the_same_bytes(tmp_path, amount):
     undisturbed = tour(studies, calm)
     _, err = undisturbed.communicate(timeout=1800)
     assert undisturbed.returncode == 0, err
-    longest = max(max(read_timings(calm / name)["cells"].values()) for name in studies)
+    seconds = [each for name in studies for each in read_timings(calm / name)["cells"].values()]
     moments, words = random.Random(0), ()
     for share in sorted(shares):
         process = tour(studies, cut, *words)
-        # A share of the whole tour's cells, counted rather than timed; then a moment within a cell.
-        while cells(cut) < share * cells(calm) and process.poll() is None:
+        # A share of the whole tour's cells, counted rather than timed; then a moment within the next cell.
+        reach = int(share * len(seconds))
+        while cells(cut) < reach and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0.0, longest))
+        time.sleep(moments.uniform(0.0, seconds[reach]))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=1800)
         assert process.returncode == 130, err

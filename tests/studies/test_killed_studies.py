@@ -99,11 +99,12 @@ def one_run(name, folder):
 def start(tmp_path_factory):
     """Start `one_run` in a fresh process; processes are forked from one that has the studies imported.
 
-    What XLA compiles for one of them is kept for the others.
+    What XLA compiles for one of them is kept for the others, without its costly passes.
     """
     patch, started = pytest.MonkeyPatch(), []
     patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
     patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([entry.target.split(":")[0] for entry in REGISTRY.values()])
 
