@@ -35,8 +35,8 @@ def test_every_example_should_be_known():
     assert {path.name for path in EXAMPLES} == set(SAYS)
 
 
-# Most of a minute, to compile games of every pair; tests/partners tests what it calls.
-LONG = {"partners_five_minutes.py"}
+# Games compiled for every pair, a language model; tests/partners and tests/moe test what they call.
+LONG = {"partners_five_minutes.py", "multilinear_demonstration.py"}
 
 
 @pytest.mark.parametrize(
