@@ -28,6 +28,12 @@ def pytest_addoption(parser):
     parser.addoption("--again", action="store_true", help="with --evidence: also what has a current record")
 
 
+def pytest_configure(config):
+    """Default tests compile much and compute little: they spare XLA its costly passes; slow ones do not."""
+    if "not slow" in config.getoption("markexpr"):
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
 def pytest_collection_modifyitems(config, items):
     """Under --evidence, leave out what has passed on these very sources."""
     if not config.getoption("--evidence") or config.getoption("--again"):

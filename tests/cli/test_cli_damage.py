@@ -17,12 +17,15 @@ def limited_to(size):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_at_any_byte_should_be_one_line_and_lose_nothing(tmp_path, process):
+@pytest.mark.evidence("src/metier/core", "src/metier/runs", "src/metier/studies", "src/metier/cli")
+def test_a_disk_that_fills_at_any_byte_should_be_one_line_and_lose_nothing(tmp_path, process, amount):
     words = ("cli", "run", "toy", "--json", "--out")
     _, err = process(*words, tmp_path / "calm").communicate(timeout=1200)
     calm = (tmp_path / "calm" / "result.json").read_bytes()
     sizes = [(tmp_path / "calm" / name).stat().st_size for name in (*RECORDS, "report.html")]
-    for limit in sorted({0, *(size // 2 for size in sizes), sizes[0] - 1}):
+    limits = sorted({0, *(size // 2 for size in sizes), sizes[0] - 1})
+    random.Random(0).shuffle(limits)
+    for limit in limits[: amount("limits", sample=3, whole=len(limits))]:
         folder = tmp_path / str(limit)
         child = process(*words, folder, preexec_fn=limited_to(limit))
         out, err = child.communicate(timeout=1200)
@@ -57,12 +60,15 @@ def damaged(content, moments):
 
 
 @pytest.mark.slow
+@pytest.mark.evidence(
+    "src/metier/core", "src/metier/runs", "src/metier/studies", "src/metier/cli", "src/metier/report"
+)
 @pytest.mark.parametrize("name", RECORDS)
-def test_records_damaged_anywhere_should_never_be_a_traceback_nor_be_overwritten(toy, command, name):
+def test_records_damaged_anywhere_should_never_be_a_traceback_nor_be_overwritten(toy, command, name, amount):
     command("run", "toy", "--out", "whole")
     whole, moments = read_result("whole"), random.Random(name)
     refused = 0
-    for number in range(40):
+    for number in range(amount("damages", sample=10, whole=40)):
         folder = toy / f"damaged-{number}"
         shutil.copytree("whole", folder)
         if name == "metrics.jsonl":

@@ -73,7 +73,7 @@ def test_parquet_groups_weights_and_curves_should_work(folder, document):
         town=pl.Series(rng.integers(0, 40, 800)), w=pl.Series(rng.uniform(1, 2, 800))
     )
     frame.with_columns(near2=pl.Series(rng.normal(size=800))).write_parquet("people.parquet")
-    options = ["--groups", "town", "--weights", "w", "--features", "fourier"]
+    options = ["--groups", "town", "--weights", "w", "--features", "fourier", "--set", "learner=ridge"]
     words = ["--outcome", "wage", "--treatment", "educ", "--instruments", "near,near2,age"]
     code, answer, _ = document("iv", "people.parquet", *words, *options, "--out", "o")
     assert code == 0

@@ -11,11 +11,14 @@ import time
 
 import pytest
 
-STUDIES = ("forecast", "exponents")
+from metier.runs import read_timings
+
+STUDIES = ("iv", "forecast", "exponents")
+ROOMS = ("core", "data", "runs", "report", "studies", "cli", "bilevel", "forecast", "multi_index")
 
 
-def tour(folder, *words):
-    only = [word for name in STUDIES for word in ("--only", name)]
+def tour(studies, folder, *words):
+    only = [word for name in studies for word in ("--only", name)]
     command = [sys.executable, "-m", "metier", "tour", *only, "--seed", "0", "--out", str(folder), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -25,32 +28,34 @@ def cells(folder):
 
 
 @pytest.mark.slow
-def test_interrupted_tour_should_resume_to_the_same_bytes(tmp_path):
+@pytest.mark.evidence(*(f"src/metier/{room}" for room in ROOMS))
+def test_interrupted_tour_should_resume_to_the_same_bytes(tmp_path, amount):
+    """In `make slow` the quickest study, interrupted once; in `make evidence` all three, four times."""
+    studies = STUDIES[: amount("studies", sample=1, whole=3)]
+    shares = (0.5, 0.2, 0.7, 0.9)[: amount("interruptions", sample=1, whole=4)]
     calm, cut = tmp_path / "calm", tmp_path / "cut"
-    began = time.monotonic()
-    undisturbed = tour(calm)
-    _, err = undisturbed.communicate(timeout=1200)
+    undisturbed = tour(studies, calm)
+    _, err = undisturbed.communicate(timeout=1800)
     assert undisturbed.returncode == 0, err
-    seconds, moments, interrupted, words = time.monotonic() - began, random.Random(0), 0, ()
-    for share in (0.3, 0.5, 0.8):
-        process = tour(cut, *words)
-        # A share of the whole tour's cells, then a moment later: inside either study.
-        while cells(cut) < share * cells(calm) and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0.0, 0.05 * seconds))
+    seconds = [each for name in studies for each in read_timings(calm / name)["cells"].values()]
+    moments, words = random.Random(0), ()
+    for share in sorted(shares):
+        process = tour(studies, cut, *words)
+        # A share of the whole tour's cells, counted rather than timed; then a moment within the next cell.
+        reach = int(share * len(seconds))
+        while cells(cut) < reach and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, seconds[reach]))
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=1200)
-        if process.returncode == 0:
-            continue
-        assert process.returncode == 130
+        _, err = process.communicate(timeout=1800)
+        assert process.returncode == 130, err
         last = err.splitlines()[-1]
         assert last.startswith("interrupted; everything finished is saved. Go on with: ")
         named = shlex.split(last.split("Go on with: ")[1])
         assert named[-3:] == ["--out", str(cut), "--resume"]
-        interrupted, words = interrupted + 1, ("--resume",)
-    assert interrupted >= 2
-    process = tour(cut, "--resume")
-    process.communicate(timeout=1200)
-    assert process.returncode == 0
-    for name in STUDIES:
+        words = ("--resume",)
+    process = tour(studies, cut, "--resume")
+    _, err = process.communicate(timeout=1800)
+    assert process.returncode == 0, err
+    for name in studies:
         assert (cut / name / "result.json").read_bytes() == (calm / name / "result.json").read_bytes()

@@ -98,4 +98,4 @@ if __name__ == "__main__":
         REGISTRY["toy"] = ENTRY
         sys.exit(main(sys.argv[2:]))
     print("ready", flush=True)
-    execute(STUDY, sys.argv[1], overrides={"seconds": "0.02"}, seed=5, resume=True)
+    execute(STUDY, sys.argv[1], overrides={"seconds": "0.1"}, seed=5, resume=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import runpy
 
@@ -34,7 +35,15 @@ def test_every_example_should_be_known():
     assert {path.name for path in EXAMPLES} == set(SAYS)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+# Games compiled for every pair, a language model; tests/partners and tests/moe test what they call.
+LONG = {"partners_five_minutes.py", "multilinear_demonstration.py"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.name in LONG else []) for path in EXAMPLES],
+    ids=lambda path: path.name,
+)
 def test_example_should_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
@@ -45,3 +54,36 @@ def test_example_should_run(path, tmp_path, monkeypatch, capsys):
 def test_example_should_say_what_it_shows(path):
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     assert f"python examples/{path.name}" in doc
+
+
+def missing_names(code):
+    """What a script takes from metier and metier does not have."""
+    tree = ast.parse(code)
+    rooms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "metier" in node.module]
+    known = {a.asname or a.name: f"{node.module}.{a.name}" for node in rooms for a in node.names}
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    paths = [*known.values(), *(known[name] + rest for name, rest in split_names(used) if name in known)]
+    return [path for path in paths if not exists(path)]
+
+
+def split_names(chains):
+    """`a.b.c` as ("a", ".b.c"); chains through calls and subscripts are left out."""
+    plain = [chain for chain in chains if re.fullmatch(r"[\w.]+", chain)]
+    return [(chain.split(".")[0], chain[len(chain.split(".")[0]) :]) for chain in plain]
+
+
+def exists(path):
+    thing = importlib.import_module("metier")
+    for name in path.split(".")[1:]:
+        thing = getattr(thing, name, None)
+    return thing is not None
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_should_name_what_exists(path):
+    assert missing_names(path.read_text(encoding="utf-8")) == []
+
+
+def test_missing_names_should_be_found():
+    code = "from metier import core, nothing\nfrom metier.core import derive\ncore.absent(core.derive)"
+    assert sorted(missing_names(code)) == ["metier.core.absent", "metier.nothing"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from markdown.extensions.toc import slugify
 from markdown_blocks import ROOT
 
 ROOMS = (
@@ -97,6 +98,40 @@ def test_a_class_made_by_its_methods_should_show_no_constructor(hook):
     assert "```python\nfrom_labels(labels, n_specialists=None)\n```" in entry
 
 
+GENERATED = {"api.md", "results.md"}
+
+
+def anchors(page):
+    """What a link to a page may name after `#`."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {slugify(re.sub(r"[`*]", "", heading), "-") for heading in headings}
+
+
+def broken_links(page):
+    """Relative links of a page to files or headings that do not exist."""
+    links = re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text(encoding="utf-8"))
+    broken = []
+    for name, anchor in links:
+        target = page.parent / name if name else page
+        known = target.exists() and (not anchor or target.name in GENERATED or anchor in anchors(target))
+        broken += [] if known else [f"{name}#{anchor}" if anchor else name]
+    return broken
+
+
+def test_links_and_navigation_should_name_pages_that_exist(tmp_path):
+    """The usual faults of a strict build, found without building."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    assert {page.name: broken_links(page) for page in pages if broken_links(page)} == {}
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    named = re.findall(r"[\w/]+\.md", navigation)
+    assert sorted(named) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in pages)
+    (tmp_path / "a.md").write_text(
+        "# One `two`\n[u](b.md), [v](a.md#one-two), [w](#three), [x](a.md), [y](https://example.com/q.md)"
+    )
+    assert broken_links(tmp_path / "a.md") == ["b.md", "#three"]
+
+
+@pytest.mark.slow
 def test_site_should_build_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

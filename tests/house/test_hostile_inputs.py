@@ -19,7 +19,7 @@ from metier import bilevel, moe, multi_index, partners
 from metier.core.errors import InputError
 from metier.forecast import ClusterForecaster
 
-EXAMPLES = 2000
+FAMILIES = ("forecast", "moe", "partners", "bilevel", "multi_index")
 
 SCALARS = st.one_of(
     st.none(),
@@ -201,14 +201,16 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.evidence("src/metier/core", "src/metier/data", *(f"src/metier/{family}" for family in FAMILIES))
 @pytest.mark.parametrize("door", DOORS)
-def test_hostile_values_should_meet_documented_errors_alone(door: str) -> None:
+def test_hostile_values_should_meet_documented_errors_alone(door: str, amount: Callable[..., int]) -> None:
     """Warnings are allowed, and so are results: what must not come out is any other exception."""
     call, good = DOORS[door]
+    examples = amount("examples", sample=200, whole=2000)
     seen = {"answered": 0, "refused": 0}
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         database=None,
         derandomize=True,
@@ -226,5 +228,5 @@ def test_hostile_values_should_meet_documented_errors_alone(door: str) -> None:
                 seen["answered"] += 1
 
     answers()
-    assert seen["answered"] + seen["refused"] == EXAMPLES
+    assert seen["answered"] + seen["refused"] == examples
     assert min(seen.values()) > 0

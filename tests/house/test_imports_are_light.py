@@ -31,15 +31,13 @@ def loaded_by(code: str) -> set[str]:
         ("import metier.core; metier.core.Assignment", FRAMEWORKS | FRAMES | DRAWING | {"scipy", "sklearn"}),
         ("import metier.data", FRAMEWORKS | FRAMES | DRAWING | {"scipy.stats", "sklearn"}),
         ("import metier.runs", FRAMEWORKS | FRAMES | {"matplotlib", "jinja2", "scipy.stats", "sklearn"}),
-        # scikit-learn is the estimators' base; where pandas is installed, it brings that too.
-        ("import metier.bilevel", FRAMEWORKS | {"polars", "matplotlib", "jinja2", "typer"}),
         ("import metier.moe; dir(metier.moe)", FRAMEWORKS | FRAMES | DRAWING | ARRAYS),
-        # scikit-learn is the estimator's base; where pandas is installed, it brings that too.
         (
             "import metier.multi_index",
             (FRAMEWORKS - {"numba"}) | FRAMES | DRAWING | {"scipy.stats", "sklearn"},
         ),
-        ("import metier.forecast", FRAMEWORKS | {"polars", "matplotlib", "jinja2", "typer"}),
+        # scikit-learn is the estimators' base; where pandas is installed, it brings that too.
+        ("import metier.bilevel, metier.forecast", FRAMEWORKS | {"polars", "matplotlib", "jinja2", "typer"}),
     ],
 )
 def test_import_should_load_nothing_heavy(code, absent):

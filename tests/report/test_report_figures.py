@@ -1,3 +1,4 @@
+import functools
 import re
 import xml.etree.ElementTree as ET
 
@@ -20,6 +21,11 @@ FIGURES = {
 }
 
 
+@functools.cache
+def drawn(name, narrow):
+    return draw(FIGURES[name], narrow=narrow)
+
+
 def words(svg):
     return {
         "".join(node.itertext()).strip()
@@ -35,7 +41,7 @@ def simple(series, **changes):
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure_should_draw_the_same_valid_svg_twice(name, narrow):
-    svg = draw(FIGURES[name], narrow=narrow)
+    svg = drawn(name, narrow)
     assert svg == draw(FIGURES[name], narrow=narrow)
     width = float(ET.fromstring(svg).get("viewBox").split()[2])
     assert width == (350 if narrow else 720)
@@ -43,7 +49,7 @@ def test_figure_should_draw_the_same_valid_svg_twice(name, narrow):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure_should_take_every_color_from_the_page(name):
-    svg = draw(FIGURES[name])
+    svg = drawn(name, False)
     outside = re.sub(r"var\([^)]*\)", "", svg)
     assert set(re.findall(r"#[0-9a-f]{6}\b", outside)) <= {"#000000", "#ffffff"}
     assert "#0102" not in svg
@@ -52,7 +58,7 @@ def test_figure_should_take_every_color_from_the_page(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure_should_name_no_date_font_or_outside_address(name):
-    svg = draw(FIGURES[name])
+    svg = drawn(name, False)
     assert "DejaVu" not in svg
     assert "metadata" not in svg
     assert "http" not in svg.replace("http://www.w3.org/2000/svg", "")

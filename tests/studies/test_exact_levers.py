@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from metier.partners import Generalist, Population, evaluate
 from metier.partners.games import LeverGame
@@ -25,36 +27,44 @@ GAME = LeverGame(n_levers=3, n_stages=3, payoffs=(0.5, 1.0, 0.7))
 
 
 def generalist(gru_units):
-    actor = Actor.for_game(GAME, hidden=(5,), gru_units=gru_units)
-    params = jax.jit(actor.init)(jax.random.key(3))
-    return Generalist(GAME.name, actor, jax.tree.map(lambda leaf: 3.0 * leaf + 0.05, params))
+    """Drawn by NumPy in the shapes of the actor's own parameters, which compiles nothing."""
+    actor, rng = Actor.for_game(GAME, hidden=(5,), gru_units=gru_units), np.random.default_rng(3)
+    shapes = jax.eval_shape(actor.init, jax.random.key(0))
+    drawn = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
+    return Generalist(GAME.name, actor, drawn)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def choice(actor, params, seen, seat, memory):
+    """Lever probabilities and the next memory of one seat at one stage."""
+    logits, memory = actor.network.step(params, actor.inputs(seen, seat, jnp.array(0)), memory)
+    return jax.nn.softmax(logits), memory
 
 
 def enumerated(policy, table, seat):
     """Success and return with one mate, by walking through every pair of choices, one step at a time."""
-    actor, total = policy.actor, np.zeros(2)
+    observations, rewards, total = np.asarray(GAME.all_observations()), np.asarray(GAME.rewards), np.zeros(2)
+    table = np.asarray(table)
 
     def walk(stage, own, other, memory, weight):
-        seen = GAME.all_observations()[stage, own, other]
-        logits, memory = actor.network.step(
-            policy.params, actor.inputs(seen, jnp.array(seat), jnp.array(0)), memory
-        )
-        mine, theirs = np.asarray(jax.nn.softmax(logits)), np.asarray(table[1 - seat, stage, other, own])
+        seen = observations[stage, own, other]
+        mine, memory = choice(policy.actor, policy.params, seen, jnp.array(seat), memory)
+        mine, theirs = np.asarray(mine), table[1 - seat, stage, other, own]
         for a, b in itertools.product(range(3), range(3)):
             p = weight * mine[a] * theirs[b]
             if a == b:
-                total[:] += p, p * float(GAME.rewards[stage, a])
+                total[:] += p, p * rewards[stage, a]
             elif stage < 2:
                 walk(stage + 1, a, b, memory, p)
 
-    walk(0, 3, 3, actor.network.initial_memory(), 1.0)
+    walk(0, 3, 3, policy.actor.network.initial_memory(), 1.0)
     return total
 
 
 def test_generalists_with_memory_should_equal_a_walk_through_all_histories():
     policy = generalist(gru_units=4)
-    mates = jnp.concatenate([specialist_tables(GAME)[1:2], jax.nn.softmax(
-        jax.random.normal(jax.random.key(0), (1, 2, 3, 4, 4, 3)))])  # fmt: skip
+    drawn = scipy.special.softmax(np.random.default_rng(0).normal(size=(1, 2, 3, 4, 4, 3)), axis=-1)
+    mates = jnp.asarray(np.concatenate([specialist_tables(GAME)[1:2], drawn]), jnp.float32)
     found = meet_with_memory(GAME, policy, mates)
     for k in range(2):
         success, earned = np.mean([enumerated(policy, mates[k], seat) for seat in range(2)], axis=0)

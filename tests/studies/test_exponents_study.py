@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from metier.studies import REGISTRY, execute, load_study
+from metier.studies.exponents import measures
 from metier.studies.exponents.claims import onset, verdict_of
 from metier.studies.exponents.half_ratio import half_ratio, limit, measured_half_ratios
-from metier.studies.exponents.measures import activation_of, curve, predicted
+from metier.studies.exponents.measures import activation_of, curve
 
 SMALL = {
     "smooth": "abs",
@@ -23,18 +27,27 @@ SMALL = {
     "committee_seeds": "2",
     "onset_dimensions": "16,20",
     "onset_factors": "1,3",
-    "onset_seeds": "2",
+    "onset_seeds": "1",
     "student_factors": "2",
     "student_dimension": "12",
     "student_seeds": "0",
-    "ladder_units": "60",
+    "ladder_units": "12",
 }
 
 
-def test_study_should_state_its_claims_and_repeat(tmp_path):
-    study = load_study("exponents")
-    first = execute(study, tmp_path / "a", seed=3, overrides=SMALL)
-    result = json.loads((tmp_path / "a" / "result.json").read_text())
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run of the miniature; the jump, six seconds of refinement, is given (the slow test computes it)."""
+    folder = tmp_path_factory.mktemp("exponents") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        given = SimpleNamespace(strong_recovery=11.55)
+        patch.setattr(measures, "committee_thresholds", lambda *_, **__: given)
+        return execute(load_study("exponents"), folder, seed=3, overrides=SMALL), folder
+
+
+def test_study_should_state_its_claims(finished):
+    first, folder = finished
+    result = json.loads((folder / "result.json").read_text())
     ids = [claim["id"] for claim in result["claims"]]
     wanted = {
         "all-certified",
@@ -48,7 +61,7 @@ def test_study_should_state_its_claims_and_repeat(tmp_path):
         "ladder",
         "loss",
     }
-    assert wanted <= set(ids) <= set(study.claims)
+    assert wanted <= set(ids) <= set(load_study("exponents").claims)
     verdicts = {claim["id"]: claim["verdict"] for claim in result["claims"]}
     assert verdicts["all-certified"] == verdicts["slope-abs"] == verdicts["slope-step3"] == "holds"
     assert first.study == "exponents"
@@ -56,8 +69,22 @@ def test_study_should_state_its_claims_and_repeat(tmp_path):
     assert sum(headline["divided"]["load"]) == pytest.approx(1)
     assert headline["specialized"]["null_mean"] is not None
     assert headline["paid"]["gain"]["n"] == 2
-    execute(study, tmp_path / "b", seed=3, overrides=SMALL)
-    assert (tmp_path / "a" / "result.json").read_bytes() == (tmp_path / "b" / "result.json").read_bytes()
+
+
+def test_simulated_cells_should_repeat_to_the_same_bytes(finished, tmp_path):
+    """One cell of each kind of simulation is taken from the journal and drawn again."""
+    _, folder = finished
+    again = shutil.copytree(folder, tmp_path / "again")
+    (again / "result.json").unlink()
+    journal = again / "metrics.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    drawn = [
+        line for line in lines if re.search(r'"(spectral-1|committee-3/seed-1|onset-20-3/seed-0)"', line)
+    ]
+    assert len(drawn) == 3
+    journal.write_text("".join(line for line in lines if line not in drawn))
+    execute(load_study("exponents"), again, seed=3, overrides=SMALL, resume=True)
+    assert (again / "result.json").read_bytes() == (folder / "result.json").read_bytes()
 
 
 def test_study_should_be_in_the_tour():
@@ -65,9 +92,10 @@ def test_study_should_be_in_the_tour():
     assert load_study("exponents").family == "multi_index"
 
 
+@pytest.mark.slow
 def test_predictions_should_be_fixed_without_data():
     config = load_study("exponents").sizes["standard"]
-    found = predicted(config)
+    found = measures.predicted(config)
     assert found["committee"] == pytest.approx(8.216, abs=0.01)
     assert found["committee_jump"] == pytest.approx(11.55, abs=0.02)
 

@@ -1,20 +1,21 @@
-"""Every study, made small, is killed (signal 9) at random moments and must resume to the same bytes.
+"""Every study, made small, is killed (signal 9) in random cells and must resume to the same bytes.
 
-Each is killed twice; the environment variable METIER_KILLS asks for another number.
+Once each in `make slow`, thirty times in `make evidence`.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
-import os
 import random
 import time
+from multiprocessing import forkserver
 
 import pytest
 
+from metier.runs import read_timings
 from metier.studies import REGISTRY, execute, load_study
 
-KILLS = int(os.environ.get("METIER_KILLS", "2"))
 PER_RUN = 3
 MINIATURES = {
     "forecast": {
@@ -31,8 +32,9 @@ MINIATURES = {
     },
     "exponents": {
         "smooth": "abs", "steps": "3", "spectral_dimension": "30", "spectral_seeds": "2",
-        "committee_dimension": "20", "committee_seeds": "2", "student_factors": "2",
-        "student_dimension": "12", "student_seeds": "2", "ladder_units": "60",
+        "committee_factors": "0.5,3", "committee_dimension": "20", "committee_seeds": "2",
+        "onset_dimensions": "16,20", "onset_factors": "1,3", "onset_seeds": "2", "student_factors": "2",
+        "student_dimension": "12", "student_seeds": "1", "ladder_units": "24",
     },
     "iv": {"cases": "labsup,card", "repeats": "1", "plugin_seeds": "6", "weak_seeds": "6"},
     "bilevel-paper": {
@@ -78,6 +80,12 @@ MINIATURES = {
 }  # fmt: skip
 
 
+SOURCES = {
+    name: [f"src/metier/{room}" for room in ("core", "data", "runs", "studies", entry.family)]
+    for name, entry in REGISTRY.items()
+}
+
+
 def test_every_study_should_have_a_miniature():
     assert set(MINIATURES) == set(REGISTRY)
 
@@ -88,15 +96,17 @@ def one_run(name, folder):
 
 
 @pytest.fixture(scope="module")
-def start():
-    """Start `one_run` in a fresh process; processes are forked from one that has the studies imported."""
+def start(tmp_path_factory):
+    """Start `one_run` in a fresh process; processes are forked from one that has the studies imported.
+
+    What XLA compiles for one of them is kept for the others, without its costly passes.
+    """
+    patch, started = pytest.MonkeyPatch(), []
+    patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
+    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([entry.target.split(":")[0] for entry in REGISTRY.values()])
-    # The first process waits for the imports, which are no part of a run's time.
-    first = context.Process(target=load_study, args=("forecast",))
-    first.start()
-    first.join()
-    started = []
 
     def start(name, folder):
         started.append(context.Process(target=one_run, args=(name, folder)))
@@ -107,6 +117,9 @@ def start():
     for process in started:
         process.kill()
         process.join()
+    # Waits for it, so that what its processes used is counted as ours.
+    forkserver._forkserver._stop()
+    patch.undo()
 
 
 def finish(process):
@@ -120,23 +133,45 @@ def records(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
 
 
+def cells(folder):
+    """How many cells a run has finished."""
+    journal = folder / "metrics.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def killed_somewhere(process, folder, seconds, moments):
+    """Kill a run in a random cell, or before the first or after the last; whether it was still running.
+
+    The cell is counted, not timed, so a slow machine kills in the same one; only how deep into the cell
+    is a matter of time.
+    """
+    reach = moments.randint(cells(folder), len(seconds))
+    while process.is_alive() and cells(folder) < reach:
+        time.sleep(0.002)
+    process.join(moments.uniform(0.0, [*seconds, 0.1][reach]))
+    killed = process.is_alive()
+    process.kill()
+    process.join()
+    assert killed or process.exitcode == 0
+    return killed
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MINIATURES)
-def test_a_killed_study_should_resume_to_its_own_bytes(name, start, tmp_path):
-    began = time.monotonic()
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.evidence(*SOURCES[name])) for name in MINIATURES]
+)
+def test_a_killed_study_should_resume_to_its_own_bytes(name, start, tmp_path, amount):
+    kills = amount("kills", sample=1, whole=30)
     finish(start(name, tmp_path / "whole"))
-    seconds = time.monotonic() - began
+    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    timings = read_timings(tmp_path / "whole")["cells"]
+    seconds = [timings.get(json.loads(line).get("cell"), 0.0) for line in lines]
     moments, killed, round_ = random.Random(name), 0, 0
-    while killed < KILLS:
+    while killed < kills:
         folder = tmp_path / f"killed-{round_}"
-        for _ in range(min(PER_RUN, KILLS - killed)):
-            process = start(name, folder)
-            process.join(moments.uniform(0.0, seconds / 2))
-            if process.is_alive():
-                process.kill()
-                process.join()
-                killed += 1
+        for _ in range(min(PER_RUN, kills - killed)):
+            killed += killed_somewhere(start(name, folder), folder, seconds, moments)
         finish(start(name, folder))
         assert records(folder) == records(tmp_path / "whole")
         round_ += 1
-        assert round_ <= 3 * KILLS, "runs end before they can be killed"
+        assert round_ <= 10 + kills, "runs end before they can be killed"

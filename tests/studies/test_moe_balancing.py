@@ -208,7 +208,7 @@ def test_price_gradient_should_be_autograds():
 
 
 def test_bias_should_fall_with_the_batch_and_with_the_lag():
-    """12, in the study's own measure: about four times less bias for four times the tokens."""
+    """In the study's own measure: about four times less bias for four times the tokens."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 6))
     logits = x @ rng.normal(size=(6, 8))

@@ -30,7 +30,7 @@ def passages(monkeypatch):
 
 
 def test_all_arms_should_begin_as_the_dense_encoder(passages):
-    """8: without noise, experts in place of a trained block compute what the block did."""
+    """Without noise, experts in place of a trained block compute what the block did."""
     quiet = dataclasses.replace(SETUP, noise=0.0)
     x = passages["val"].states
     with torch.no_grad():

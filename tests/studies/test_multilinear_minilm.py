@@ -35,7 +35,7 @@ def passages(monkeypatch):
 
 
 def test_full_rank_should_keep_the_function_and_smaller_blocks_their_budget(passages):
-    """10: warm start at full rank; the others spend what they may and no more."""
+    """A warm start at full rank; the others spend what they may and no more."""
     x = passages["val"].states
     dense = dense_classifier(Fine(arm="dense", replicate=0, setup=SETUP), 3)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -118,7 +119,7 @@ def test_statements_should_be_about_the_first_arm_of_cross_play(tmp_path):
     [([0, 0, 1, 1], 100, "4 of 4 capable, 2 behaviours"), ([0, 1, 2, 3], 40, "0 of 4 capable, 0 behaviours")],
 )
 def test_populations_that_do_not_count_should_never_win(tmp_path, levers, success, words):
-    """The issue's rule: otherwise the verdict is "not reproduced", with what was tried."""
+    """Otherwise the verdict is "not reproduced", with what was tried."""
     cells = good_cells()
     cells["xp-min+dagger"][1] = facts(levers, [99] * 6, success=success)
     result = found(tmp_path, cells)
@@ -206,7 +207,17 @@ MICRO = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def quick_compiler():
+    """Micro runs compile much and compute little."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiler")
 def test_interrupted_pipelines_should_end_with_the_same_result(tmp_path):
     """A micro run of the lever game, and again with its last cell taken away, which trains nothing anew."""
     small = MICRO | {"n_members": "2", "payoffs": "1,0.9"}
@@ -220,6 +231,7 @@ def test_interrupted_pipelines_should_end_with_the_same_result(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiler")
 def test_full_size_should_run_in_miniature(tmp_path):
     """Latents, distillation and checkpoints of the full study, in the small kitchen, one chain."""
     arms = "self-play,xp-min+mi,xp-min+mi+dagger"

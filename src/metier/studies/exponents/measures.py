@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,14 +70,19 @@ def curve(name: str) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _spectral_onset(order: int, snr: float) -> float:
+    """Weak recovery of a step activation: the same for every seed, and a second to compute."""
+    return float(thresholds(activation_of(f"step{order}"), snr=snr).weak_recovery)
+
+
 def predicted(config: ExponentsConfig) -> dict[str, Any]:
     """The sample ratios at which things must happen, fixed before anything is simulated."""
-    sigma = activation_of(f"step{config.spectral_order}")
     units = activation_of(config.committee_activation)
     found = committee(units, n_units=config.committee_units, noise=config.committee_noise)
     matched = committee_thresholds(units, n_units=config.committee_units, noise=config.committee_noise)
     return {
-        "spectral": float(thresholds(sigma, snr=config.spectral_snr).weak_recovery),
+        "spectral": _spectral_onset(config.spectral_order, config.spectral_snr),
         "committee": float(found.specialization),
         "committee_law": float(found.law),
         "committee_detection": float(found.it_detection),
@@ -86,10 +92,9 @@ def predicted(config: ExponentsConfig) -> dict[str, Any]:
 
 def spectral(config: ExponentsConfig, seed: int, replicate: int) -> dict[str, Any]:
     """Overlaps of the optimal spectral estimator below and above weak recovery, and their limits."""
-    sigma = activation_of(f"step{config.spectral_order}")
-    at = float(thresholds(sigma, snr=config.spectral_snr).weak_recovery)
+    at = _spectral_onset(config.spectral_order, config.spectral_snr)
     found = simulate.spectral(
-        sigma,
+        activation_of(f"step{config.spectral_order}"),
         snr=config.spectral_snr,
         sample_ratios=[factor * at for factor in FACTORS],
         dimension=config.spectral_dimension,
