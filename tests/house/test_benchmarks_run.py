@@ -29,6 +29,7 @@ SMALL = {
     "partners.py pipeline --share 1e-05": None,
     "first_result.py --repeats 1": None,
     "rival_genriesz.py --help": None,
+    "partners.py --help": None,
 }
 PARTS = {"bench.py", "goals.py", "record.py", "rivals.py", "multilinear_rivals.py", "regime_panels.py"}
 
@@ -48,8 +49,14 @@ def test_every_script_should_be_run_here_or_be_a_part():
     assert {line.split()[0] for line in SMALL} | PARTS == {path.name for path in BENCHMARKS.glob("*.py")}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", SMALL)
+def marked(line):
+    """Slow; what compiles whole trainings for minutes is evidence."""
+    long = line.startswith("partners.py") and "--help" not in line
+    sources = ("benchmarks", "src/metier/core", "src/metier/partners")
+    return pytest.param(line, marks=pytest.mark.evidence(*sources) if long else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("line", [marked(line) for line in SMALL])
 def test_benchmark_should_run_and_leave_a_record(line, tmp_path):
     if SMALL[line]:
         pytest.importorskip(SMALL[line])

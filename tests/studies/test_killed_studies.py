@@ -1,6 +1,6 @@
 """Every study, made small, is killed (signal 9) in random cells and must resume to the same bytes.
 
-Once each in `make slow`, thirty times in `make evidence`.
+Once each in `make slow`, thirty times in `make evidence`; partners in the latter alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MINIATURES = {
         "permutations": "19",
     },
     "forecast-gate": {
-        "homogeneous_seeds": "4", "power_seeds": "3", "both_seeds": "2", "recovery_seeds": "2",
+        "homogeneous_seeds": "2", "power_seeds": "2", "both_seeds": "2", "recovery_seeds": "2",
         "noise_seeds": "2",
     },
     "forecast-panels": {
@@ -156,10 +156,13 @@ def killed_somewhere(process, folder, seconds, moments):
     return killed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.evidence(*SOURCES[name])) for name in MINIATURES]
-)
+def marked(name):
+    """Slow and evidence; partners, which compile for minutes, are cut short in test_partners_study.py."""
+    slow = [] if name == "partners" else [pytest.mark.slow]
+    return pytest.param(name, marks=[pytest.mark.evidence(*SOURCES[name]), *slow])
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in MINIATURES])
 def test_a_killed_study_should_resume_to_its_own_bytes(name, start, tmp_path, amount):
     kills = amount("kills", sample=1, whole=30)
     finish(start(name, tmp_path / "whole"))

@@ -230,7 +230,7 @@ def test_interrupted_pipelines_should_end_with_the_same_result(tmp_path):
     assert (tmp_path / "a" / "result.json").read_bytes() == once
 
 
-@pytest.mark.slow
+@pytest.mark.evidence(*(f"src/metier/{room}" for room in ("core", "runs", "studies", "partners")))
 @pytest.mark.usefixtures("quick_compiler")
 def test_full_size_should_run_in_miniature(tmp_path):
     """Latents, distillation and checkpoints of the full study, in the small kitchen, one chain."""
