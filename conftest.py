@@ -63,6 +63,17 @@ def amount(request):
     request.node.user_properties.append(("amounts", amounts.used))
 
 
+@pytest.fixture
+def quick_compiler():
+    """What compiles much and computes little spares XLA its costly passes in the slow suite as well."""
+    import jax
+
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def _cpu_seconds() -> float:
     """User and system time of this process and of its children that have ended."""
     return sum(os.times()[:4])

@@ -44,7 +44,9 @@ LONG = {"partners_five_minutes.py", "multilinear_demonstration.py"}
     [pytest.param(path, marks=[pytest.mark.slow] if path.name in LONG else []) for path in EXAMPLES],
     ids=lambda path: path.name,
 )
-def test_example_should_run(path, tmp_path, monkeypatch, capsys):
+def test_example_should_run(path, tmp_path, monkeypatch, capsys, request):
+    if path.name.startswith("partners"):
+        request.getfixturevalue("quick_compiler")
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert re.search(SAYS[path.name], capsys.readouterr().out)

@@ -30,6 +30,7 @@ SMALL = {
     "first_result.py --repeats 1": None,
     "rival_genriesz.py --help": None,
     "partners.py --help": None,
+    "first_result.py --help": None,
 }
 PARTS = {"bench.py", "goals.py", "record.py", "rivals.py", "multilinear_rivals.py", "regime_panels.py"}
 
@@ -50,9 +51,9 @@ def test_every_script_should_be_run_here_or_be_a_part():
 
 
 def marked(line):
-    """Slow; what compiles whole trainings for minutes is evidence."""
-    long = line.startswith("partners.py") and "--help" not in line
-    sources = ("benchmarks", "src/metier/core", "src/metier/partners")
+    """Slow; what compiles whole trainings for minutes, or times every family, is evidence."""
+    long = line.startswith(("partners.py", "first_result.py")) and "--help" not in line
+    sources = ("benchmarks", "src/metier")
     return pytest.param(line, marks=pytest.mark.evidence(*sources) if long else pytest.mark.slow)
 
 

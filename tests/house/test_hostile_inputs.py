@@ -19,6 +19,7 @@ from metier import bilevel, moe, multi_index, partners
 from metier.core.errors import InputError
 from metier.forecast import ClusterForecaster
 
+WHOLE = 2000
 FAMILIES = ("forecast", "moe", "partners", "bilevel", "multi_index")
 
 SCALARS = st.one_of(
@@ -92,7 +93,7 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "contexts": [0, 1, 0, 1],
             "specialists": [1, 0, 1, 0],
             "given": None,
-            "groups": [0, 0, 1, 1],
+            "groups": [0, 1, 2, 3],
             "permutations": 5,
             "rng": 0,
         },
@@ -206,7 +207,7 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 def test_hostile_values_should_meet_documented_errors_alone(door: str, amount: Callable[..., int]) -> None:
     """Warnings are allowed, and so are results: what must not come out is any other exception."""
     call, good = DOORS[door]
-    examples = amount("examples", sample=200, whole=2000)
+    examples = amount("examples", sample=200, whole=WHOLE)
     seen = {"answered": 0, "refused": 0}
 
     @settings(
@@ -229,4 +230,7 @@ def test_hostile_values_should_meet_documented_errors_alone(door: str, amount: C
 
     answers()
     assert seen["answered"] + seen["refused"] == examples
-    assert min(seen.values()) > 0
+    assert seen["refused"] > 0
+    # A sample may spoil every call of a strict door; the good arguments must be answered all the same.
+    assert seen["answered"] > 0 or examples < WHOLE
+    call(**good)

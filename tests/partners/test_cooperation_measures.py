@@ -172,3 +172,8 @@ def test_lever_tables_should_be_what_a_network_gives():
     game = LeverGame(n_levers=3, n_stages=2)
     table = jax.nn.one_hot(jnp.ones(game.all_observations().shape[:-1], jnp.int32), 3)
     np.testing.assert_allclose(game.exact(table, table).behaviours, [0, 1, 0])
+
+
+def test_episodes_that_numpy_cannot_convert_should_be_refused():
+    with pytest.raises(InputError, match="episodes is an array"):
+        overfitness(successes=[3, 4], episodes=["", b"\x80"])

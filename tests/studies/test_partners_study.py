@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -205,15 +204,6 @@ MICRO = {
     "workers": "1", "pair_episodes": "2",
     **{f"{name}_steps": "64" for name in ("self_play", "generation", "distill", "generalist", "oracle")},
 }  # fmt: skip
-
-
-@pytest.fixture
-def quick_compiler():
-    """Micro runs compile much and compute little."""
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.slow

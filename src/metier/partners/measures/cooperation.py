@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.core import InputError, non_negative
+from metier.core.checks import as_array
 
 from .table import whole_counts
 
@@ -120,7 +121,7 @@ def success_rates(successes: ArrayLike, episodes: ArrayLike, *, smoothing: float
         0.666
     """
     s = whole_counts("successes", successes, ndim=1)
-    n = whole_counts("episodes", np.atleast_1d(np.asarray(episodes)), ndim=1)
+    n = whole_counts("episodes", np.atleast_1d(as_array("episodes", episodes)), ndim=1)
     if n.shape not in ((1,), s.shape):
         raise InputError(
             "episodes belong to the partners",
