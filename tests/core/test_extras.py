@@ -51,15 +51,19 @@ def imported(tree):
             yield node.lineno, node.module.split(".")[0]
 
 
-FILES = sorted((ROOT / "src" / "metier").rglob("*.py"))
+SOURCE = ROOT / "src" / "metier"
+IMPORTS = [
+    (path.relative_to(SOURCE), line, module)
+    for path in sorted(SOURCE.rglob("*.py"))
+    for line, module in imported(ast.parse(path.read_text()))
+]
 
 
 def test_every_import_of_the_source_should_be_a_listed_requirement():
     known = {canonical(BASE_MODULES.get(name, name)) for name in BASE_MODULES} | listed("base")
     unlisted = {
-        f"{path.relative_to(ROOT)}:{line} {module}"
-        for path in FILES
-        for line, module in imported(ast.parse(path.read_text()))
+        f"{path}:{line} {module}"
+        for path, line, module in IMPORTS
         if module not in sys.stdlib_module_names
         and module not in EXTRA_OF
         and module != "metier"
@@ -71,12 +75,11 @@ def test_every_import_of_the_source_should_be_a_listed_requirement():
 def test_no_optional_package_should_be_imported_bare_outside_of_a_guarded_place():
     guarded = ("studies",)  # `load_study` and `execute` name the extra
     bare = {
-        f"{path.relative_to(ROOT)}:{line} {module}"
-        for path in FILES
-        for line, module in imported(ast.parse(path.read_text()))
+        f"{path}:{line} {module}"
+        for path, line, module in IMPORTS
         if module in EXTRA_OF
-        and path.relative_to(ROOT / "src" / "metier").parts[0] not in guarded
-        and module not in FRAMEWORK.get(path.relative_to(ROOT / "src" / "metier").parts[0], ())
+        and path.parts[0] not in guarded
+        and module not in FRAMEWORK.get(path.parts[0], ())
         # In these files `require` stands right before the import, which types then follow.
         and path.name not in ("parallel.py", "jaxmarl.py")
     }

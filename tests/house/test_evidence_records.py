@@ -88,17 +88,29 @@ def test_cases_of_older_sources_should_be_dropped(tree):
     assert list(json.loads((root / written).read_text())["cases"]) == ["test_it[4]"]
 
 
+def evidence_calls(node, named):
+    """Every `pytest.mark.evidence(...)` within, looked up through the names that a file gives to marks."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Call) and ast.unparse(inner.func) == "pytest.mark.evidence":
+            yield inner
+        elif isinstance(inner, ast.Name) and inner.id in named:
+            yield from evidence_calls(named[inner.id], {})
+
+
 def marked_tests():
     """`file::name` of every test that carries the mark, with the sources it names."""
     found = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         if "mark.evidence" not in path.read_text():
             continue
-        for node in ast.parse(path.read_text()).body:
-            for mark in getattr(node, "decorator_list", ()):
-                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.evidence":
+        body = ast.parse(path.read_text()).body
+        named = {ast.unparse(n.targets[0]): n.value for n in body if isinstance(n, ast.Assign)}
+        for node in body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                calls = [call for mark in node.decorator_list for call in evidence_calls(mark, named)]
+                if calls:
                     name = f"{path.relative_to(ROOT).as_posix()}::{node.name}"
-                    found[name] = [ast.unparse(argument) for argument in mark.args]
+                    found[name] = [ast.unparse(argument) for argument in calls[0].args]
     return found
 
 

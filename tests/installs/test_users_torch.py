@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def index(tmp_path_factory):
 @pytest.fixture
 def environment(tmp_path):
     """An empty virtual environment; pip of this one installs into it."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    venv.create(tmp_path / "venv", with_pip=False)
     return next((tmp_path / "venv").glob("[bS]*/python*"))
 
 
@@ -77,7 +78,10 @@ def users_extras():
     return [name for text in re.findall(r"\[([\w,-]+)\]", install_line()) for name in text.split(",")]
 
 
-@pytest.mark.parametrize("version", ["2.9.1+cu126", "2.98.0", "2.6.0"])
+@pytest.mark.parametrize(
+    "version",
+    ["2.9.1+cu126", *(pytest.param(v, marks=pytest.mark.slow) for v in ("2.98.0", "2.6.0"))],
+)
 def test_torch_that_is_there_should_stay(index, environment, tmp_path, version):
     pip(environment, "--no-deps", write_stub(tmp_path, "torch", version))
     wheel = next(index.glob("metier-*.whl"))
