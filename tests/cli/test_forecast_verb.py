@@ -29,6 +29,13 @@ def shop(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def quick_figures(request, monkeypatch):
+    """Drawing is nine tenths of a forecast's time: only the test of the whole report draws."""
+    if request.node.name != "test_report_should_describe_the_clusters":
+        monkeypatch.setattr("metier.report.figures.draw", lambda figure, narrow: "<svg></svg>")
+
+
 def test_forecasts_should_be_those_of_the_forecaster(shop, command):
     code, out, err = command("forecast", "shop.csv", "--horizon", 7, "--seed", 4, "--out", "out")
     assert code == 0
