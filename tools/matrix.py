@@ -195,14 +195,16 @@ def main() -> int:
             python = install(cell, wheel, place, bounds)
             if python is None:
                 print(cell.state, cell.notes, file=sys.stderr, flush=True)
+                if arguments.write:
+                    write_record(cells[: number + 1])
                 continue
             smoke(cell, python, arguments.tour)
+            if arguments.write:
+                write_record(cells[: number + 1])
             if arguments.doctor:
                 print(run([str(python), "-m", "metier", "doctor"]).stdout)
             run(["rm", "-rf", str(place)])
     print(markdown(cells))
-    if arguments.write:
-        write_record(cells)
     return 3 if any(cell.state in ("wrong", "not installable") for cell in cells) else 0
 
 
