@@ -31,6 +31,7 @@ SMALL = {
     "rival_genriesz.py --help": None,
     "partners.py --help": None,
     "first_result.py --help": None,
+    "multi_index_phase.py --help": None,
 }
 PARTS = {"bench.py", "goals.py", "record.py", "rivals.py", "multilinear_rivals.py", "regime_panels.py"}
 
@@ -52,7 +53,9 @@ def test_every_script_should_be_run_here_or_be_a_part():
 
 def marked(line):
     """Slow; what compiles whole trainings for minutes, or times every family, is evidence."""
-    long = line.startswith(("partners.py", "first_result.py")) and "--help" not in line
+    long = (
+        line.startswith(("partners.py", "first_result.py", "multi_index_phase.py")) and "--help" not in line
+    )
     sources = ("benchmarks", "src/metier")
     return pytest.param(line, marks=pytest.mark.evidence(*sources) if long else pytest.mark.slow)
 
