@@ -13,6 +13,7 @@ from metier.cli.options import AsJson, Out, Resume, Seed, choose_folder
 
 if TYPE_CHECKING:
     from metier.cli.progress import LiveProgress
+    from metier.core.extras import MissingExtraError
     from metier.runs import Result
 
 
@@ -35,7 +36,7 @@ def tour(
     folder = choose_folder(out, Path("runs/tour"), resume=resume)
     _refuse_run(folder)
     results: dict[str, Result] = {}
-    skipped: dict[str, str] = {}
+    skipped: dict[str, MissingExtraError] = {}
     try:
         with LiveProgress() as progress:
             for number, name in enumerate(names, start=1):
@@ -43,17 +44,18 @@ def tour(
                 _one(name, position, folder, seed, resume, progress, results, skipped)
             folders = [folder / name for name in results]
             page = write_report(
-                _finished(folder), folder / "report.html", title="metier tour", skipped=skipped
+                _finished(folder), folder / "report.html", title="metier tour", skipped=_on_the_page(skipped)
             )
         if results:
             progress.console.print()
             progress.console.print(summary_table(list(results.values())))
     except KeyboardInterrupt:
         raise RunInterruptedError(_resume_command(only, seed, folder)) from None
-    for name, reason in skipped.items():
+    reasons = {name: str(error) for name, error in skipped.items()}
+    for name, reason in reasons.items():
         say(f"skipped {name}: {reason}")
     say(f"\nReport: {page}")
-    document = {**results_document(list(results.values()), folders=folders, page=page), "skipped": skipped}
+    document = {**results_document(list(results.values()), folders=folders, page=page), "skipped": reasons}
     # Whoever names a study wants that one; a tour takes what there is.
     code = CHECK_FAILED if not results or (only and skipped) else OK
     return Answer(document=document, text=results_text(list(results.values())), as_json=as_json, code=code)
@@ -101,7 +103,7 @@ def _one(
     resume: bool,
     progress: LiveProgress,
     results: dict[str, Result],
-    skipped: dict[str, str],
+    skipped: dict[str, MissingExtraError],
 ) -> None:
     """Run one study into `results`, or put it into `skipped` where an extra is missing."""
     from metier.core.extras import MissingExtraError
@@ -115,7 +117,17 @@ def _one(
             study, folder / name, size="tour", seed=seed, resume=resume, progress=progress
         )
     except MissingExtraError as error:
-        skipped[name] = str(error)
+        skipped[name] = error
+
+
+def _on_the_page(skipped: dict[str, MissingExtraError]) -> dict[str, str]:
+    """Title of each study that was skipped -> what it needs, with the command set as code."""
+    from metier.studies import REGISTRY
+
+    return {
+        REGISTRY[name].title: f"needs `{error.module}`, of the extra `{error.extra}`: `{error.command}`"
+        for name, error in skipped.items()
+    }
 
 
 def _resume_command(only: list[str] | None, seed: int, folder: Path) -> str:
