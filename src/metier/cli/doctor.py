@@ -55,9 +55,9 @@ def newer_than_tested(groups: dict[str, list[dict[str, str]]]) -> list[str]:
     """Return a sentence for each package that is newer than what metier was tested with."""
     from packaging.version import Version
 
-    from metier.core.extras import tested_versions
+    from metier.core.extras import versions_tested
 
-    tested = tested_versions()
+    tested = versions_tested()
     found = {package["name"]: package["found"] for packages in groups.values() for package in packages}
     notes = []
     for name, version in found.items():

@@ -121,13 +121,14 @@ def _one(
 
 
 def _on_the_page(skipped: dict[str, MissingExtraError]) -> dict[str, str]:
-    """Title of each study that was skipped -> what it needs, with the command set as code."""
+    """Title of each study that was skipped -> the extras it needs, with the command set as code."""
     from metier.studies import REGISTRY
 
-    return {
-        REGISTRY[name].title: f"needs `{error.module}`, of the extra `{error.extra}`: `{error.command}`"
-        for name, error in skipped.items()
-    }
+    page = {}
+    for name, error in skipped.items():
+        extras = ", ".join(f"`{extra}`" for extra in error.extras or (error.extra,))
+        page[REGISTRY[name].title] = f"needs {extras}: `{error.command}`"
+    return page
 
 
 def _resume_command(only: list[str] | None, seed: int, folder: Path) -> str:

@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -57,22 +57,24 @@ class MissingExtraError(MetierError, ImportError):
 
     Args:
         module: The module that could not be imported.
+        extras: What else the feature needs, so that one command brings it all.
 
     Attributes:
         module: As given.
         extra: The extra of metier that brings it.
-        command: What installs it, and whatever else of the extra is missing.
+        command: What installs it, and whatever else of the extras is missing.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, extras: Sequence[str] = ()) -> None:
         self.module = module
+        self.extras = tuple(extras)
         self.extra = EXTRA_OF[_root(module)]
-        self.command = install_command(self.extra, module=module)
+        self.command = install_command(*dict.fromkeys([self.extra, *extras]), module=module)
         text = f"this feature needs the package {module!r} (extra {self.extra!r}), which is not installed."
         super().__init__(f"{text} Run: {self.command}", name=module)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MissingExtraError, (self.module,)
+        return MissingExtraError, (self.module, self.extras)
 
 
 def require(module: str) -> ModuleType:
@@ -140,25 +142,25 @@ def requirements_of(extra: str) -> list[Requirement]:
     return found
 
 
-def require_extra(extra: str) -> None:
-    """Raise unless every package that an extra lists is there; none is imported.
+def require_extras(*extras: str) -> None:
+    """Raise unless every package that the extras list is there; none is imported.
 
     Raises:
-        MissingExtraError: naming the first one that is not.
+        MissingExtraError: naming the first one that is not, with a command for all.
 
     Example:
-        >>> require_extra("no such extra")
+        >>> require_extras("no such extra")
     """
     for module, home in EXTRA_OF.items():
-        if home == extra and importlib.util.find_spec(module) is None:
-            raise MissingExtraError(module)
+        if home in extras and importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module, extras)
 
 
-def tested_versions() -> dict[str, str]:
+def versions_tested() -> dict[str, str]:
     """The versions that metier's own suite ran with: package -> version.
 
     Example:
-        >>> "numpy" in tested_versions()
+        >>> "numpy" in versions_tested()
         True
     """
     text = (Path(__file__).parent / "tested.json").read_text(encoding="utf-8")
@@ -174,31 +176,31 @@ def is_met(requirement: Requirement) -> bool:
     return requirement.specifier.contains(version, prereleases=True)
 
 
-def install_command(extra: str, *, module: str | None = None) -> str:
-    """Return a command that installs what an extra lists and this environment lacks.
+def install_command(*extras: str, module: str | None = None) -> str:
+    """Return a command that installs what extras list and this environment does not have.
 
     It names the packages and never metier itself, so that it works for a clone, a wheel or an index alike and
     leaves alone what is there.
 
     Args:
-        extra: Its name.
+        extras: Their names.
         module: The module that was missed.
 
     Example:
         >>> install_command("base").startswith("python -m pip install")
         True
     """
-    wanted = requirements_of(extra)
+    wanted = [requirement for extra in extras for requirement in requirements_of(extra)]
     if module is not None:
         root = _root(module)
         name = _canonical(_DISTRIBUTION.get(root, root))
         own = [requirement for requirement in wanted if _canonical(requirement.name) == name]
         if not wanted:
             return f'python -m pip install "{name}"'
-        if extra in _ONE_BY_ONE:
+        if _ONE_BY_ONE.intersection(extras):
             wanted = own
     missing = [requirement for requirement in wanted if not is_met(requirement)] or wanted
-    options = "--no-deps " if extra in _WITHOUT_DEPENDENCIES else ""
+    options = "--no-deps " if _WITHOUT_DEPENDENCIES.intersection(extras) else ""
     return f"python -m pip install {options}" + " ".join(
         f'"{_plain(requirement)}"' for requirement in missing
     )

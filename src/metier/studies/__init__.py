@@ -142,10 +142,9 @@ def load_study(name: str) -> Study:
         MissingExtraError: the study needs an extra that is not installed.
     """
     check_name(name)
-    from metier.core.extras import naming_extras, require_extra
+    from metier.core.extras import naming_extras, require_extras
 
-    for extra in REGISTRY[name].extras:
-        require_extra(extra)
+    require_extras(*REGISTRY[name].extras)
     module, attribute = REGISTRY[name].target.split(":")
     with naming_extras():
         study: Study = getattr(importlib.import_module(module), attribute)
