@@ -4,22 +4,22 @@ import math
 
 import numpy as np
 import pytest
+from solved import committee, hierarchical, thresholds
 
+from metier import multi_index
 from metier.core import InputError
-from metier.multi_index import (
-    as_activation,
-    asymptotics,
-    committee,
-    exponents,
-    hierarchical,
-    phase_diagram,
-    recovery_curve,
-    thresholds,
+from metier.multi_index import as_activation, asymptotics, exponents, phase_diagram, recovery_curve
+
+
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        *((name, 0.1) for name in ("abs", "square", "cos", "door")),
+        ("He4", 1.0),
+        *(pytest.param(name, 1.0, marks=pytest.mark.slow) for name in ("abs", "square", "cos", "door")),
+        pytest.param("He4", 0.1, marks=pytest.mark.slow),
+    ],
 )
-
-
-@pytest.mark.parametrize("noise", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["abs", "square", "cos", "door", "He4"])
 def test_one_unit_should_be_the_single_index_model(name, noise):
     """P = 1 equals weak_recovery at snr 1/noise to 1e-6."""
     c = committee(name, n_units=1, noise=noise, normalize=True)
@@ -49,9 +49,12 @@ def test_committee_information_should_tend_to_the_single_unit_value():
     assert c.it_detection / 64 / 101 == pytest.approx(a.it_detection, rel=5e-3)
 
 
-def test_finite_width_should_match_sampling():
+@pytest.mark.parametrize(
+    ("n", "bins"), [(500_000, 250), pytest.param(2_000_000, 400, marks=pytest.mark.slow)]
+)
+def test_finite_width_should_match_sampling(n, bins):
     """E[c(y)^2], c(y) = E[z_1^2 - 1 | y], by seeded sampling and bins of y; two-sided, 4 standard errors."""
-    width, noise, n, bins = 3, 0.5, 2_000_000, 400
+    width, noise = 3, 0.5
     rng = np.random.default_rng(5)
     z = rng.standard_normal((n, width))
     y = np.abs(z).sum(axis=1) / math.sqrt(width) + math.sqrt(noise) * rng.standard_normal(n)
@@ -98,7 +101,7 @@ def test_a_linear_part_should_be_learnt_first():
 
 
 def test_results_should_be_plain_and_repeatable():
-    a, b = (committee("cos", n_units=4, noise=0.2) for _ in range(2))
+    a, b = (multi_index.committee("cos", n_units=4, noise=0.2) for _ in range(2))
     assert a == b
     assert a.to_dict()["gap"] == a.gap
     assert "specialization" in a.summary()
