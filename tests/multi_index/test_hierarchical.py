@@ -27,17 +27,17 @@ def test_ladder_should_have_its_slope(n_units, noise, exponent):
 
 
 def test_effective_snrs_should_count_all_weaker_units():
-    h = hierarchical("square", decay=0.8, noise=0.3, n_units=5)
-    k = np.arange(1, 6)
+    h = hierarchical("square", decay=0.8, noise=0.3, n_units=3)
+    k = np.arange(1, 4)
     tail = np.array([zeta(1.6) - np.sum(np.arange(1, i + 1) ** -1.6) for i in k])
     np.testing.assert_allclose(h.snrs, k**-1.6 / (0.3 + 2 * tail), rtol=1e-9)
-    ends = hierarchical("square", decay=0.8, noise=0.3, n_units=5, tail="none")
-    assert ends.snrs[-1] == pytest.approx(5**-1.6 / 0.3)
+    ends = hierarchical("square", decay=0.8, noise=0.3, n_units=3, tail="none")
+    assert ends.snrs[-1] == pytest.approx(3**-1.6 / 0.3)
     assert ends.tail_strength == 0.0
 
 
 def test_rungs_should_be_single_index_thresholds():
-    h = hierarchical("He4", decay=1.0, noise=80.0, n_units=3, normalize=True)
+    h = hierarchical("He4", decay=1.5, noise=80.0, n_units=3, normalize=True)
     for k in (1, 2):
         t = thresholds("He4", snr=float(h.snrs[k]), normalize=True, rtol=1e-6)
         assert h.weak_recovery[k] == pytest.approx(t.weak_recovery, rel=1e-6)
@@ -66,13 +66,13 @@ def test_loss_should_approach_its_exponent():
 
 
 def test_exponents_should_be_the_papers():
-    h = hierarchical("He4", decay=1.5, noise=20.0, n_units=3)
+    h = hierarchical("He4", decay=1.5, noise=80.0, n_units=3, normalize=True)
     assert h.ladder_exponent == 6.0
     assert h.loss_exponent == pytest.approx((1 - 1 / 3) / 2)
     assert h.it_loss_exponent == pytest.approx(1 - 1 / 3)
     assert h.status == "derived"
     assert hierarchical("tanh", decay=1.0, noise=1.0, n_units=3).status == "heuristic"
-    quiet = hierarchical("square", decay=1.0, noise=0.0, n_units=5)
+    quiet = hierarchical("square", decay=1.0, noise=0.0, n_units=3)
     assert (quiet.ladder_exponent, quiet.loss_exponent) == (1, 1.0)
 
 

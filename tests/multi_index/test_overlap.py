@@ -45,7 +45,7 @@ def test_linear_activation_should_have_its_closed_form(snr):
 
 
 @pytest.mark.parametrize("name", ["abs", "tanh", "He3", "He4", "gelu", "cos", "door", "square"])
-@pytest.mark.parametrize("snr", [1e-3, 0.1])
+@pytest.mark.parametrize("snr", [pytest.param(1e-3, marks=pytest.mark.slow), 0.1])
 def test_doubling_all_nodes_should_move_the_overlap_function_little(name, snr):
     """Median over q of the relative change of F under a doubling is at most 1e-6."""
     channel = additive(name, snr, normalize=True)
@@ -62,7 +62,7 @@ def test_series_should_interpolate_between_its_nodes():
 
 @pytest.mark.parametrize("name", ["abs", "tanh", "He3"])
 def test_accumulated_should_be_the_integral(name):
-    function = refined(additive(name, 0.1), rtol=1e-5)
+    function = refined(additive(name, 0.1, normalize=True), rtol=1e-5)
     q = np.linspace(0, 0.8, 2001)
     trapezoid = np.sum(0.5 * (function(q)[1:] + function(q)[:-1]) * np.diff(q))
     assert function.accumulated(-np.log1p(-q[-1:]))[0] == pytest.approx(trapezoid, rel=1e-5)
@@ -147,7 +147,7 @@ def test_small_snr_should_leave_the_signal_function(name):
     np.testing.assert_allclose(F / 1e-8, G(at), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["He4", "relu", "tanh", "abs", "door"])
+@pytest.mark.parametrize("name", ["He4", pytest.param("relu", marks=pytest.mark.slow), "tanh", "abs", "door"])
 def test_signal_function_should_integrate_to_the_variance(name):
     sigma = as_activation(name)
     G = signal_function(sigma)

@@ -30,7 +30,7 @@ def he4():
 @pytest.mark.parametrize(
     ("decades", "k", "rtol"),
     [
-        (1, 12, 1e-7),
+        (1, 5, 1e-6),
         *(pytest.param(2, k, 1e-8, marks=pytest.mark.slow) for k in (0, 17, 30)),
     ],
 )
@@ -66,13 +66,13 @@ def test_detection_and_weak_recovery_should_open_a_gap_below_snr_003(he4):
 
 def test_kinked_and_odd_activations_should_have_diagrams():
     ratios = np.geomspace(0.1, 100, 12)
-    even = phase_diagram("abs", sample_ratios=ratios, snrs=np.geomspace(0.01, 1, 24))
+    even = phase_diagram("abs", sample_ratios=ratios, snrs=np.geomspace(0.05, 0.5, 14))
     t = thresholds("abs", snr=float(even.snrs[11]))
     np.testing.assert_allclose(
         even.overlaps["bayes"][11], t.overlap(even.sample_ratios, start="bayes"), atol=1e-6
     )
     assert np.isnan(even.lines["spinodal"]).all()
-    odd = phase_diagram("tanh", sample_ratios=ratios, snrs=np.geomspace(0.05, 0.5, 12))
+    odd = phase_diagram("tanh", sample_ratios=ratios, snrs=[0.05, 0.2, 0.5])
     assert (odd.overlaps["uninformed"] > 0).all()
     assert "nothing left" in odd.reasons["it_detection"]
 
@@ -84,7 +84,7 @@ def test_sign_labels_should_have_a_diagram():
 
 
 def test_grids_should_be_sorted_and_made_unique():
-    d = phase_diagram("square", sample_ratios=[2.0, 1.0, 2.0], snrs=[1.0, 0.5])
+    d = phase_diagram("square", sample_ratios=[2.0, 1.0, 2.0], snrs=[1.0, 0.5], rtol=1e-4)
     assert d.sample_ratios.tolist() == [1.0, 2.0]
     assert d.snrs.tolist() == [0.5, 1.0]
     assert d.overlaps["bayes"].shape == (2, 2)

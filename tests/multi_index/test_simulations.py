@@ -238,15 +238,13 @@ def test_bad_weights_should_be_refused(student, teacher, message):
         simulate.specialization(student, teacher)
 
 
-def test_two_layer_student_should_specialize_with_enough_data_and_repeat():
+def test_two_layer_student_should_specialize_with_enough_data():
     setting = {"n_units": 2, "noise": 0.1, "dimension": 40, "n_seeds": 1, "steps": 500, "rng": 3}
     much = simulate.train_student("abs", sample_ratio=20, **setting)
     little = simulate.train_student("abs", sample_ratio=0.5, **setting)
     assert much.index[0] > 0.6
     assert little.index[0] < 0.4
     assert much.excess_risk[0] < 0.3 * much.null_risk
-    again = simulate.train_student("abs", sample_ratio=0.5, **setting)
-    assert again.to_dict() == little.to_dict()
     with pytest.raises(InputError, match="constant between its jumps"):
         simulate.train_student("sign", sample_ratio=1, **setting)
 
