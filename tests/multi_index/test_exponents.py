@@ -80,7 +80,7 @@ ORACLES = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("leaky_relu", "gelu", "cos2") else pytest.mark.slow)
+        pytest.param(name, marks=[] if name in ("leaky_relu", "gelu") else pytest.mark.slow)
         for name in ORACLES
     ],
 )

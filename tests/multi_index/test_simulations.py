@@ -28,7 +28,7 @@ def test_gamp_should_land_on_state_evolution():
 
 
 def test_small_gamp_should_recover():
-    run = simulate.gamp("abs", snr=2.0, sample_ratio=6.0, dimension=200, n_seeds=2, rng=1)
+    run = simulate.gamp("abs", snr=2.0, sample_ratio=6.0, dimension=120, n_seeds=2, rng=1)
     assert abs(run.spread.mean - run.theory) < 0.15
 
 
