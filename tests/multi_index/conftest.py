@@ -1,11 +1,19 @@
-"""Examples of src/metier/multi_index that take seconds run with the slow tests."""
+"""What the tests of multi_index share: slow examples, and one computation of what many results contain."""
 
 from __future__ import annotations
 
-import pytest
+from importlib import import_module
 
-# Two units on a product grid; the fast suite compares its overlap function with dense grids instead.
-SLOW_EXAMPLES = ("metier.multi_index.committee_thresholds.committee_thresholds",)
+import pytest
+import solved
+
+# Each takes a second or more. In the fast suite, dense grids guard the overlap function of two units, He4 at
+# another width the committee, and its tests the hierarchy.
+SLOW_EXAMPLES = (
+    "metier.multi_index.committee_thresholds.committee_thresholds",
+    "metier.multi_index.committee.Committee.summary",
+    "metier.multi_index.hierarchical.hierarchical",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -13,3 +21,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.name in SLOW_EXAMPLES:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_parts():
+    """The signal function of an activation and the theory beside a simulation, once per process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("asymptotics", "committee", "hierarchical"):
+            # Not by attributes of the package: those are the functions called like their modules.
+            module = import_module(f"metier.multi_index.{name}")
+            patch.setattr(module, "signal_function", solved.signal_function)
+        gamp, committee = (
+            import_module(f"metier.multi_index.{name}") for name in ("simulate.gamp", "committee")
+        )
+        patch.setattr(gamp, "thresholds", solved.thresholds)
+        patch.setattr(committee, "committee", solved.committee)
+        yield

@@ -50,7 +50,7 @@ def test_information_theoretic_constants_should_have_their_numbers(name, normali
 
 @pytest.mark.parametrize("name", ["He4", "z2exp"])
 def test_thresholds_at_small_snr_should_obey_the_constants(name):
-    a, t = asymptotics(name, normalize=True), thresholds(name, snr=1e-5, normalize=True)
+    a, t = asymptotics(name, normalize=True), thresholds(name, snr=1e-5, normalize=True, rtol=1e-5)
     assert t.it_detection * 1e-5 == pytest.approx(a.it_detection, rel=1e-3)
     assert t.spinodal * 1e-5 == pytest.approx(a.spinodal, rel=1e-3)
     if math.isfinite(a.weak_recovery):

