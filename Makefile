@@ -50,6 +50,10 @@ newest: $(VENV)/.developer  ## the newest versions that it allows: the same, the
 matrix: $(VENV)/.developer  ## every extra alone and all, lowest and newest, each Python that is here; writes the table
 	$(BIN)/python tools/matrix.py --write $(MATRIX)
 
+ifeq ($(VERSION),)
+$(error no Python answers to "$(PYTHON)"; write PYTHON=... with one that is there)
+endif
+
 # The build tools come from the lock as well, so that an install depends on no release of today.
 $(VENV)/.user: pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

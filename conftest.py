@@ -28,8 +28,20 @@ def pytest_addoption(parser):
     parser.addoption("--again", action="store_true", help="with --evidence: also what has a current record")
 
 
+class Reports:
+    """The reports of set-up, call and tear-down of every test, from every worker."""
+
+    def __init__(self) -> None:
+        self.all: list[object] = []
+
+    def pytest_runtest_logreport(self, report):
+        self.all.append(report)
+
+
 def pytest_configure(config):
-    """Default tests compile much and compute little: they spare XLA its costly passes; slow ones do not."""
+    config.stash[REPORTS] = Reports()
+    config.pluginmanager.register(config.stash[REPORTS], "reports-of-evidence")
+    # Default tests compile much and compute little, so they skip XLA's costly passes; slow ones do not.
     if "not slow" in config.getoption("markexpr"):
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
@@ -106,6 +118,7 @@ def pytest_runtest_protocol(item):
 
 
 SPENT = pytest.StashKey[dict[str, float]]()
+REPORTS = pytest.StashKey[Reports]()
 WORKERS = pytest.StashKey[list[dict[str, float]]]()
 
 
@@ -129,7 +142,8 @@ def pytest_terminal_summary(terminalreporter, config):
     for test, seconds in sorted(spent.items(), key=lambda pair: -pair[1])[:10]:
         terminalreporter.write_line(f"{seconds:8.1f}  {test}")
     if config.getoption("--evidence"):
-        reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, [])]
-        written = evidence_records.write(ROOT, reports, time.strftime("%Y-%m-%d", time.gmtime()))
+        written = evidence_records.write(
+            ROOT, config.stash[REPORTS].all, time.strftime("%Y-%m-%d", time.gmtime())
+        )
         for path in written:
             terminalreporter.write_line(f"wrote {path}")

@@ -26,12 +26,11 @@ PACKAGES = (
 
 @functools.cache
 def source_hash(root: Path, sources: tuple[str, ...]) -> str:
-    """SHA-256 of the names and bytes of all Python files that `sources` (files or folders) hold."""
-    files = {
-        file
-        for source in sources
-        for file in ((root / source).rglob("*.py") if (root / source).is_dir() else [root / source])
-    }
+    """SHA-256 of the names and bytes of all files that `sources` (files or folders) hold."""
+    files: set[Path] = set()
+    for source in sources:
+        inside = (root / source).rglob("*") if (root / source).is_dir() else [root / source]
+        files |= {file for file in inside if file.is_file() and "__pycache__" not in file.parts}
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
@@ -44,7 +43,12 @@ def described(root: Path, item: Any) -> dict[str, Any] | None:
     if mark is None:
         return None
     own = Path(item.path).relative_to(root).as_posix()
-    sources = tuple(sorted({*mark.args, own}))
+    # What the test imports beside itself lies in its own folder; conftest.py decides how much is run.
+    helpers = {path.relative_to(root).as_posix() for path in Path(item.path).parent.glob("*.py")}
+    helpers = {path for path in helpers if not Path(path).name.startswith("test_")}
+    sources = tuple(
+        sorted({*mark.args, own, *helpers, *({"conftest.py"} & {p.name for p in root.iterdir()})})
+    )
     name = item.originalname or item.name
     return {"test": f"{own}::{name}", "sources": list(sources), "hash": source_hash(root, sources)}
 
@@ -68,25 +72,34 @@ def is_current(root: Path, item: Any) -> bool:
 
 
 def write(root: Path, reports: list[Any], date: str) -> list[str]:
-    """Merge the outcomes of `reports` into one record per test; cases of older sources are dropped."""
-    written = []
+    """Merge the outcomes of `reports` into one record per test; cases of older sources are dropped.
+
+    A case has passed only where set-up, call and tear-down all have; a case that did anything else loses its
+    place, whatever it did before.
+    """
+    cases: dict[str, list[Any]] = {}
     for report in reports:
-        properties = dict(report.user_properties)
-        about = properties.get("evidence")
-        if (
-            about is None
-            or report.when not in ("call", "setup")
-            or (report.when == "setup" and report.passed)
-        ):
-            continue
+        if dict(report.user_properties).get("evidence") is not None:
+            cases.setdefault(report.nodeid, []).append(report)
+    written = []
+    for nodeid, phases in cases.items():
+        properties = dict(phases[0].user_properties)
+        about = properties["evidence"]
         path = record_path(root, about["test"])
         record = json.loads(path.read_text()) if path.exists() else {}
-        cases = record["cases"] if record.get("hash") == about["hash"] else {}
-        case = {"outcome": report.outcome, "seconds": round(report.duration, 1), "date": date}
-        cases[report.nodeid.split("::")[-1]] = {**case, **properties.get("amounts", {})}
-        content = {**about, "versions": _versions(), "cases": dict(sorted(cases.items()))}
+        kept = record["cases"] if record.get("hash") == about["hash"] else {}
+        name = nodeid.split("::")[-1]
+        kept.pop(name, None)
+        clean = {"setup", "call", "teardown"} == {phase.when for phase in phases if phase.outcome == "passed"}
+        if clean and not any(hasattr(phase, "wasxfail") for phase in phases):
+            seconds = round(sum(phase.duration for phase in phases), 1)
+            case = {"outcome": "passed", "seconds": seconds, "date": date, "versions": _versions()}
+            kept[name] = {**case, **properties.get("amounts", {})}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        if kept:
+            path.write_text(json.dumps({**about, "cases": dict(sorted(kept.items()))}, indent=1) + "\n")
+        else:
+            path.unlink(missing_ok=True)
         written.append(path.relative_to(root).as_posix())
     return sorted(set(written))
 

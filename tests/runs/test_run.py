@@ -191,3 +191,17 @@ def test_read_result_should_say_that_a_run_is_unfinished(tmp_path):
     Run.create(tmp_path / "a", **SETTINGS).close()
     with pytest.raises(InputError, match="use --resume"):
         read_result(tmp_path / "a")
+
+
+def test_a_lock_should_be_released_from_another_thread(tmp_path):
+    import threading
+
+    from metier.runs.lock import FolderLock
+
+    lock = FolderLock(tmp_path)
+    with pytest.raises(InputError, match="one process writes a run"):
+        FolderLock(tmp_path)
+    thread = threading.Thread(target=lock.release)
+    thread.start()
+    thread.join()
+    FolderLock(tmp_path).release()

@@ -40,10 +40,11 @@ def package_states() -> dict[str, list[dict[str, str]]]:
     """Return the required packages by extra ("base" first), each with wanted and found version and state."""
     from metier.core.extras import requirements_of
 
-    groups = [
-        "base",
-        *(name for name in importlib.metadata.metadata("metier").get_all("Provides-Extra") or []),
-    ]
+    try:
+        named = importlib.metadata.metadata("metier").get_all("Provides-Extra") or []
+    except importlib.metadata.PackageNotFoundError:
+        named = []
+    groups = ["base", *named]
     return {
         group: [_state(requirement) for requirement in requirements_of(group)]
         for group in groups
@@ -61,7 +62,7 @@ def newer_than_tested(groups: dict[str, list[dict[str, str]]]) -> list[str]:
     found = {package["name"]: package["found"] for packages in groups.values() for package in packages}
     notes = []
     for name, version in found.items():
-        if version and name in tested and Version(version) > Version(tested[name]):
+        if version and name in tested and Version(Version(version).public) > Version(tested[name]):
             notes.append(f"{name} {version} is newer than the {tested[name]} that metier was tested with")
     if any(note.startswith("transformers ") for note in notes) and found.get("torch"):
         from metier.moe.attachment.discovery import unregistered_routers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,30 +37,55 @@ def tour(
     names = _chosen(only)
     folder = choose_folder(out, Path("runs/tour"), resume=resume)
     _refuse_run(folder)
-    results: dict[str, Result] = {}
-    skipped: dict[str, MissingExtraError] = {}
+    done = Outcomes()
     try:
         with LiveProgress() as progress:
             for number, name in enumerate(names, start=1):
-                position = f"[{number}/{len(names)}]"
-                _one(name, position, folder, seed, resume, progress, results, skipped)
-            folders = [folder / name for name in results]
+                heading = f"[{number}/{len(names)}]"
+                _one(name, folder / name, heading, seed=seed, resume=resume, progress=progress, done=done)
             page = write_report(
-                _finished(folder), folder / "report.html", title="metier tour", skipped=_on_the_page(skipped)
+                _finished(folder), folder / "report.html", title="metier tour", skipped=done.on_the_page()
             )
-        if results:
+        if done.results:
             progress.console.print()
-            progress.console.print(summary_table(list(results.values())))
+            progress.console.print(summary_table(list(done.results.values())))
     except KeyboardInterrupt:
         raise RunInterruptedError(_resume_command(only, seed, folder)) from None
-    reasons = {name: str(error) for name, error in skipped.items()}
+    reasons = {name: str(error) for name, error in done.skipped.items()}
     for name, reason in reasons.items():
         say(f"skipped {name}: {reason}")
+    for name, reason in done.failed.items():
+        say(f"failed {name}: {reason}")
     say(f"\nReport: {page}")
-    document = {**results_document(list(results.values()), folders=folders, page=page), "skipped": reasons}
+    results = list(done.results.values())
+    found = results_document(results, folders=[folder / name for name in done.results], page=page)
     # Whoever names a study wants that one; a tour takes what there is.
-    code = CHECK_FAILED if not results or (only and skipped) else OK
-    return Answer(document=document, text=results_text(list(results.values())), as_json=as_json, code=code)
+    incomplete = not results or done.failed or (only and done.skipped)
+    return Answer(
+        document={**found, "skipped": reasons, "failed": done.failed},
+        text=results_text(results),
+        as_json=as_json,
+        code=CHECK_FAILED if incomplete else OK,
+    )
+
+
+@dataclass
+class Outcomes:
+    """What became of each study: its result, the extras that are missing, or the error it ended with."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    skipped: dict[str, MissingExtraError] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def on_the_page(self) -> dict[str, str]:
+        """Title of each study that did not run -> why, with commands set as code."""
+        from metier.studies import REGISTRY
+
+        reasons = {name: f"failed with {error}" for name, error in self.failed.items()}
+        for name, error in self.skipped.items():
+            extras = ", ".join(f"`{extra}`" for extra in error.extras or (error.extra,))
+            reasons[name] = f"needs {extras}: `{error.command}`"
+        return {REGISTRY[name].title: reason for name, reason in reasons.items()}
 
 
 def _chosen(only: list[str] | None) -> list[str]:
@@ -85,50 +112,44 @@ def _refuse_run(folder: Path) -> None:
 
 def _finished(folder: Path) -> list[Path]:
     """The finished runs of a tour's folder, those of earlier calls included, in the tour's order."""
-    from metier.runs import find_runs
+    from metier.runs import find_runs, is_run
     from metier.studies import REGISTRY
 
     order = {name: place for place, name in enumerate(REGISTRY)}
-    if not folder.is_dir():
+    # A folder without a run is an error of `find_runs`; here it is a tour that could run nothing.
+    if not any(is_run(place) for place in (folder.iterdir() if folder.is_dir() else ())):
         return []
     runs = [run for run in find_runs(folder) if (run / "result.json").is_file()]
     return sorted(runs, key=lambda run: order.get(run.name, len(order)))
 
 
 def _one(
-    name: str,
-    position: str,
-    folder: Path,
-    seed: int,
-    resume: bool,
-    progress: LiveProgress,
-    results: dict[str, Result],
-    skipped: dict[str, MissingExtraError],
+    name: str, folder: Path, heading: str, *, seed: int, resume: bool, progress: LiveProgress, done: Outcomes
 ) -> None:
-    """Run one study into `results`, or put it into `skipped` where an extra is missing."""
+    """Run one study, and keep its result or why there is none."""
+    from metier.core.errors import MetierError
     from metier.core.extras import MissingExtraError
+    from metier.runs import read_result
     from metier.studies import execute, load_study
 
     try:
         study = load_study(name)
-        progress.heading(f"{position} {study.title}")
+        progress.heading(f"{heading} {study.title}")
         progress.stage(study.question)
-        results[name] = execute(
-            study, folder / name, size="tour", seed=seed, resume=resume, progress=progress
-        )
+        done.results[name] = execute(study, folder, size="tour", seed=seed, resume=resume, progress=progress)
     except MissingExtraError as error:
-        skipped[name] = error
-
-
-def _on_the_page(skipped: dict[str, MissingExtraError]) -> dict[str, str]:
-    """Title of each study that was skipped -> the extras it needs, with the command set as code."""
-    from metier.studies import REGISTRY
-
-    page = {}
-    for name, error in skipped.items():
-        extras = ", ".join(f"`{extra}`" for extra in error.extras or (error.extra,))
-        page[REGISTRY[name].title] = f"needs {extras}: `{error.command}`"
-    return page
+        # A finished run needs none of its packages any more.
+        found = read_result(folder) if resume and (folder / "result.json").is_file() else None
+        if found is not None and found.seed == seed:
+            done.results[name] = found
+        else:
+            done.skipped[name] = error
+    except (MetierError, OSError):
+        raise
+    except Exception as error:
+        # One study that breaks must not cost the others their report.
+        traceback.print_exc()
+        done.failed[name] = f"{type(error).__name__}: {error}"
 
 
 def _resume_command(only: list[str] | None, seed: int, folder: Path) -> str:

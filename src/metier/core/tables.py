@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,36 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .extras import require
+from .extras import is_installed, require
 
 SUFFIXES = (".csv", ".parquet")
 Table = dict[str, NDArray[Any]]
+_OF_NUMBERS = frozenset("0123456789+-.eE")
+_OF_INTEGERS = frozenset("0123456789+-")
+_LARGEST = 2**63 - 1
 
 
 def read_columns(path: Path, *, null_values: Sequence[str] = ("",)) -> Table:
     """Read a csv or parquet file into one array per column.
 
-    Polars reads where it is installed, Python's own csv module elsewhere; both give the same columns.
-
     Args:
-        path: the file; a csv file has a header line and commas, semicolons or tabs between cells.
-        null_values: texts that mark a missing value in a csv file.
+        path: the file; a csv file is UTF-8, with a header line and commas, semicolons or tabs between cells.
+        null_values: texts that mark a missing value in a csv file; an empty cell always does.
 
     Returns:
         Column name -> (n,) array: int64, float64 (NaN where a number is missing), bool, or object (text and
         dates; None where missing).
 
     Raises:
-        InputError: no such file, another format, no rows, or rows of unequal length.
+        InputError: no such file, another format, no rows, rows of unequal length, or a name that two columns
+            have.
         MissingExtraError: a parquet file, and neither polars nor pyarrow is installed.
     """
     existing(path)
-    if path.suffix.lower() == ".parquet":
-        columns = _parquet(path)
-    elif importlib.util.find_spec("polars"):
-        columns = _polars_csv(path, null_values)
-    else:
-        columns = _plain_csv(path, null_values)
+    columns = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path, null_values)
     if not columns or not len(next(iter(columns.values()))):
         raise no_rows(path)
     return columns
@@ -87,14 +84,14 @@ def unreadable(path: Path, got: str) -> InputError:
 
 
 def separator_of(path: Path) -> str:
-    """The comma, semicolon or tab that the header holds most often; the comma wins ties."""
+    """The comma, semicolon or tab that the header holds most often outside of quotes; the comma wins ties."""
     with path.open("rb") as file:
-        header = file.readline()
+        header = re.sub(rb'"[^"]*"', b"", file.readline())
     return max(",;\t", key=lambda mark: header.count(mark.encode()))
 
 
 def _parquet(path: Path) -> Table:
-    if importlib.util.find_spec("polars"):
+    if is_installed("polars"):
         polars = require("polars")
         try:
             return _from_polars(polars.read_parquet(path))
@@ -109,29 +106,22 @@ def _parquet(path: Path) -> Table:
 
 
 def _from_arrow(column: Any) -> NDArray[Any]:
+    pyarrow = require("pyarrow")
+    if pyarrow.types.is_decimal(column.type):
+        column = column.cast(pyarrow.float64())
     values = column.to_numpy()
-    if values.dtype.kind in "iu":
+    if values.dtype.kind in "iu" and values.size and values.max() <= _LARGEST:
         return np.asarray(values, dtype=np.int64)
-    if values.dtype.kind in "fb":
-        return np.asarray(values, dtype=np.float64 if values.dtype.kind == "f" else bool)
-    return _objects(column.to_pylist())
-
-
-def _polars_csv(path: Path, null_values: Sequence[str]) -> Table:
-    polars = require("polars")
-    options = {"separator": separator_of(path), "infer_schema_length": None}
-    try:
-        frame = polars.read_csv(path, null_values=list(null_values) or None, **options)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise unreadable(path, str(error).splitlines()[0]) from None
-    return _from_polars(frame)
+    if values.dtype.kind in "iuf":
+        return np.asarray(values, dtype=np.float64)
+    return np.asarray(values) if values.dtype.kind == "b" else _objects(column.to_pylist())
 
 
 def _from_polars(frame: Any) -> Table:
     polars = require("polars")
     columns: Table = {}
     for series in frame.iter_columns():
-        if series.dtype.is_integer() and not series.null_count():
+        if series.dtype.is_integer() and not series.null_count() and series.max() <= _LARGEST:
             columns[series.name] = series.cast(polars.Int64).to_numpy()
         elif series.dtype.is_numeric():
             columns[series.name] = series.cast(polars.Float64).to_numpy()
@@ -142,37 +132,46 @@ def _from_polars(frame: Any) -> Table:
     return columns
 
 
-def _plain_csv(path: Path, null_values: Sequence[str]) -> Table:
+def _csv(path: Path, null_values: Sequence[str]) -> Table:
+    # One parser in every installation, so that no column changes its kind with the packages that are there.
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file, delimiter=separator_of(path)) if row]
+            header, *rows = [
+                row for row in csv.reader(file, delimiter=separator_of(path), strict=True) if row
+            ]
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise unreadable(path, str(error)) from None
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"every column of {path.name} has a name of its own",
+            expected="different names in the header",
+            got=", ".join(map(repr, twice)) + " more than once",
+            next_step="Rename the columns in the file.",
+        )
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise unreadable(path, f"{len(row)} cells in row {number}, {len(header)} in the header")
     missing = {"", *null_values}
     cells = zip(*rows, strict=True) if rows else [()] * len(header)
-    return {name: _typed_cells(column, missing) for name, column in zip(header, cells, strict=True)}
+    return {name: _typed(column, missing) for name, column in zip(header, cells, strict=True)}
 
 
-def _typed_cells(cells: Sequence[str], missing: set[str]) -> NDArray[Any]:
+def _typed(cells: Sequence[str], missing: set[str]) -> NDArray[Any]:
     """The cells of a column as int64, float64 or bool where all that are there read so, as text otherwise."""
     there = [cell for cell in cells if cell not in missing]
     complete = len(there) == len(cells)
-    if there and set(there) <= {"true", "false"} and complete:
-        return np.array([cell == "true" for cell in there])
-    # Python also reads 1_000 as a number; a file means text by it.
-    if there and not any("_" in cell for cell in there):
+    words = {cell.lower() for cell in there} if len(there[0] if there else "") in (4, 5) else set()
+    if complete and words and words <= {"true", "false"}:
+        return np.array([cell.lower() == "true" for cell in there])
+    # Not what else Python takes for a number: spaces, 1_000, nan, inf, digits of other scripts.
+    if there and set("".join(there)) <= _OF_NUMBERS:
         try:
-            if complete:
-                return np.array([int(cell) for cell in there], dtype=np.int64)
-        except (ValueError, OverflowError):
-            pass
-        try:
-            return np.array([np.nan if cell in missing else float(cell) for cell in cells])
+            numbers = np.array([np.nan if cell in missing else float(cell) for cell in cells])
         except ValueError:
-            pass
+            return _objects([None if cell in missing else cell for cell in cells])
+        whole = complete and set("".join(there)) <= _OF_INTEGERS
+        return np.array(list(map(int, cells))) if whole and abs(numbers).max() < _LARGEST else numbers
     return _objects([None if cell in missing else cell for cell in cells])
 
 

@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from metier.core import InputError, as_generator, positive_int
+from metier.core.extras import naming_extras
 
 from .games.cooking import Cooking, CookingState
 from .games.cooking_view import locations
@@ -18,6 +17,10 @@ from .games.game import seated
 from .games.kitchen import BOARD, COUNTER, DELIVERY, DIRECTIONS, Kitchen
 from .policies import Seatmate, seatmate
 from .rollout import refuse_unfit
+
+with naming_extras():
+    import jax
+    import jax.numpy as jnp
 
 _FILLS = {0: "#f4f1ea", COUNTER: "#c9b79c", BOARD: "#8d6e63", DELIVERY: "#9fa8da"}
 _FOODS = {"lettuce": "#43a047", "tomato": "#e53935", "onion": "#ab47bc", "carrot": "#fb8c00"}

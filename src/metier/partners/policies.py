@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 
 from metier.core import InputError
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import jax
+    import jax.numpy as jnp
+    from jax import Array
 
 Floats = NDArray[np.float32]
 

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 
 from metier.core import InputError
+from metier.core.extras import naming_extras
 
 from .games.game import N_SEATS, Game, seated, whole_game
 from .policies import LEGAL, PurePolicy, Seatmate, illegal_action, one_illegal, refuse_class, seatmate
+
+with naming_extras():
+    import jax
+    import jax.numpy as jnp
+    from jax import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 
 from metier.core import InputError, non_negative, one_of, positive_int
 from metier.core.checks import as_numbers
+from metier.core.extras import naming_extras
 
 from .measures.capacity import capacity_weights
+
+with naming_extras():
+    import jax
+    import jax.numpy as jnp
+    from jax import Array
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ class FolderLock:
     """An exclusive lock on a run folder (on its `.lock` file) until `release`."""
 
     def __init__(self, folder: Path) -> None:
-        self._lock = FileLock(folder / ".lock", timeout=0)
+        self._lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout:

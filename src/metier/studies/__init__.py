@@ -74,6 +74,7 @@ REGISTRY: dict[str, Entry] = {
         "metier.studies.bilevel_sources.study:STUDY",
         "bilevel",
         "Weights of data sources: how much should each count, and does it pay?",
+        extras=("forecast",),
         in_tour=False,
     ),
     "bilevel-warnings": Entry(

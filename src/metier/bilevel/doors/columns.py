@@ -65,9 +65,7 @@ def read_columns(
     if data is not None:
         value = select_columns(role, value, data)
     if isinstance(value, Mapping):
-        return _together(
-            role, [_from_named(role, name, np.asarray(v), categories) for name, v in value.items()]
-        )
+        return _together(role, [_from_named(role, str(name), v, categories) for name, v in value.items()])
     native = nw.from_native(value, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(native, nw.Series):
         native = native.alias(native.name or prefix).to_frame()
@@ -84,7 +82,7 @@ def select_columns(role: str, value: Any, data: Any) -> Any:
         InputError: a name that the data do not have, with its nearest neighbors.
     """
     frame = data if isinstance(data, Mapping) else nw.from_native(data, eager_only=True)
-    known = [str(name) for name in frame] if isinstance(frame, Mapping) else frame.columns
+    known = list(frame) if isinstance(frame, Mapping) else frame.columns
     names = [value] if isinstance(value, str) else list(value)
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -98,11 +96,27 @@ def _together(role: str, parts: Sequence[Columns]) -> Columns:
     if not parts:
         raise _no_table(role, "no column")
     names = tuple(name for part in parts for name in part.names)
+    lengths = {part.names[0]: part.n_rows for part in parts}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            f"the columns of the {role} have one value per row",
+            expected="equal lengths",
+            got=", ".join(f"{n} in {name!r}" for name, n in lengths.items()),
+            next_step="Drop the same rows everywhere.",
+        )
     return Columns(np.column_stack([part.values for part in parts]), names, role)
 
 
-def _from_named(role: str, name: str, values: NDArray[Any], categories: bool) -> Columns:
+def _from_named(role: str, name: str, column: Any, categories: bool) -> Columns:
     """One column of a mapping: numbers, or text that stands for categories."""
+    try:
+        values = np.asarray(column)
+    except ValueError:
+        raise _not_numeric(role, name, "values of unequal length") from None
+    if values.ndim != 1:
+        raise _not_numeric(role, name, f"an array of shape {values.shape}")
+    if values.dtype == object and all(isinstance(v, int | float | None) for v in values.tolist()):
+        values = values.astype(np.float64)
     if values.dtype.kind in "biuf":
         return Columns(values.astype(np.float64)[:, None], (name,), role)
     labels = values.tolist()

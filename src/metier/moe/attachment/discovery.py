@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .families import router_families
 
-_CLASS = re.compile(r"^class (\w*(?:Router|Gate)\w*)\(.*?(?=^\S)", re.MULTILINE | re.DOTALL)
+# To the next line that begins at the margin; a header over several lines closes there with a parenthesis.
+_CLASS = re.compile(r"^class (\w*(?:Router|Gate)\w*)\b.*?(?=^[^\s)]|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def unregistered_routers(folder: str | Path | None = None) -> tuple[str, ...]:
@@ -38,7 +39,10 @@ def _forwards(folder: Path | None) -> list[tuple[str, str | None]]:
     found = []
     for path in sorted(folder.glob("*/modeling_*.py")) if folder is not None else ():
         for match in _CLASS.finditer(path.read_text(encoding="utf-8")):
-            tree = ast.parse(match[0]).body[0]
+            try:
+                tree = ast.parse(match[0]).body[0]
+            except SyntaxError:
+                continue
             if isinstance(tree, ast.ClassDef):
                 found.append((match[1], _forward(tree)))
     return found

@@ -46,7 +46,7 @@ class PotentialBias:
     """b = -strength price(m): the price enters the selection instead of the loss (ours).
 
     Example:
-        >>> from metier.moe.balancing.potential_members import Shannon
+        >>> from metier.moe import Shannon
         >>> m = torch.tensor([[0.5, 0.25, 0.25]])
         >>> loads = StepLoads(hard=m, ema=m, target=torch.full((3,), 1 / 3))
         >>> PotentialBias(0.3, Shannon()).update(torch.zeros(1, 3), loads)[0, 0].item() < 0

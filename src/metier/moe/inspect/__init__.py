@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch  # noqa: F401
+
 from .information import class_information as class_information
 from .pictures import class_map as class_map
 from .pictures import expert_sheet as expert_sheet

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import jax  # noqa: F401
+
 from .check import check_game as check_game
 from .cooking import Cooking as Cooking
 from .game import Game as Game

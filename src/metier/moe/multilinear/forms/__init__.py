@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch  # noqa: F401
+
 from .base import Form as Form
 from .base import Rank as Rank
 from .base import Shape as Shape
