@@ -48,7 +48,7 @@ BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 
 @dataclass
 class Cell:
-    """One environment and what came out: `state` is works, wrong, not installable, or untested."""
+    """One environment and its outcome: `state` is works, wrong, not installable, or untested."""
 
     python: str
     resolution: str
@@ -67,6 +67,11 @@ def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
+def last_line(text: str) -> str:
+    """The last line that is not empty."""
+    return ([line for line in text.splitlines() if line.strip()] or [""])[-1].strip()
+
+
 def build_wheel(folder: Path) -> Path:
     """Build the wheel of this checkout."""
     done = run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT)
@@ -79,7 +84,8 @@ def install(cell: Cell, wheel: Path, place: Path, constraints: list[str]) -> Pat
     """Make the cell's environment; None, with the reason in the cell, where it cannot be made."""
     made = run([*UV, "venv", "--python", cell.python, str(place / "venv")])
     if made.returncode:
-        cell.notes.append(f"no Python {cell.python} here")
+        reason = last_line(made.stderr)
+        cell.notes.append(f"no Python {cell.python} here" if "interpreter" in reason else reason)
         return None
     python = place / "venv" / "bin" / "python"
     (place / "constraints.txt").write_text("\n".join(constraints))
@@ -115,6 +121,9 @@ def smoke(cell: Cell, python: Path, tour: str) -> None:
     extras = "" if cell.extra == "bare" else cell.extra
     command = [str(python), str(ROOT / "tools" / "smoke.py"), "--extras", extras, "--tour", tour]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout.strip():
+        cell.state, cell.wrong = "wrong", {"smoke": f"no answer, exit {done.returncode}"}
+        return
     document = json.loads(done.stdout)
     cell.tour = document["tour"]
     cell.wrong = {name: check["wrong"] for name, check in document["checks"].items() if check["wrong"]}
@@ -123,7 +132,7 @@ def smoke(cell: Cell, python: Path, tour: str) -> None:
 
 def markdown(cells: list[Cell]) -> str:
     """The table of all cells, and what each version meant."""
-    dates = sorted({cell.date for cell in cells})
+    dates = sorted({cell.date for cell in cells if cell.state != "untested"})
     lines = [f"Run on {' and '.join(dates)}, {platform.system()} {platform.machine()}.", ""]
     for python in dict.fromkeys(cell.python for cell in cells):
         names = [cell for cell in cells if cell.python == python]
@@ -133,7 +142,7 @@ def markdown(cells: list[Cell]) -> str:
         lines += [f"| Python {python} | lowest | newest |", "|---|---|---|"]
         for extra in dict.fromkeys(cell.extra for cell in names):
             row = {cell.resolution: cell for cell in names if cell.extra == extra}
-            lines.append(f"| {extra} | {_told(row.get('lowest'))} | {_told(row.get('newest'))} |")
+            lines.append(f"| {extra} | {_outcome(row.get('lowest'))} | {_outcome(row.get('newest'))} |")
         lines.append("")
     for resolution in RESOLUTIONS:
         whole = [c for c in cells if c.resolution == resolution and c.packages]
@@ -144,11 +153,12 @@ def markdown(cells: list[Cell]) -> str:
     return "\n".join(lines)
 
 
-def _told(cell: Cell | None) -> str:
+def _outcome(cell: Cell | None) -> str:
     if cell is None:
         return ""
     if cell.state == "works":
-        return f"works; tour ran {cell.tour['ran']}, skipped {len(cell.tour['skipped'])}"
+        tour = cell.tour
+        return f"works; tour ran {tour['ran']}, skipped {len(tour['skipped'])}" if tour else "works"
     reasons = [f"{name}: {text}" for name, text in cell.wrong.items()] or cell.notes
     return f"{cell.state}: {'; '.join(reasons)[:160]}".replace("|", "/")
 
@@ -174,7 +184,7 @@ def main() -> int:
     parser.add_argument(
         "--constraint", action="append", default=[], help="of a version, for example torch==2.13.0"
     )
-    parser.add_argument("--lock", type=Path, help="a lock whose versions hold, as in locks/")
+    parser.add_argument("--lock", type=Path, help="a file of locks/ whose versions are used")
     parser.add_argument("--doctor", action="store_true", help="print what `metier doctor` says in each cell")
     parser.add_argument("--write", action="store_true", help="write the record and the table in the docs")
     arguments = parser.parse_args()
@@ -205,7 +215,8 @@ def main() -> int:
                 print(run([str(python), "-m", "metier", "doctor"]).stdout)
             run(["rm", "-rf", str(place)])
     print(markdown(cells))
-    return 3 if any(cell.state in ("wrong", "not installable") for cell in cells) else 0
+    bad = any(cell.state in ("wrong", "not installable") for cell in cells)
+    return 3 if bad or not any(cell.state == "works" for cell in cells) else 0
 
 
 if __name__ == "__main__":

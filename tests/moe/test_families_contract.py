@@ -189,11 +189,15 @@ def test_a_router_that_works_like_a_registered_one_should_be_found(tmp_path):
         "known": TWIN.format(name="MixtralTopKRouter", kind="Tensor", method="route"),
         "twin": TWIN.format(name="BrandNewTopKRouter", kind="torch.Tensor", method="route"),
         "other": TWIN.format(name="StrangeRouter", kind="Tensor", method="guess"),
+        "long": TWIN.format(name="LongRouter", kind="Tensor", method="route").replace(
+            "nn.Module", "\n    A,\n    B,\n"
+        ),
+        "broken": "class HalfRouter(nn.Module):\n    def forward(self\n",
     }
     for name, text in texts.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / f"modeling_{name}.py").write_text(text + "end = True\n")
-    assert unregistered_routers(tmp_path) == ("BrandNewTopKRouter",)
+    assert unregistered_routers(tmp_path) == ("BrandNewTopKRouter", "LongRouter")
 
 
 @pytest.mark.skipif(

@@ -86,7 +86,7 @@ def __getattr__(name: str) -> Any:
         from metier.core.extras import naming_extras, require
 
         home = _HOME.get(name, name)
-        # What is imported late must be missed early.
+        # Check now for what the module imports only when it runs.
         for package in ("jax", "optax") if home.startswith("training.") else ():
             require(package)
         with naming_extras():
