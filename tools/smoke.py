@@ -169,9 +169,9 @@ def tour_faults(code: int, out: str, err: str, folder: Path) -> str:
 
 
 def advice(text: str) -> bool:
-    """Whether the text holds an install command that names packages, and not metier."""
-    found = re.search(r"python -m pip install (\"[^\"]+\" ?)+", text)
-    return found is not None and "metier" not in found[0]
+    """Whether the text holds a command of pip or uv that installs packages by name, and not metier."""
+    found = re.search(r"pip install (?:--python \S+ |--no-deps )*((?:\"[^\"]+\" ?)+)", text)
+    return found is not None and "metier" not in found[1]
 
 
 def last_line(text: str) -> str:
