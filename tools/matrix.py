@@ -155,7 +155,7 @@ def markdown(cells: list[Cell]) -> str:
 
 def _outcome(cell: Cell | None) -> str:
     if cell is None:
-        return ""
+        return "not run"
     if cell.state == "works":
         tour = cell.tour
         return f"works; tour ran {tour['ran']}, skipped {len(tour['skipped'])}" if tour else "works"
