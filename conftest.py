@@ -7,8 +7,6 @@ with a hash of the sources it speaks for, and skips what has a record of the sou
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import time
 from pathlib import Path
@@ -46,10 +44,6 @@ def pytest_configure(config):
     # Default tests compile much and compute little, so they skip XLA's costly passes; slow ones do not.
     if "not slow" in config.getoption("markexpr"):
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    else:
-        # Whoever imports distutils before setuptools gets Python's own, which torch's compiler refuses.
-        with contextlib.suppress(ImportError):
-            importlib.import_module("setuptools")
 
 
 def pytest_collection_modifyitems(config, items):

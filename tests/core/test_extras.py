@@ -138,8 +138,20 @@ def test_one_command_should_bring_all_extras_of_a_study(monkeypatch):
 def test_the_command_should_install_into_this_python(monkeypatch):
     monkeypatch.setattr("metier.core.extras.shutil.which", lambda name: None)
     assert shlex.split(install_command("moe"))[0] == sys.executable
-    monkeypatch.setattr("metier.core.extras.importlib.util.find_spec", lambda name: None)
+
+    def nothing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("metier.core.extras.importlib.metadata.version", nothing)
     assert install_command("moe").startswith(f"uv pip install --python {sys.executable}")
+
+
+def test_naming_an_extra_should_leave_the_process_as_it_was():
+    """Looking for pip by the import system makes setuptools take its distutils out of the process."""
+    before, finders = set(sys.modules), list(sys.meta_path)
+    install_command("moe", "hf")
+    assert sys.meta_path == finders
+    assert not {name for name in before - set(sys.modules) if "distutils" in name}
 
 
 def test_a_package_without_the_extra_that_is_asked_of_it_should_not_be_met(monkeypatch):

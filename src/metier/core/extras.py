@@ -243,7 +243,10 @@ def _installer() -> str:
     path = shutil.which("python")
     same = path is not None and os.path.samefile(os.path.dirname(path), os.path.dirname(sys.executable))
     python = "python" if same else f'"{sys.executable}"' if " " in sys.executable else sys.executable
-    if importlib.util.find_spec("pip") is None:
+    try:
+        # Not `find_spec`, which for pip makes setuptools take its distutils out of the process.
+        importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
         return f"uv pip install --python {python}"
     return f"{python} -m pip install"
 
