@@ -112,7 +112,9 @@ def install(cell: Cell, wheel: Path, place: Path, constraints: list[str]) -> Pat
             cell.notes.append(" ".join(done.stderr.split())[-400:])
             return None
     listed = json.loads(run([*UV, "pip", "list", "--format", "json", "--python", str(python)]).stdout)
-    cell.packages = {package["name"]: package["version"] for package in listed}
+    # What a CUDA build of torch brings says nothing about metier.
+    plain = [package for package in listed if not package["name"].startswith("nvidia-")]
+    cell.packages = {package["name"]: package["version"] for package in plain}
     return python
 
 
