@@ -137,6 +137,16 @@ def test_a_byte_order_mark_should_not_become_part_of_a_name(tmp_path):
     assert list(read_columns(tmp_path / "a.csv")) == ["a", "b"]
 
 
+@pytest.mark.parametrize("polars_is_there", [True, False])
+def test_a_parquet_file_without_rows_should_be_refused(tmp_path, monkeypatch, polars_is_there):
+    pl.DataFrame({"i": pl.Series([], dtype=pl.Int64), "s": pl.Series([], dtype=pl.String)}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    monkeypatch.setattr(tables, "is_installed", lambda name: polars_is_there)
+    with pytest.raises(InputError, match="at least one row"):
+        read_columns(tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize("name", ["a.xlsx", "missing.csv", "folder.csv"])
 def test_what_is_no_file_of_ours_should_be_named(tmp_path, name):
     (tmp_path / "folder.csv").mkdir()

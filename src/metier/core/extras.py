@@ -241,6 +241,8 @@ def install_command(*extras: str, module: str | None = None) -> str:
 def _installer() -> str:
     """What installs into this very Python: `python -m pip` where that is it, and uv where there is no pip."""
     path = shutil.which("python")
+    if not sys.executable:
+        return "python -m pip install"
     same = path is not None and os.path.samefile(os.path.dirname(path), os.path.dirname(sys.executable))
     python = "python" if same else f'"{sys.executable}"' if " " in sys.executable else sys.executable
     try:

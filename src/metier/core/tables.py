@@ -110,7 +110,7 @@ def _from_arrow(column: Any) -> NDArray[Any]:
     if pyarrow.types.is_decimal(column.type):
         column = column.cast(pyarrow.float64())
     values = column.to_numpy()
-    if values.dtype.kind in "iu" and values.size and values.max() <= _LARGEST:
+    if values.dtype.kind in "iu" and values.max(initial=0) <= _LARGEST:
         return np.asarray(values, dtype=np.int64)
     if values.dtype.kind in "iuf":
         return np.asarray(values, dtype=np.float64)
@@ -121,7 +121,7 @@ def _from_polars(frame: Any) -> Table:
     polars = require("polars")
     columns: Table = {}
     for series in frame.iter_columns():
-        if series.dtype.is_integer() and not series.null_count() and series.max() <= _LARGEST:
+        if series.dtype.is_integer() and not series.null_count() and (series.max() or 0) <= _LARGEST:
             columns[series.name] = series.cast(polars.Int64).to_numpy()
         elif series.dtype.is_numeric():
             columns[series.name] = series.cast(polars.Float64).to_numpy()
