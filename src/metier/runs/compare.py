@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.core.comparison import Comparison, compare_paired
 from metier.core.errors import InputError
-from metier.core.estimate import Comparison, compare_paired
 from metier.runs.read import find_runs, read_config, read_result
 from metier.runs.records import Losses, Result
 
