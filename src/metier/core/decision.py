@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from .checks import non_negative, open_fraction
 from .comparison import Comparison, compare_paired
+from .errors import InputError
 from .estimate import IDENTICAL_LOSSES
 from .power import POWER, units_between
 from .verdict import Reason, Verdict, degrees_of_freedom, judge, one_sided
@@ -56,6 +57,52 @@ class Decision:
     alpha: float
     method: str
     code: str = ""
+
+    def __post_init__(self) -> None:
+        if self.adopt != (self.verdict == "pays"):
+            raise InputError(
+                'a decision adopts exactly where its verdict is "pays"',
+                expected=f"adopt={self.verdict == 'pays'} with verdict {self.verdict!r}",
+                got=f"adopt={self.adopt}",
+                next_step="Build decisions with specialize_or_fall_back or Decision.untested.",
+            )
+
+    @classmethod
+    def untested(
+        cls,
+        reason: str,
+        *,
+        code: str = "",
+        gain: float = 0.0,
+        n: int = 0,
+        unit: str = "units",
+        alpha: float = 0.05,
+    ) -> Decision:
+        """The advice where nothing was tested: undecided, and nothing is adopted.
+
+        Example:
+            >>> Decision.untested("No data to judge on.").verdict
+            'undecided'
+        """
+        return cls(
+            adopt=False,
+            verdict="undecided",
+            gain=gain,
+            interval=(-math.inf, math.inf),
+            p_value=1.0,
+            needed=math.inf,
+            n=n,
+            unit=unit,
+            reason=reason,
+            margin=0.0,
+            alpha=alpha,
+            method="none",
+            code=code,
+        )
+
+    def as_same_model(self, reason: str, *, code: str = "") -> Decision:
+        """This comparison's numbers with the advice that both sides are one model: equivalent."""
+        return replace(self, adopt=False, verdict="equivalent", reason=reason, code=code)
 
     @property
     def non_inferior(self) -> bool:

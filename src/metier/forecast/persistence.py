@@ -242,6 +242,7 @@ def _pack_report(report: GateReport) -> dict[str, Any]:
         "chosen": report.chosen,
         "decision": report.decision.to_dict(),
         "reason": report.reason,
+        "code": str(report.code),
         "flag": report.flag,
         "n_blocks": report.n_blocks,
         "gap": report.gap,
@@ -266,7 +267,9 @@ def _decision(fields: Mapping[str, Any]) -> Decision:
     needed = math.inf if fields["needed"] is None else fields["needed"]
     low, high = fields["interval"]
     interval = (-math.inf if low is None else low, math.inf if high is None else high)
-    return Decision(**{**fields, "interval": interval, "needed": needed})
+    # Folders saved by earlier versions say "adopt" where a gate chose without a test.
+    adopt = fields["verdict"] == "pays"
+    return Decision(**{**fields, "interval": interval, "needed": needed, "adopt": adopt})
 
 
 def _candidate(fields: Mapping[str, Any]) -> Candidate:
