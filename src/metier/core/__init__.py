@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .rng import as_generator as as_generator
     from .rng import derive as derive
     from .rng import derive_seed as derive_seed
+    from .rng import seed_of as seed_of
     from .verdict import Reason as Reason
     from .verdict import Verdict as Verdict
     from .verdict import holm_levels as holm_levels
@@ -64,7 +65,7 @@ _MODULES = {
     "long_run": ("ewc_variances", "hac_variances", "long_run_variance_ewc", "long_run_variance_hac"),
     "mutual_information": ("InformationResult", "entropy", "information"),
     "parallel": ("TaskError", "available_cpus", "map_tasks"),
-    "rng": ("as_generator", "derive", "derive_seed"),
+    "rng": ("as_generator", "derive", "derive_seed", "seed_of"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

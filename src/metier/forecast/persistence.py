@@ -151,7 +151,7 @@ def _parameters(forecaster: ClusterForecaster) -> dict[str, Any]:
             next_step="Fit again with a named model, or keep the fitted forecaster in memory.",
         )
     if isinstance(parameters["rng"], np.random.Generator):
-        parameters["rng"] = 0
+        parameters["rng"] = forecaster.seed_  # the one that its fit drew, so that a refit repeats it
     return {key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items()}
 
 
