@@ -82,6 +82,7 @@ def test_non_inferior_is_the_lower_end_against_the_margin():
     d = exact(-0.1, 1.0, 100)
     assert not decide(d, margin=0.2).non_inferior
     assert decide(d, margin=0.3).non_inferior
+    assert not decide(np.full(3, 0.1), margin=0.3).non_inferior, "three equal differences are no certainty"
     assert decide(d, margin=0.2).interval[0] == pytest.approx(-0.26604, abs=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""`rng` means one thing: an integer is a seed, a Generator gives draws, and checking parameters draws none."""
+"""`rng` means one thing: an integer seeds, a Generator gives draws, and checking parameters draws none."""
 
 from __future__ import annotations
 

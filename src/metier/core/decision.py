@@ -106,8 +106,13 @@ class Decision:
 
     @property
     def non_inferior(self) -> bool:
-        """Whether the lower end of the interval lies above minus the margin (identical losses count)."""
-        return self.interval[0] > -self.margin or self.method == "identical"
+        """Whether the loss rises by at most the margin: the interval lies above minus the margin.
+
+        Identical losses count; a single unit, or equal differences in a few units, do not.
+        """
+        if self.code in (Reason.ONE_UNIT, Reason.EQUAL_VALUES, Reason.NO_INTERVAL):
+            return False
+        return self.interval[0] > -self.margin or self.code == Reason.IDENTICAL
 
     def summary(self) -> str:
         """Return one line for people."""
