@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import pickle
 import re
@@ -54,18 +55,23 @@ def imported(tree):
 
 
 SOURCE = ROOT / "src" / "metier"
-IMPORTS = [
-    (path.relative_to(SOURCE), line, module)
-    for path in sorted(SOURCE.rglob("*.py"))
-    for line, module in imported(ast.parse(path.read_text()))
-]
+
+
+@functools.cache
+def imports():
+    """(file, line, top-level module) of every import of the source; not needed to collect these tests."""
+    return [
+        (path.relative_to(SOURCE), line, module)
+        for path in sorted(SOURCE.rglob("*.py"))
+        for line, module in imported(ast.parse(path.read_text()))
+    ]
 
 
 def test_every_import_of_the_source_should_be_a_listed_requirement():
     known = {canonical(BASE_MODULES.get(name, name)) for name in BASE_MODULES} | listed("base")
     unlisted = {
         f"{path}:{line} {module}"
-        for path, line, module in IMPORTS
+        for path, line, module in imports()
         if module not in sys.stdlib_module_names
         and module not in EXTRA_OF
         and module != "metier"
@@ -78,7 +84,7 @@ def test_no_optional_package_should_be_imported_bare_outside_of_a_guarded_place(
     guarded = ("studies",)  # `load_study` and `execute` name the extra
     bare = {
         f"{path}:{line} {module}"
-        for path, line, module in IMPORTS
+        for path, line, module in imports()
         if module in EXTRA_OF
         and path.parts[0] not in guarded
         and module not in FRAMEWORK.get(path.parts[0], ())
