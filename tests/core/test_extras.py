@@ -37,12 +37,17 @@ def listed(extra):
     return {canonical(Requirement(line).name) for line in lines}
 
 
+def name(node):
+    """`TYPE_CHECKING` of the name and of `typing.TYPE_CHECKING`."""
+    return getattr(node, "id", None) or getattr(node, "attr", None)
+
+
 def imported(tree):
     """(line, top-level module) of every import that runs, those for type checking left out."""
     typed = {
         inner
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If) and any(name(part) == "TYPE_CHECKING" for part in ast.walk(node.test))
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
