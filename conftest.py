@@ -7,9 +7,7 @@ with a hash of the sources it speaks for, and skips what has a record of the sou
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -19,11 +17,6 @@ from hypothesis import settings
 import evidence_records
 
 ROOT = Path(__file__).parent
-
-# Bytecode is kept even where the environment turns that off, as many containers do: otherwise every worker
-# and every process that a test starts compiles the sources, and pytest the assertions, anew in every run.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The default suite draws few examples of each property, `make fuzz` many; both the same ones every time.
 settings.register_profile("fast", settings.get_profile("ci"), max_examples=15)
@@ -51,15 +44,6 @@ def pytest_configure(config):
     # Default tests compile much and compute little, so they skip XLA's costly passes; slow ones do not.
     if "not slow" in config.getoption("markexpr"):
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_collection():
-    """What collection imports stays to the end: the garbage collector need not walk it, then or later."""
-    gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):
