@@ -54,7 +54,7 @@ def test_default_gate_should_keep_one_model_without_regimes_where_same_val_fallb
 
 @whole_under_evidence
 def test_strong_regimes_should_be_adopted_recovered_and_worth_the_true_partition(amount):
-    n = amount("panels", sample=3, whole=10)
+    n = amount("panels", sample=5, whole=10)
     found = trials("strong", n, loss="huber")
     assert adopted(found) == n
     assert average(found, "ari") >= 0.9
