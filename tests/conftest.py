@@ -11,6 +11,9 @@ import sys
 
 import pytest
 
+# It has no doctests, and could not be imported for them: the folders below have modules of the same name.
+collect_ignore = ["conftest.py"]
+
 # Kept even where the environment turns it off, as many containers do: otherwise every worker and every
 # process that a test starts compiles the sources, and pytest the assertions, anew in every run.
 sys.dont_write_bytecode = False
