@@ -176,7 +176,7 @@ def assert_as_frozen(part: str, name: str, found: list[Difference]) -> None:
     if len(unintended) > 12:
         lines.append(f"  and {len(unintended) - 12} more")
     lines += [
-        f"  intended.toml names {entry.get('path') or 'the whole'}, which does not differ (any more): remove the entry"
+        f"  intended.toml has an entry for {entry.get('path') or 'all of it'}, which is as frozen: remove it"
         for entry in unused
     ]
     assert not lines, "\n".join([f"{part} of {name}:", *lines])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from contract_names import HERE, locate
 from contract_summary import summary
 

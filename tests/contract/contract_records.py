@@ -1,4 +1,4 @@
-"""What every study finds at the size of a few seconds: measures, claims, tables and losses of `result.json`."""
+"""What every study finds at the size of a few seconds: claims, measures, tables and losses of its record."""
 
 from __future__ import annotations
 

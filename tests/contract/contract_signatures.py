@@ -155,7 +155,7 @@ def _gone(expected: Any, got: Any) -> list[str]:
 
 
 def _serves(expected: str, got: str) -> bool:
-    """A property may become an attribute, and a method one of the class, which serves every call it served."""
+    """Whether the new kind of a member serves every use of the old one."""
     return expected == got or (expected, got) in {
         ("property", "attribute"),
         ("attribute", "property"),
@@ -193,6 +193,6 @@ def calls_refused(expected: Any, got: Any, path: str) -> Iterator[Difference]:
 
 def _takes(expected: str, got: str) -> bool:
     """Whether a parameter of the new kind takes every call of the old one."""
-    return (
-        expected == got or got == "POSITIONAL_OR_KEYWORD" and expected in ("POSITIONAL_ONLY", "KEYWORD_ONLY")
+    return expected == got or (
+        got == "POSITIONAL_OR_KEYWORD" and expected in ("POSITIONAL_ONLY", "KEYWORD_ONLY")
     )

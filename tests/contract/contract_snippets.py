@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import doctest
+import functools
 import importlib
 import io
 import random
@@ -19,7 +20,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
 from contract_handwritten import SNIPPETS, UNEXECUTED
 from contract_names import PACKAGES, is_builtin, locate, public_name_of, public_names
 from contract_summary import summary
@@ -107,16 +107,50 @@ def values_of(snippet: dict[str, Any]) -> dict[str, Any]:
         torch.manual_seed(0)
     space = {"__name__": "contract"} | {free: locate(public) for free, public in snippet["uses"].items()}
     found: dict[str, Any] = {}
+    ours = {free for free, public in snippet["uses"].items() if public.startswith("metier")}
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         warnings.simplefilter("ignore")
         for k, line in enumerate(snippet["code"]):
             (node,) = ast.parse(line).body
+            results: dict[str, Any] = {}
+            space[RECORDER] = functools.partial(_recorded, results)
+            node = ast.fix_missing_locations(_Recording(ours).visit(node))
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 found |= {f"{k} {name}".strip(): summary(value) for name, value in _ran(node, space)}
+            found |= {f"{k} {call}": value for call, value in results.items()}
             if numbers := _numbers(printed.getvalue()):
                 found[f"{k} printed"] = numbers
     return found
+
+
+RECORDER = "_contract_recorder"
+
+
+class _Recording(ast.NodeTransformer):
+    """Hand what public names return to the recorder: examples often show one attribute of it only."""
+
+    def __init__(self, ours: set[str]) -> None:
+        self.ours = ours
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+        # What a name is bound to is described as that name.
+        inner = self.generic_visit if isinstance(node.value, ast.Call) else self.visit
+        node.value = inner(node.value)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        called = ast.unparse(node.func)
+        if not called.replace(".", "").replace("_", "").isalnum() or called.split(".")[0] not in self.ours:
+            return node
+        return ast.Call(ast.Name(RECORDER, ast.Load()), [ast.Constant(called), node], [])
+
+
+def _recorded(results: dict[str, Any], called: str, value: Any) -> Any:
+    if called not in results and value is not None:
+        results[called] = summary(value)
+    return value
 
 
 def _ran(node: ast.stmt, space: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -18,15 +18,18 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-
 from contract_names import public_types
 
 PROSE, PATH = "<prose>", "<path>"
 WHOLE, ENDS = 8, 3
 """Longest array that is frozen whole, and how many entries of either end are frozen of a longer one."""
 READ_BY_PEOPLE = frozenset(
-    "statement source minimum_effect unit needed_unit method reason title text caption alt label note x_label y_label"
-    " value_label category_label sentence question next_step message rule expected got provenance description".split()
+    (
+        *("statement", "source", "minimum_effect", "unit", "needed_unit", "method", "reason"),
+        *("title", "text", "caption", "alt", "label", "note", "sentence", "question", "description"),
+        *("x_label", "y_label", "value_label", "category_label", "provenance"),
+        *("message", "rule", "expected", "got", "next_step"),
+    )
 )
 """Fields and keys whose texts are wording, even where it is one word."""
 DEEPEST = 5
@@ -179,7 +182,7 @@ def _is_code(value: Any) -> bool:
 
 
 def _properties(value: Any) -> dict[str, Any]:
-    """Values of the public properties that metier's own classes define; one that raises counts by its error."""
+    """Values of the public properties of metier's own classes; one that raises counts by its error."""
     found: dict[str, Any] = {}
     for kind in type(value).__mro__:
         if kind.__module__.split(".")[0] not in ("metier", "metier_studies"):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from contract_records import SETTINGS
 from contract_summary import summary
 
@@ -50,6 +49,7 @@ SCENARIOS: dict[str, list[tuple[str, ...]]] = {
         ("tuor",),
     ],
 }
+SLOW = ("exponents",)
 SHAPE_ONLY = ("doctor",)
 """Verbs that describe the machine: their keys are frozen, not their values."""
 

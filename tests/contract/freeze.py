@@ -1,10 +1,10 @@
 """Freeze the contract from the sources as they are, whole or in parts.
 
-    python tests/contract/freeze.py [signatures] [snippets] [values] [verbs] [files] [saved] [records] [--only NAME]
+    python tests/contract/freeze.py [PART ...] [--only NAME]
 
 Without parts it writes signatures, snippets (code from docstrings, with its values), verbs, files (what the
-committed ones give) and records. "values" computes the values of the code that is frozen, and "saved" writes
-the committed files anew; both are for intended changes only. `--only` keeps to the frozen names that begin so.
+committed ones give) and records. Two parts are by request only: "values" computes the values of the code that
+is frozen, and "saved" writes the committed files anew. `--only` keeps to the frozen names that begin so.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ for variable in ("OMP_NUM_THREADS", "JAX_DISABLE_MOST_OPTIMIZATIONS"):
     os.environ.setdefault(variable, "1")
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from contract_environment import as_frozen  # noqa: E402 - after the threads are set
-
 import contract_files  # noqa: E402
+from contract_environment import as_frozen  # noqa: E402 - after the threads are set
 from contract_names import FROZEN  # noqa: E402
 from contract_records import SETTINGS, record_of  # noqa: E402
 from contract_signatures import signatures  # noqa: E402

@@ -1,4 +1,4 @@
-"""Every call of a public name that was accepted when the contract was frozen is accepted, and means the same."""
+"""Every call of a public name that was accepted when the contract was frozen is accepted today."""
 
 from __future__ import annotations
 

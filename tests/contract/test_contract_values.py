@@ -8,6 +8,7 @@ from contract_files import FILES, KINDS, read
 from contract_handwritten import SLOW, UNEXECUTED, WITHOUT
 from contract_snippets import values_of
 from contract_verbs import SCENARIOS, answers
+from contract_verbs import SLOW as SLOW_VERBS
 
 SIGNATURES, SNIPPETS = frozen("signatures"), frozen("snippets")
 VERBS, SAVED = frozen("verbs"), frozen("files")
@@ -21,7 +22,9 @@ def test_value_should_be_as_frozen(name, strict):
     assert_as_frozen("snippets", name, list(found))
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW_VERBS else []) for n in VERBS]
+)
 def test_verb_should_answer_as_frozen(name, strict):
     rtol = tolerance(f"verb {name}", strict)
     assert_as_frozen("verbs", name, list(differences(VERBS[name], answers(name), rtol, grows=True)))
