@@ -37,6 +37,15 @@ t = z.sum(axis=1) + u
 """
 
 SNIPPETS = {
+    "metier.moe.rebuild": """
+import torch
+from torch import nn
+make = lambda: nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 3))
+model, rebuilt = make(), make()
+plan = replace(model, "0", n_experts=8, rng=0).to_dict()
+rebuild(rebuilt, plan).load_state_dict(model.state_dict()) is None
+rebuilt(torch.linspace(-1.0, 1.0, 12).reshape(2, 6))
+""",
     "metier.moe.quantile_bias": """
 import torch
 scores = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))

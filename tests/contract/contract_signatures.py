@@ -8,6 +8,7 @@ import inspect
 import types
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from contract_differences import MISSING, Difference
@@ -67,6 +68,8 @@ def shown(value: Any) -> str:
         return f"class {value.__qualname__}"
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
         return f"function {value.__qualname__}"
+    if isinstance(value, PurePath):
+        return "a path"
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if type(value).__repr__ is object.__repr__:

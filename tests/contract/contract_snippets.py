@@ -125,6 +125,11 @@ def values_of(snippet: dict[str, Any]) -> dict[str, Any]:
 
 
 RECORDER = "_contract_recorder"
+UNRECORDED = {
+    "capture_environment": "describes the machine and its packages",
+    "read_environment": "describes the machine and its packages",
+    "rebuild": "its weights are whatever the memory held until a state is loaded",
+}
 
 
 class _Recording(ast.NodeTransformer):
@@ -148,7 +153,7 @@ class _Recording(ast.NodeTransformer):
 
 
 def _recorded(results: dict[str, Any], called: str, value: Any) -> Any:
-    if called not in results and value is not None:
+    if called not in results and value is not None and called not in UNRECORDED:
         results[called] = summary(value)
     return value
 
