@@ -26,6 +26,7 @@ settings.register_profile("fuzz", settings.get_profile("ci"), max_examples=1000)
 def pytest_addoption(parser):
     parser.addoption("--evidence", action="store_true", help="run evidence whole and write its records")
     parser.addoption("--again", action="store_true", help="with --evidence: also what has a current record")
+    parser.addoption("--strict-contract", action="store_true", help="compare frozen values to ten digits")
 
 
 class Reports:

@@ -10,7 +10,7 @@ from metier import data
 from metier.forecast import ClusterForecaster
 from metier.forecast.metrics import evaluate
 
-panel = data.simulate_counts(rng=0, n_series=24, n_train=240, n_val=120, n_test=48).to_panel()
+panel = data.simulate_counts(rng=0, n_series=12, n_train=240, n_val=120, n_test=48).to_panel()
 table = panel.to_frame(backend="polars")
 print(f"{panel.n_series} series of {panel.n_steps} hours, {100 * (table['y'] == 0).mean():.0f} % zeros")
 

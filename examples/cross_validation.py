@@ -7,7 +7,7 @@ from metier import data
 from metier.forecast import ClusterForecaster
 from metier.forecast.metrics import evaluate
 
-table = data.load("flights_hourly").top(40).steps(-8 * 7 * 24).to_frame(backend="polars")
+table = data.load("flights_hourly").top(20).steps(-8 * 7 * 24).to_frame(backend="polars")
 forecaster = ClusterForecaster(lags=24, season_length=24, horizon=24, calendar=["dayofweek"])
 windows = forecaster.cross_validation(table, n_windows=3, level=[80, 95])
 

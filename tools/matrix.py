@@ -118,10 +118,11 @@ def install(cell: Cell, wheel: Path, place: Path, constraints: list[str]) -> Pat
     return python
 
 
-def smoke(cell: Cell, python: Path, tour: str) -> None:
-    """Run every check in the environment."""
+def smoke(cell: Cell, python: Path, tour: str, only: str) -> None:
+    """Run the checks in the environment: all, or those that `only` names."""
     extras = "" if cell.extra == "bare" else cell.extra
     command = [str(python), str(ROOT / "tools" / "smoke.py"), "--extras", extras, "--tour", tour]
+    command += ["--only", only] if only else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout.strip():
         cell.state, cell.wrong = "wrong", {"smoke": f"no answer, exit {done.returncode}"}
@@ -184,6 +185,9 @@ def main() -> int:
     parser.add_argument("--extras", default=",".join(EXTRAS))
     parser.add_argument("--tour", default="all", help="studies of the tour, comma-separated; or all")
     parser.add_argument(
+        "--checks", default="", help="names of checks of tools/smoke.py, comma-separated; all if empty"
+    )
+    parser.add_argument(
         "--constraint", action="append", default=[], help="of a version, for example torch==2.13.0"
     )
     parser.add_argument("--lock", type=Path, help="a file of locks/ whose versions are used")
@@ -210,7 +214,7 @@ def main() -> int:
                 if arguments.write:
                     write_record(cells[: number + 1])
                 continue
-            smoke(cell, python, arguments.tour)
+            smoke(cell, python, arguments.tour, arguments.checks)
             if arguments.write:
                 write_record(cells[: number + 1])
             if arguments.doctor:

@@ -193,7 +193,12 @@ def main() -> int:
     results, tour = {}, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for label, check in checks(folder, arguments.tour.split(","), extras).items():
+        known = checks(folder, arguments.tour.split(","), extras)
+        if only - set(known):
+            parser.error(
+                f"no check is named {', '.join(sorted(only - set(known)))}; there are: {', '.join(known)}"
+            )
+        for label, check in known.items():
             if only and label not in only:
                 continue
             before, began = os.times(), time.perf_counter()

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from metier.bilevel.crossfit import draw_folds
-from metier.bilevel.doors.columns import check_together, read_columns
+from metier.bilevel.doors.columns import check_together, role_columns
 from metier.bilevel.doors.features import make_features
 from metier.bilevel.doors.residuals import least_squares, partial_out
 from metier.core import InputError
@@ -15,8 +15,8 @@ FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame}
 @pytest.mark.parametrize("kind", FRAMES)
 def test_names_should_come_from_columns(kind):
     frame = FRAMES[kind]({"hours": [1.0, 2.0, 3.0], "sex": ["f", "m", "f"], "old": [True, False, True]})
-    assert read_columns("outcome", frame["hours"], prefix="y").names == ("hours",)
-    controls = read_columns("controls", ["sex", "old"], data=frame, prefix="x", categories=True)
+    assert role_columns("outcome", frame["hours"], prefix="y").names == ("hours",)
+    controls = role_columns("controls", ["sex", "old"], data=frame, prefix="x", categories=True)
     assert controls.names == ("sex=m", "old")
     assert controls.values.tolist() == [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
 
@@ -24,27 +24,27 @@ def test_names_should_come_from_columns(kind):
 def test_an_unknown_column_should_name_its_neighbors():
     frame = pl.DataFrame({"hours": [1.0], "samesex": [1]})
     with pytest.raises(InputError, match=r"got 'samsex'. For 'samsex' did you mean 'samesex'\?"):
-        read_columns("instruments", "samsex", data=frame, prefix="z")
+        role_columns("instruments", "samsex", data=frame, prefix="z")
 
 
 def test_text_as_outcome_should_be_refused():
     with pytest.raises(InputError, match="outcome column 'sex' must hold numbers"):
-        read_columns("outcome", pl.DataFrame({"sex": ["f"]}), prefix="y")
+        role_columns("outcome", pl.DataFrame({"sex": ["f"]}), prefix="y")
 
 
 def test_an_identifier_should_not_become_fifty_indicators():
     frame = pl.DataFrame({"id": [f"p{k}" for k in range(60)]})
     with pytest.raises(InputError, match="read as a category: expected 2 to 50 levels, got 60"):
-        read_columns("controls", frame, prefix="x", categories=True)
+        role_columns("controls", frame, prefix="x", categories=True)
 
 
 @pytest.mark.parametrize("kind", FRAMES)
 def test_missing_values_should_be_counted_by_column(kind):
     frame = FRAMES[kind]({"y": [1.0, None, 3.0, None], "t": [1, 2, None, 3], "sex": ["f", "m", None, "f"]})
     parts = [
-        read_columns("outcome", "y", data=frame, prefix="y"),
-        read_columns("treatment", "t", data=frame, prefix="t"),
-        read_columns("controls", "sex", data=frame, prefix="x", categories=True),
+        role_columns("outcome", "y", data=frame, prefix="y"),
+        role_columns("treatment", "t", data=frame, prefix="t"),
+        role_columns("controls", "sex", data=frame, prefix="x", categories=True),
     ]
     with pytest.raises(InputError, match=r"got 2 in 'y', 1 in 't', 1 in 'sex=m' \(3 of 4 rows\)"):
         check_together(parts)
@@ -54,18 +54,18 @@ def test_unequal_lengths_and_constants_should_be_named():
     y, z = np.arange(3.0), np.ones((3, 2)) * [[1.0], [2.0], [3.0]]
     with pytest.raises(InputError, match="outcome 3, instruments 2"):
         check_together(
-            [read_columns("outcome", y, prefix="y"), read_columns("instruments", z[:2], prefix="z")]
+            [role_columns("outcome", y, prefix="y"), role_columns("instruments", z[:2], prefix="z")]
         )
     z[:, 1] = 7.0
     with pytest.raises(InputError, match=r"instruments must vary: .* got 'z2' constant"):
-        check_together([read_columns("instruments", z, prefix="z")])
+        check_together([role_columns("instruments", z, prefix="z")])
 
 
 def test_shapes_that_are_no_table_should_be_refused():
     with pytest.raises(InputError, match="table of rows x columns"):
-        read_columns("treatment", np.zeros((2, 2, 2)), prefix="t")
+        role_columns("treatment", np.zeros((2, 2, 2)), prefix="t")
     with pytest.raises(InputError, match="the treatment must be numbers"):
-        read_columns("treatment", ["a", "b"], prefix="t")
+        role_columns("treatment", ["a", "b"], prefix="t")
 
 
 @pytest.mark.parametrize(("kind", "d"), [("linear", 2), ("spline", 12), ("fourier", 12)])
@@ -122,10 +122,10 @@ def test_residuals_should_come_from_models_that_never_saw_the_row():
 )
 def test_a_mapping_that_is_no_table_should_be_refused_by_column(columns, message):
     with pytest.raises(InputError, match=message):
-        read_columns("instruments", list(columns), data=columns, prefix="z")
+        role_columns("instruments", list(columns), data=columns, prefix="z")
 
 
 def test_a_mapping_should_read_numbers_in_object_arrays_and_any_key():
-    found = read_columns("instruments", [1], data={1: np.array([1, 2.5, None], dtype=object)}, prefix="z")
+    found = role_columns("instruments", [1], data={1: np.array([1, 2.5, None], dtype=object)}, prefix="z")
     assert found.names == ("1",)
     np.testing.assert_array_equal(found.values[:, 0], [1.0, 2.5, np.nan])

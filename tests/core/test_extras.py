@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import pickle
 import re
@@ -36,12 +37,17 @@ def listed(extra):
     return {canonical(Requirement(line).name) for line in lines}
 
 
+def name(node):
+    """`TYPE_CHECKING` of the name and of `typing.TYPE_CHECKING`."""
+    return getattr(node, "id", None) or getattr(node, "attr", None)
+
+
 def imported(tree):
     """(line, top-level module) of every import that runs, those for type checking left out."""
     typed = {
         inner
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If) and any(name(part) == "TYPE_CHECKING" for part in ast.walk(node.test))
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
@@ -54,18 +60,23 @@ def imported(tree):
 
 
 SOURCE = ROOT / "src" / "metier"
-IMPORTS = [
-    (path.relative_to(SOURCE), line, module)
-    for path in sorted(SOURCE.rglob("*.py"))
-    for line, module in imported(ast.parse(path.read_text()))
-]
+
+
+@functools.cache
+def imports():
+    """(file, line, top-level module) of every import of the source; not needed to collect these tests."""
+    return [
+        (path.relative_to(SOURCE), line, module)
+        for path in sorted(SOURCE.rglob("*.py"))
+        for line, module in imported(ast.parse(path.read_text()))
+    ]
 
 
 def test_every_import_of_the_source_should_be_a_listed_requirement():
     known = {canonical(BASE_MODULES.get(name, name)) for name in BASE_MODULES} | listed("base")
     unlisted = {
         f"{path}:{line} {module}"
-        for path, line, module in IMPORTS
+        for path, line, module in imports()
         if module not in sys.stdlib_module_names
         and module not in EXTRA_OF
         and module != "metier"
@@ -78,7 +89,7 @@ def test_no_optional_package_should_be_imported_bare_outside_of_a_guarded_place(
     guarded = ("studies",)  # `load_study` and `execute` name the extra
     bare = {
         f"{path}:{line} {module}"
-        for path, line, module in IMPORTS
+        for path, line, module in imports()
         if module in EXTRA_OF
         and path.parts[0] not in guarded
         and module not in FRAMEWORK.get(path.parts[0], ())
@@ -228,7 +239,7 @@ for family in ("bilevel", "data", "forecast", "moe", "multi_index", "partners", 
     package = sys.modules.get(f"metier.{family}")
     for name in package.__all__ if package else ():
         attempt(f"{family}.{name}", lambda: getattr(package, name))
-for module in SHOWN:
+for module in MODULES:
     attempt(f"module {module}", lambda: importlib.import_module(module))
 from metier.studies import REGISTRY, load_study
 for name in REGISTRY:
@@ -237,22 +248,18 @@ print(json.dumps(outcome))
 """
 
 
-def shown_modules():
-    """Every module of metier that a page, an example or a docstring imports."""
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]
-    text = "\n".join(page.read_text() for page in pages)
-    text += "\n".join(
-        line for path in SOURCE.rglob("*.py") for line in re.findall(">>> .*", path.read_text())
-    )
-    found = set(re.findall(r"(?:from|import) (metier(?:\.\w+)+)", text))
-    return sorted(name for name in found if not name.startswith("metier.studies."))
+def modules():
+    """Every module of metier, but for those that run a command when they are imported."""
+    paths = [path.relative_to(SOURCE.parent) for path in sorted(SOURCE.rglob("*.py"))]
+    names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return [name for name in names if not name.endswith("__main__")]
 
 
 @pytest.fixture(scope="module")
 def bare():
     """What every public name and every study answers where no optional package is installed."""
     done = subprocess.run(
-        [sys.executable, "-c", f"SHOWN = {shown_modules()!r}\n{BLOCKED}"],
+        [sys.executable, "-c", f"MODULES = {modules()!r}\n{BLOCKED}"],
         capture_output=True,
         text=True,
         check=True,
@@ -260,8 +267,10 @@ def bare():
     return json.loads(done.stdout)
 
 
-def test_every_public_name_should_load_or_name_its_extra(bare):
+def test_every_public_name_and_module_should_load_or_name_its_extra(bare):
     extras = set(PROJECT["optional-dependencies"])
+    assert len([label for label in bare if label.startswith("module ")]) > 400
+    assert bare["module metier.moe.balancing.balancer"] == "moe"
     wrong = {label: said for label, said in bare.items() if said != "works" and said not in extras}
     assert not wrong
     assert {label.split(".")[0] for label, said in bare.items() if said == "works"} >= {"bilevel", "forecast"}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+import shlex
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
-from metier.core import InputError, tables
+from metier.core import InputError, MissingExtraError, tables
 from metier.core.tables import read_columns
 
 NULLS = ("", "NA", ".")
@@ -107,6 +112,21 @@ def test_a_parquet_file_should_read_alike_by_polars_and_pyarrow(tmp_path, monkey
         np.testing.assert_array_equal(values, by_pyarrow[name], err_msg=name)
     assert with_polars["u"][2] == 2.0**63 + 5
     assert with_polars["d"].tolist() == [1.5, 2.25, -3.0]
+
+
+def test_a_parquet_file_should_need_one_package_alone(tmp_path, monkeypatch):
+    """Without polars it is read by pyarrow: neither pandas nor lightgbm of the same extra is advised."""
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"x": [1.0]}).write_parquet(path)
+    monkeypatch.setattr(tables, "is_installed", lambda name: False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr("metier.core.extras.is_met", lambda requirement: False)
+    with pytest.raises(MissingExtraError) as caught:
+        read_columns(path)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        named = [Requirement(word).name for word in shlex.split(error.command.split("install ")[1])]
+        assert named == ["pyarrow"]
+        assert error.command in str(error)
 
 
 @pytest.mark.parametrize(

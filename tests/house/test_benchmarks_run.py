@@ -20,7 +20,7 @@ SMALL = {
     "bilevel.py million --rows 5000 --iv-rows 500 --repeats 1": None,
     "moe.py dispatch --repeats 1": None,
     "moe.py grid --sizes 1 --repeats 1": None,
-    "moe_memory.py --seeds 1 --steps 3": None,
+    "moe_memory.py --seeds 1 --steps 3 --weights 0.2": None,
     "multilinear.py entmax --repeats 1": "entmax",
     "forecast.py iteration --n-series 200 --repeats 1": None,
     "forecast.py fit --n-series 200 --repeats 1": None,

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ class MissingExtraError(MetierError, ImportError):
     Args:
         module: The module that could not be imported.
         extras: What else the feature needs, so that one command brings it all.
+        alone: Whether the feature needs this package and nothing else of its extra.
 
     Attributes:
         module: As given.
@@ -68,23 +70,25 @@ class MissingExtraError(MetierError, ImportError):
         command: What installs it, and whatever else of the extras is missing.
     """
 
-    def __init__(self, module: str, extras: Sequence[str] = ()) -> None:
+    def __init__(self, module: str, extras: Sequence[str] = (), *, alone: bool = False) -> None:
         self.module = module
         self.extras = tuple(extras)
+        self.alone = alone
         self.extra = EXTRA_OF[_root(module)]
-        self.command = install_command(*dict.fromkeys([self.extra, *extras]), module=module)
+        self.command = install_command(*dict.fromkeys([self.extra, *extras]), module=module, alone=alone)
         text = f"this feature needs the package {module!r} (extra {self.extra!r}), which is not installed."
         super().__init__(f"{text} Run: {self.command}", name=module)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MissingExtraError, (self.module, self.extras)
+        return partial(MissingExtraError, alone=self.alone), (self.module, self.extras)
 
 
-def require(module: str) -> ModuleType:
+def require(module: str, *, alone: bool = False) -> ModuleType:
     """Import an optional `module`, or say which extra of metier brings it and how to get it.
 
     Args:
         module: Dotted name of a module in `EXTRA_OF`.
+        alone: Advise this package alone, not the rest of its extra.
 
     Returns:
         The imported module.
@@ -93,13 +97,16 @@ def require(module: str) -> ModuleType:
         MissingExtraError: The package is not installed. An error raised inside an installed package
             is passed on unchanged.
     """
-    with naming_extras():
+    with naming_extras(alone=alone):
         return importlib.import_module(module)
 
 
 @contextmanager
-def naming_extras() -> Iterator[None]:
+def naming_extras(*, alone: bool = False) -> Iterator[None]:
     """Turn the failed import of an optional package, anywhere inside, into a `MissingExtraError`.
+
+    Args:
+        alone: Advise the missing package alone, not the rest of its extra.
 
     Example:
         >>> with naming_extras():
@@ -112,7 +119,7 @@ def naming_extras() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or _root(error.name) not in EXTRA_OF or _is_installed(error.name):
             raise
-        raise MissingExtraError(error.name) from error
+        raise MissingExtraError(error.name, alone=alone) from error
 
 
 def requirements_of(extra: str) -> list[Requirement]:
@@ -203,7 +210,7 @@ def is_met(requirement: Requirement) -> bool:
     return all(is_met(needed) for needed in inner if not needed.extras)
 
 
-def install_command(*extras: str, module: str | None = None) -> str:
+def install_command(*extras: str, module: str | None = None, alone: bool = False) -> str:
     """Return a command that installs what extras list and this environment does not have.
 
     It names the packages and never metier itself, so that it works for a clone, a wheel or an index alike and
@@ -212,6 +219,7 @@ def install_command(*extras: str, module: str | None = None) -> str:
     Args:
         extras: Their names.
         module: The module that was missed.
+        alone: Install the package of `module` only, where the rest of its extra is not needed.
 
     Example:
         >>> "pip install" in install_command("forecast")
@@ -219,7 +227,7 @@ def install_command(*extras: str, module: str | None = None) -> str:
     """
     listed = {str(needed): needed for extra in extras for needed in requirements_of(extra)}
     wanted = list(listed.values())
-    if module is not None and _ONE_BY_ONE.intersection(extras):
+    if module is not None and (alone or _ONE_BY_ONE.intersection(extras)):
         wanted = [needed for needed in wanted if _canonical(needed.name) == _distribution(module)]
     # The package that was missed counts as missing even where something of its name is installed.
     missed = _distribution(module) if module is not None else ""

@@ -97,7 +97,7 @@ def _parquet(path: Path) -> Table:
             return _from_polars(polars.read_parquet(path))
         except (polars.exceptions.PolarsError, OSError) as error:
             raise unreadable(path, str(error).splitlines()[0]) from None
-    pyarrow = require("pyarrow")
+    pyarrow = require("pyarrow", alone=True)  # the rest of its extra reads no file
     try:
         table = require("pyarrow.parquet").read_table(path)
     except (pyarrow.ArrowException, OSError) as error:

@@ -16,7 +16,7 @@ from metier.core.checks import finite_array, one_of
 from metier.core.errors import InputError
 from metier.core.estimate import Estimate
 
-from .columns import read_columns
+from .columns import role_columns
 from .summary_table import CoefficientTable, layout
 
 Floats = NDArray[np.float64]
@@ -113,7 +113,7 @@ class FittedBellman:
                 next_step="Pass one of them.",
             )
         n = np.shape(X)[0] if np.ndim(X) else 0
-        after = read_columns("next features", next_features, prefix="w")
+        after = role_columns("next features", next_features, prefix="w")
         for name, values in (("reward", reward), ("next_features", after.values), ("outcome", outcome)):
             if values is not None and np.shape(values)[:1] != (n,):
                 raise InputError(
@@ -125,7 +125,7 @@ class FittedBellman:
         finite_array("next_features", after.values)
         slope, returns = self.discount * after.values, np.zeros(len(after.values))
         if features is not None:
-            now = read_columns("features", features, prefix="w")
+            now = role_columns("features", features, prefix="w")
             if now.values.shape != slope.shape:
                 raise InputError(
                     "features now and next are the same functions",

@@ -38,7 +38,7 @@ class Columns:
         return len(self.values)
 
 
-def read_columns(
+def role_columns(
     role: str, value: Any, *, data: Any = None, prefix: str, categories: bool = False
 ) -> Columns:
     """Read a role's columns from a frame, a series, an array, or by name from `data`.
@@ -59,7 +59,7 @@ def read_columns(
 
     Example:
         >>> import numpy as np
-        >>> read_columns("instruments", np.zeros((4, 2)), prefix="z").names
+        >>> role_columns("instruments", np.zeros((4, 2)), prefix="z").names
         ('z1', 'z2')
     """
     if data is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from metier.core.checks import label_codes
 from metier.core.errors import InputError
 
-from .columns import Columns, check_together, read_columns, select_columns
+from .columns import Columns, check_together, role_columns, select_columns
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -52,15 +52,15 @@ def read_rows(
         InputError: Missing or infinite values, constant columns, other lengths, several outcomes, weights
             that are not positive.
     """
-    outcome = read_columns("outcome", y, data=data, prefix="y")
-    treatment = read_columns("treatment", t, data=data, prefix="t")
-    instruments = read_columns("instruments", z, data=data, prefix="z")
+    outcome = role_columns("outcome", y, data=data, prefix="y")
+    treatment = role_columns("treatment", t, data=data, prefix="t")
+    instruments = role_columns("instruments", z, data=data, prefix="z")
     parts, held = [outcome, treatment, instruments], None
     if controls is not None and (data is None or len(controls)):
-        held = read_columns("controls", controls, data=data, prefix="x", categories=True)
+        held = role_columns("controls", controls, data=data, prefix="x", categories=True)
         parts.append(held)
     named = data if isinstance(weights, str) else None
-    extra = [] if weights is None else [read_columns("weights", weights, data=named, prefix="weights")]
+    extra = [] if weights is None else [role_columns("weights", weights, data=named, prefix="weights")]
     check_together([*parts, *extra])
     if outcome.values.shape[1] != 1:
         raise InputError(

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from metier.core.checks import non_negative, one_of
 from metier.core.errors import InputError
+from metier.core.extras import naming_extras
 
 from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule
 from .block_update import BlockUpdate
@@ -23,6 +21,11 @@ from .potentials import Potential, resolve_potential
 from .reduce import reduce_step
 from .state import pack_state, unpack_state
 from .step_report import StepReport
+
+with naming_extras():
+    import torch
+    from torch import Tensor
+
 
 HISTOGRAM_BINS = 1024
 

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-import torch
-from torch import Tensor
+from metier.core.extras import naming_extras
 
 from .potentials import Potential
+
+with naming_extras():
+    import torch
+    from torch import Tensor
+
 
 BIAS_FLOOR = 1e-3
 """Smallest relative load that a bias price sees."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from metier.core.extras import naming_extras
 
 from .bias_rules import BiasRule, StepLoads
 from .layers import Block
@@ -14,6 +13,10 @@ from .potentials import Potential
 from .quantiles import histogram_quantile
 from .reduce import StepFacts
 from .step_report import BlockReport, block_report
+
+with naming_extras():
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

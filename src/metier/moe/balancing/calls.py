@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from metier.core.extras import naming_extras
 
 from .gating import Tokens, invalid_tokens, route_counts
 from .layers import Block
 from .quantiles import count_distances, distance_to_selection
+
+with naming_extras():
+    import torch
+    from torch import Tensor
 
 
 class RouterCall:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
 from metier.core.errors import InputError
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch
+    from torch import Tensor
+    from torch.nn.functional import logsigmoid
+
 
 SIMPLEX_TOLERANCE = 1e-3
 

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch
+    from torch import Tensor
 
 
 class Inject(torch.autograd.Function):

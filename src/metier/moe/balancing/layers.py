@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
 from metier.core.checks import positive_int
 from metier.core.errors import InputError
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch
+    from torch import Tensor
+
 
 SUMS = ("soft", "hard", "square", "folded")
 COUNTS = ("tokens", "calls", "invalid")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+from metier.core.extras import naming_extras
 
 from .memory import Memory
+
+with naming_extras():
+    import torch
+    from torch import Tensor
 
 
 @dataclass(slots=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
-
 from metier.core.errors import InputError
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch
+    from torch import Tensor
+
 
 RANGE = 64.0
 """Distances beyond this are counted in the outermost bins."""

@@ -6,13 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-
 from metier.core.errors import InputError
+from metier.core.extras import naming_extras
 
 from .layers import Block, Layers
+
+with naming_extras():
+    import torch
+    import torch.distributed as dist
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

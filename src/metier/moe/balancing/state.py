@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from metier.core.errors import InputError
+from metier.core.extras import naming_extras
 
 from .layers import Layers
+
+with naming_extras():
+    import torch
+    from torch import Tensor
+
 
 VERSION = 2
 """2: `folds` counts the steps of lagged prices too, for the running mean of each layer."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from metier.core.extras import naming_extras
 
 from .layers import Block, part_of
 from .metrics import RoutingMetrics, routing_metrics
 from .potentials import FLOOR, Potential
+
+with naming_extras():
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

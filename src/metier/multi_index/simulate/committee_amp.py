@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from .runs import SpecializedRun
 from .spectral import SMALL_START, linear_amp
 from .spread import spread
 from .teachers import Teacher, plant
+
+if TYPE_CHECKING:
+    from metier.multi_index.committee import Committee
 
 Floats = NDArray[np.float64]
 
@@ -151,8 +155,6 @@ def committee_amp(
 
     Source: the algorithm of Aubin et al. (2018), in our notation; the spectral start is ours.
     """
-    from metier.multi_index.committee import committee
-
     sigma = as_activation(activation, normalize=normalize)
     units = units_up_to(
         MOST_UNITS,
@@ -181,7 +183,7 @@ def committee_amp(
         choices = [basis @ rows.T for rows in found[-1].rotations(RISK_ROTATIONS)]
         risk = _risks(teacher, X, y, [B / np.linalg.norm(B, axis=0), *choices], generator)
         risks.append((risk[0], float(np.mean(risk[1:]))))
-    predicted = committee(sigma, n_units=units, noise=variance)
+    predicted = _predicted(sigma, units, variance)
     return CommitteeRun(
         activation=sigma.name,
         sample_ratio=ratio,
@@ -196,6 +198,14 @@ def committee_amp(
         threshold=float(predicted.subspace_recovery),
         status=predicted.status,
     )
+
+
+@lru_cache(maxsize=8)
+def _predicted(sigma: Activation, units: int, noise: float) -> Committee:
+    """The thresholds; a study asks for the same ones at every ratio and seed, and they take longest."""
+    from metier.multi_index.committee import committee
+
+    return committee(sigma, n_units=units, noise=noise)
 
 
 def _risks(

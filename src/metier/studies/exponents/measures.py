@@ -41,8 +41,9 @@ def table() -> dict[str, Any]:
     return {"rows": [row.to_dict() for row in nse_table()]}
 
 
+@functools.lru_cache(maxsize=32)
 def activation_of(name: str) -> Activation:
-    """A registered name, or "step3" for a step activation; at unit variance."""
+    """A registered name, or "step3" for a step activation; at unit variance, one object for each name."""
     if name.startswith("step"):
         return step_activation(int(name.removeprefix("step"))).normalized()
     return as_activation(name, normalize=True)

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from metier import moe
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metier.core import derive
+from metier.core.extras import naming_extras
 from metier.studies.moe_balancing.arms import sparse_layers
 from metier.studies.moe_balancing.train import Setup, Training, fit, held_out
 from metier.studies.one_thread import one_thread
+
+with naming_extras():
+    import torch
+
 
 Floats = NDArray[np.float64]
 WEIGHT_NEW = 0.05

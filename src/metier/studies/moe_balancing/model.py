@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from metier import moe
+from metier.core.extras import naming_extras
 from metier.studies.moe_balancing.corpus import VOCABULARY
+
+with naming_extras():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
 
 ORDERS = (2, 3, 4)
 PRIME = 1_000_003

@@ -7,16 +7,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metier import moe
 from metier.core import derive, information
+from metier.core.extras import naming_extras
 from metier.studies.moe_balancing.arms import extra_loss, make_balancer, prepare, sparse_layers
 from metier.studies.moe_balancing.corpus import Corpus, Windows, batches, evaluation_windows, load_corpus
 from metier.studies.moe_balancing.model import SparseLanguageModel
 from metier.studies.one_thread import one_thread
+
+with naming_extras():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
 
 EVALUATION_ROWS = 48
 TAIL = 0.2

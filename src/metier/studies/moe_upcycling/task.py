@@ -9,13 +9,17 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metier import data, moe
 from metier.core import derive, require
+from metier.core.extras import naming_extras
 from metier.studies.one_thread import one_thread
+
+with naming_extras():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
 
 CORPORA = ("plays", "novels")
 HELD_OUT = 4

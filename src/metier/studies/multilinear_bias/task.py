@@ -8,14 +8,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metier import data, moe
 from metier.core import derive, derive_seed, specialize_or_fall_back
+from metier.core.extras import naming_extras
 from metier.studies.one_thread import one_thread
+
+with naming_extras():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
 
 SHARES = {"test": 0.3, "tune": 0.2}
 """Held-out shares of the images; the rest is trained on."""

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from metier import moe
 from metier.core import InputError
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch
+    from torch import nn
+
 
 MODES: dict[int, tuple[int, ...]] = {4: (4,), 16: (16,), 64: (64,), 256: (16, 16), 1024: (32, 32)}
 """Expert modes by number of experts; one mode would make the gate of 256 experts dearer than the block."""

@@ -8,16 +8,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metier import data, moe
 from metier.core import Assignment, derive, derive_seed
+from metier.core.extras import naming_extras
 from metier.studies.moe_balancing.train import schedule
 from metier.studies.multilinear_digits.arms import ARMS, build, reproducible
 from metier.studies.one_thread import one_thread
+
+with naming_extras():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
 
 SHARES = {"test": 0.3, "tune": 0.15}
 """Held-out shares of the images; the rest is trained on."""

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metier import moe
 from metier.core import Assignment, derive, derive_seed
+from metier.core.extras import naming_extras
 from metier.studies.moe_upcycling.task import (
     Classifier,
     Passages,
@@ -22,6 +20,12 @@ from metier.studies.moe_upcycling.task import (
     tokenizer,
 )
 from metier.studies.one_thread import one_thread
+
+with naming_extras():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
 
 CALIBRATION = 48
 """Training passages that the truncation is fitted to."""

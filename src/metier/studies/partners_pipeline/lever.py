@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
+from metier.core.extras import naming_extras
 from metier.partners import behaviour_information
 from metier.partners.games import LeverGame
 from metier.partners.games.lever import LeverValue
+
+with naming_extras():
+    import jax
+    import jax.numpy as jnp
+    from jax import Array
+
 
 SEATS = 2
 
