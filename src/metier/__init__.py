@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from metier.core import Comparison as Comparison
     from metier.core import Decision as Decision
     from metier.core import Estimate as Estimate
+    from metier.core import Verdict as Verdict
     from metier.core import compare_paired as compare_paired
     from metier.core import information as information
+    from metier.core import judge as judge
     from metier.core import specialize_or_fall_back as specialize_or_fall_back
 
 __version__ = "0.1.0"
@@ -27,8 +29,10 @@ _CORE = (
     "Comparison",
     "Decision",
     "Estimate",
+    "Verdict",
     "compare_paired",
     "information",
+    "judge",
     "specialize_or_fall_back",
 )
 _PACKAGES = ("bilevel", "data", "forecast", "moe", "multi_index", "partners")

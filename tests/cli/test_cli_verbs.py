@@ -169,8 +169,21 @@ def test_compare_should_pair_by_unit(toy, command, document):
     (loss,) = out["losses"]
     assert loss["comparison"]["gain"] == pytest.approx(0.25)
     assert loss["comparison"]["n"] == 12
+    assert (loss["verdict"]["verdict"], loss["verdict"]["n"]) == ("holds", 12)
     code, text, _ = command("compare", "a", "b")
     assert "A is better" in text
+
+
+def test_compare_should_say_what_would_decide(toy, command, document):
+    for name, units in (("a", "0"), ("b", "0.001")):
+        command(
+            "run", "toy", "--out", name, "--set", f"shift={units}", "--set", f"label={name}", "--seed", "3"
+        )
+    _, out, _ = document("compare", "a", "b", "--level", "0.9999999")
+    judged = out["losses"][0]["verdict"]
+    _, text, _ = command("compare", "a", "b", "--level", "0.9999999")
+    assert judged["verdict"] == "undecided"
+    assert f"about {judged['needed']:,.0f} {judged['unit']} would decide" in text
 
 
 def test_compare_should_call_a_run_identical_to_itself(toy, command):

@@ -46,7 +46,7 @@ def test_forecasts_should_be_those_of_the_forecaster(shop, command):
     assert found["ds"].to_list() == expected["ds"].to_list()
     for name in expected.columns[2:]:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
-    assert out.startswith("One global model serves all series; ")
+    assert out.startswith("One global model serves all series. ")
     assert "CANDIDATE" in out
     assert "lags: 7 lags with the weekly lag 7, because a step is one day" in err
     assert "Report: out/report.html" in err
@@ -99,7 +99,7 @@ def test_one_column_in_two_roles_should_be_refused(shop, command, option, got):
 def test_names_in_capitals_should_keep_them(shop, command):
     code, out, _ = command("forecast", "shop.csv", "--horizon", 40)
     assert code == 0
-    assert "One global model serves all series; VAL leaves no block" in out
+    assert "One global model serves all series. VAL leaves no block" in out
     assert "Choose a shorter horizon, fewer lags or a larger val_size" in out
 
 
@@ -168,7 +168,7 @@ def test_report_should_describe_the_clusters(shop, command):
     words = ["forecast", "regimes.csv", "--horizon", 2, "--lags", "3", "--out", "out"]
     code, out, _ = command(*words, "--set", "n_clusters=2", "--set", "gate=none")
     assert code == 0
-    assert out.startswith("Each cluster has its own model; ")
+    assert out.startswith("Each cluster has its own model. ")
     result = read_result("out")
     figures = {figure.id for section in result.sections for figure in section.figures}
     assert {"gain-by-candidate", "gain-by-series", "examples", "objective"} <= figures

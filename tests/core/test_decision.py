@@ -82,6 +82,7 @@ def test_non_inferior_is_the_lower_end_against_the_margin():
     d = exact(-0.1, 1.0, 100)
     assert not decide(d, margin=0.2).non_inferior
     assert decide(d, margin=0.3).non_inferior
+    assert not decide(np.full(3, 0.1), margin=0.3).non_inferior, "three equal differences are no certainty"
     assert decide(d, margin=0.2).interval[0] == pytest.approx(-0.26604, abs=1e-5)
 
 
@@ -100,17 +101,19 @@ def test_interval_and_one_sided_test_agree(d, alpha, dependence):
     assert decision.interval == two_sided.interval
 
 
-@pytest.mark.parametrize(("gain", "p_value", "verdict"), [(1.0, 0.0, "pays"), (-1.0, 1.0, "hurts")])
-def test_a_difference_without_spread_is_certain(gain, p_value, verdict):
-    decision = decide(np.full(4, gain))
-    assert (decision.p_value, decision.verdict, decision.needed) == (p_value, verdict, 2)
+@pytest.mark.parametrize(("gain", "verdict"), [(1.0, "pays"), (-1.0, "hurts")])
+def test_equal_differences_should_decide_from_as_many_pairs_as_a_sign_test(gain, verdict):
+    few, enough = decide(np.full(4, gain)), decide(np.full(5, gain))
+    assert (few.verdict, few.adopt, few.needed, few.code) == ("undecided", False, 5, "equal values")
+    assert (enough.verdict, enough.adopt) == (verdict, verdict == "pays")
+    assert enough.p_value == (2.0**-5 if gain > 0 else 1.0)
 
 
-def test_needed_is_the_smallest_size_that_satisfies_its_inequality():
-    from scipy.stats import t
+def test_needed_is_the_smallest_size_with_that_power():
+    from scipy.stats import nct, t
 
     def slow(sd_over_gain, alpha, power, m=2):
-        while m < ((t.ppf(1 - alpha, m - 1) + t.ppf(power, m - 1)) * sd_over_gain) ** 2:
+        while nct.sf(t.ppf(1 - alpha, m - 1), m - 1, math.sqrt(m) / sd_over_gain) < power:
             m += 1
         return m
 
@@ -119,7 +122,7 @@ def test_needed_is_the_smallest_size_that_satisfies_its_inequality():
     # Beyond 60,000 pairs Student's quantiles still ask for one or two more than normal ones.
     far = slow(100, 0.05, 0.8, m=61_800)
     assert decide(exact(0.01, 1.0, 50)).needed == far
-    assert far > ((1.6448536 + 0.8416212) * 100) ** 2 + 1
+    assert far > ((1.6448536 + 0.8416212) * 100) ** 2
     assert decide(exact(1.0, 1.0, 50), alpha=0.01).needed == slow(1, 0.01, 0.8)
     comparison = compare_paired(np.zeros(50), exact(0.25, 1.0, 50))
     assert units_needed(comparison, power=0.95) == slow(4, 0.05, 0.95)
@@ -129,12 +132,6 @@ def test_needed_approaches_the_normal_formula():
     normal = ((1.6448536 + 0.8416212) * 100) ** 2
     assert decide(exact(0.01, 1.0, 50)).needed == pytest.approx(normal, rel=1e-4)
     assert decide(exact(1e-6, 1.0, 50)).needed == pytest.approx(normal * 1e8, rel=1e-6)
-    time = decide(exact(0.05, 1.0, 80), dependence="time", se="hac")
-    assert time.needed == math.ceil(80 * ((1.6448536 + 0.8416212) * time_stderr(time) / 0.05) ** 2)
-
-
-def time_stderr(decision):
-    return (decision.interval[1] - decision.gain) / 1.6448536
 
 
 @given(

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metier.core import Comparison, Estimate, InputError, compare_paired, derive, long_run_variance_hac
+from metier.core import (
+    Comparison,
+    Estimate,
+    InputError,
+    compare_paired,
+    derive,
+    hac_variances,
+    long_run_variance_hac,
+)
+from metier.core.long_run import bartlett_reference
 
 
 def test_independent_comparison_equals_scipy():
@@ -68,9 +77,21 @@ def test_time_comparisons_use_the_long_run_variance():
     ewc = compare_paired(np.zeros(80), d, dependence="time")
     assert (ewc.n, ewc.unit, ewc.dof, ewc.method) == (80, "time steps", 7, "ewc")
     hac = compare_paired(np.zeros(80), d, dependence="time", se="hac")
-    assert hac.stderr == pytest.approx(math.sqrt(long_run_variance_hac(d)[0] / 80))
-    assert (hac.dof, hac.method) == (None, "hac")
-    assert hac.interval[1] - hac.gain == pytest.approx(1.959964 * hac.stderr, rel=1e-6)
+    # 12 of 80 steps weigh in, so b = .15: the estimate keeps 1 - b + b^2 / 3 of the variance.
+    assert hac.stderr == pytest.approx(math.sqrt(long_run_variance_hac(d)[0] / 0.8575 / 80))
+    assert (hac.dof, hac.method) == (10.0, "hac")
+    assert hac.interval[1] - hac.gain == pytest.approx(2.228139 * hac.stderr, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_steps", [2, 5, 20, 80])
+def test_bartlett_reference_should_be_the_mean_of_its_estimate(n_steps):
+    """Independent steps of variance 1: the estimate's mean over 4,000 series, within 5 standard errors."""
+    variances, _ = hac_variances(derive(0, "bartlett", n_steps).standard_normal((4_000, n_steps)))
+    kept, dof = bartlett_reference(n_steps)
+    assert variances.mean() == pytest.approx(
+        kept, abs=5 * variances.std() / math.sqrt(4_000) + 0.35 / n_steps**2
+    )
+    assert 1.0 <= dof <= n_steps - 1
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=20), st.sampled_from(["independent", "time"]))

@@ -152,7 +152,7 @@ def test_wrong_arguments_should_be_named():
         InputError, match=r"stationary autoregression.*regime 1 with coefficients \[-1\.35, 0\.65, 0\.35\]"
     ):
         simulate_regimes("strong", separation=3.0)
-    with pytest.raises(InputError, match=r"seed decides every random draw"):
+    with pytest.raises(InputError, match=r"rng decides every random draw"):
         simulate_regimes("weak", rng=-1)
 
 

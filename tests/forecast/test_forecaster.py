@@ -259,6 +259,19 @@ def test_one_cluster_should_be_identical_and_not_adopted() -> None:
     assert np.allclose(forecaster.loss_matrix_[:, 0], forecaster.loss_matrix_[:, 1], rtol=1e-10)
 
 
+@pytest.mark.parametrize("scope", ["whole", "cluster"])
+@pytest.mark.parametrize("gate", ["crossfit", "mean", "paper", "none"])
+def test_a_decision_should_adopt_only_where_it_pays_whatever_the_gate(gate: str, scope: str) -> None:
+    for gap in (0.0, 0.6):
+        forecaster = quietly(small(gate=gate, scope=scope, n_clusters=3), frame_of(regimes(13, gap=gap)))
+        report = forecaster.gate_report_
+        for decision in (forecaster.decision_, *report.by_cluster, *report.tests.values()):
+            assert decision.adopt == (decision.verdict == "pays")
+        if gate in ("paper", "none"):
+            assert (report.code, forecaster.decision_.method) == ("untested", "none")
+            assert report.chosen == ("clustered" if report.keep.any() else "global")
+
+
 # invariances
 
 
@@ -450,7 +463,7 @@ def test_a_short_history_should_keep_global_and_say_so() -> None:
     """Statement 20."""
     forecaster = small(lags=4).fit(frame_of(regimes(21, n_steps=40)))
     assert forecaster.gate_report_.chosen == "global"
-    assert forecaster.decision_.reason.startswith("val_too_short")
+    assert forecaster.decision_.code == "val_too_short"
     assert (forecaster.assignment_.labels == forecaster.fitted_.n_clusters).all()
 
 

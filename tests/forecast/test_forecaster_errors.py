@@ -82,7 +82,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"target_col": "sales"}, r"no 'sales' among"),
     ({"backend": "spark"}, r"backend is one of .*got 'spark'"),
-    ({"rng": -1}, r"rng is a seed or a Generator.*got -1"),
+    ({"rng": -1}, r"rng decides every random draw.*got -1"),
     ({"rng": "0"}, r"rng decides every random draw: .*got '0'\. Pass rng=0"),
     ({"rng": True}, r"rng decides every random draw: .*got True"),
 ]

@@ -63,11 +63,13 @@ def test_the_passing_candidate_of_largest_gain_should_be_chosen(
 ) -> None:
     report = judge(gate).decide(held_out(gains), PLAN, n_clusters=2)
     assert report.chosen == chosen
-    assert report.decision.adopt == (chosen != "global")
+    assert report.decision.adopt == (report.decision.verdict == "pays")
+    assert gate == "mean" or report.decision.adopt == (chosen != "global")
     assert set(report.tests) == {"local", "clustered"}
     assert report.keep.tolist() == [True, True]
     assert (report.n_blocks, report.gap, report.flag) == (4, 5, "")
-    assert report.reason == report.decision.reason != ""
+    assert report.reason
+    assert gate == "mean" or report.reason == report.decision.reason
 
 
 @pytest.mark.parametrize("se", ["ewc", "hac"])
@@ -87,6 +89,8 @@ def test_mean_gate_should_adopt_a_gain_that_the_test_cannot_see() -> None:
     strict, lenient = judge().decide(held, PLAN, n_clusters=2), judge("mean").decide(held, PLAN, n_clusters=2)
     assert (strict.chosen, lenient.chosen) == ("global", "clustered")
     assert "asks for no test" in lenient.reason
+    # What it chose without asking the test is no verdict of the test.
+    assert (lenient.decision.adopt, lenient.decision.verdict) == (False, "undecided")
     assert strict.decision.needed > T
 
 
@@ -153,7 +157,8 @@ def test_paper_tie_should_hold_through_the_judge() -> None:
 
 def test_no_gate_should_use_the_clusters_whatever_they_cost() -> None:
     report = judge("none").decide(held_out({"clustered": -9.0}), FoldPlan(folds=(), gap=0), n_clusters=2)
-    assert (report.chosen, report.keep.tolist(), report.decision.adopt) == ("clustered", [True, True], True)
+    assert (report.chosen, report.keep.tolist(), report.decision.adopt) == ("clustered", [True, True], False)
+    assert (report.code, report.decision.verdict) == ("untested", "undecided")
     assert "without a test" in report.reason
 
 
@@ -164,7 +169,7 @@ def test_too_short_a_val_should_keep_global_with_its_reason(gate: str) -> None:
     for held in (None, held_out({"clustered": 0.9})):
         report = judge(gate).decide(held, short, n_clusters=2)
         assert report.chosen == "global"
-        assert report.reason.startswith("val_too_short")
+        assert report.code == "val_too_short"
         assert report.decision.verdict == "undecided"
 
 
@@ -172,7 +177,7 @@ def test_too_short_a_val_should_keep_global_with_its_reason(gate: str) -> None:
 def test_a_panel_too_small_to_divide_should_keep_global(gate: str) -> None:
     report = judge(gate).decide(held_out({}), FoldPlan(folds=(), gap=0), n_clusters=0)
     assert report.chosen == "global"
-    assert report.reason.startswith("too_few_series")
+    assert report.code == "too_few_series"
 
 
 def test_flags_of_the_folds_should_reach_the_report() -> None:

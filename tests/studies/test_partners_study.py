@@ -59,7 +59,7 @@ def found(tmp_path, cells, config=CONFIG):
 
 
 def good_cells():
-    base = [facts([0, 0, 0, 1], [90, 80, 10 + k, 5, 0, 10], with_oracle=0.95 + k / 100) for k in range(3)]
+    base = [facts([0, 0, 0, 1], [90, 80, 10 + k, 5 + k, 0, 10], with_oracle=0.95 + k / 100) for k in range(3)]
     source = [facts([0, 1, 2, 3], [95, 95, 90, 90, 20 + k, 10], with_oracle=0.5 + k / 100) for k in range(3)]
     best = [facts([0, 1, 2, 3], [99, 98, 97, 96, 60 + k, 50], with_oracle=0.8 + k / 50) for k in range(3)]
     return {"self-play": base, "xp-min": source, "xp-min+dagger": best}
@@ -91,6 +91,14 @@ def test_populations_that_count_should_have_verdicts(tmp_path):
     assert (gain.n, gain.unit) == (3, "seeds")
     assert result.headline.specialized.information == pytest.approx(np.log(4))
     assert result.headline.divided.load == pytest.approx([0.25] * 4 + [0, 0])
+
+
+def test_a_gain_that_is_the_same_in_three_seeds_should_be_undecided(tmp_path):
+    cells = good_cells()
+    cells["self-play"] = [cells["self-play"][0]] * 3
+    cells["xp-min+dagger"] = [cells["xp-min+dagger"][0]] * 3
+    paid = found(tmp_path, cells).headline.paid
+    assert (paid.verdict, paid.needed, paid.needed_unit) == ("undecided", 6, "seeds")
 
 
 def test_statements_should_be_about_the_first_arm_of_cross_play(tmp_path):

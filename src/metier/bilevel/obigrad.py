@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from metier.core.checks import finite_array, label_codes, one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.estimate import Estimate
-from metier.core.rng import as_generator
+from metier.core.rng import as_generator, check_rng, seed_of
 
 from .arrays import Floats
 from .crossfit import Codes, Mean, draw_folds, median_of_repeats
@@ -19,7 +19,7 @@ from .estimate import HypergradientEstimate, Solution
 from .evaluation import Evaluation, Repeat
 from .problem import BilevelProblem
 from .sample import Sample, check_sample
-from .settings import External, learners_by_nuisance
+from .settings import External, draws, learners_by_nuisance
 
 ESTIMATORS = ("obigrad", "plugin", "adjoint_instrument", "kbo", "oracle")
 
@@ -88,6 +88,7 @@ class OBiGrad:
         self.estimator = one_of("estimator", estimator, ESTIMATORS)
         self.folds = positive_int("folds", folds, minimum=2) if isinstance(folds, int | np.integer) else folds
         self.repeats = positive_int("repeats", repeats)
+        check_rng(rng)
         self.rng = rng
         self.residual = one_of("residual", residual, ("direct", "separate"))
         self.inner_class = one_of("inner_class", inner_class, ("pointwise", "restricted"))
@@ -129,7 +130,8 @@ class OBiGrad:
         self.sample_ = check_sample(X, Z, weights=weights, groups=groups)
         self.outer_ = None if outer is None else _outer_sample(outer)
         self.external_ = External(external_predictions, self.sample_.X)
-        self.seed_ = 0 if isinstance(self.rng, np.random.Generator) else int(self.rng)
+        # A Generator gives one draw for the learners where they need one; its folds come after.
+        self.seed_ = seed_of(self.rng) if self.nested or draws(self.learner) else check_rng(self.rng)
         self.learners_ = learners_by_nuisance(self.learner, seed=self.seed_)
         self.repeats_ = build_repeats(self)
         self._cache: tuple[bytes, list[Evaluation]] | None = None

@@ -25,17 +25,29 @@ def seeded(learner: Any, seed: int) -> Any:
         >>> seeded(DecisionTreeRegressor(), 3).random_state == seeded(DecisionTreeRegressor(), 3).random_state
         True
     """
-    params = learner.get_params(deep=True) if hasattr(learner, "get_params") else {}
-    free = [k for k, value in params.items() if value is None and k.rpartition("__")[2] == "random_state"]
+    free = _free_states(learner)
     if not free:
         return learner
     # scikit-learn takes 32 bits.
     return clone(learner).set_params(**{k: derive_seed(seed, "learner", k) % 2**32 for k in free})
 
 
-def seed_of(rng: int | np.random.Generator) -> int:
-    """Return the seed itself, or one drawn from a generator."""
-    return int(rng.integers(0, 2**31 - 1)) if isinstance(rng, np.random.Generator) else int(rng)
+def _free_states(learner: Any) -> list[str]:
+    """Names of the random states that nobody has fixed."""
+    params = learner.get_params(deep=True) if hasattr(learner, "get_params") else {}
+    return [k for k, value in params.items() if value is None and k.rpartition("__")[2] == "random_state"]
+
+
+def draws(learner: Any) -> bool:
+    """Whether a learner, or one of a dict of learners, draws from a random state that nobody has fixed.
+
+    Example:
+        >>> from sklearn.tree import DecisionTreeRegressor
+        >>> draws({"h": DecisionTreeRegressor()}), draws(DecisionTreeRegressor(random_state=0)), draws(None)
+        (True, False, False)
+    """
+    learners = learner.values() if isinstance(learner, Mapping) else [learner]
+    return any(_free_states(one) for one in learners)
 
 
 def learners_by_nuisance(learner: Any, *, seed: int = 0) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,12 +46,15 @@ def _text(result: RunComparison) -> str:
     return "\n".join([*lines, "", columns(rows), *note])
 
 
+_READING = {"holds": "A is better", "does not hold": "B is better", "equivalent": "identical"}
+
+
 def _row(loss: LossComparison) -> list[str]:
-    c = loss.comparison
+    c, judged = loss.comparison, loss.verdict
     low, high = c.interval
-    verdict = "A is better" if low > 0 else "B is better" if high < 0 else "undecided"
-    if c.method == "identical":
-        verdict = "identical"
+    verdict = _READING.get(judged.verdict, judged.verdict)
+    if judged.verdict == "undecided" and math.isfinite(judged.needed):
+        verdict += f"; about {judged.needed:,.0f} {judged.unit} would decide"
     interval = f"[{low:.4g}, {high:.4g}]"
     return [
         loss.id,

@@ -143,17 +143,15 @@ def _finite(value: float) -> float | None:
 
 def decision_sentence(forecaster: ClusterForecaster) -> str:
     """What is in use and why."""
-    from metier.studies.forecast_flights.reasons import plain_reason
+    from metier.forecast.gate.reasons import with_next_step
 
     words = {
         "global": "One global model serves all series",
         "local": "Each series has its own model",
         "clustered": "Each cluster has its own model",
     }
-    reason = plain_reason(forecaster.gate_report_.reason or forecaster.decision_.reason)
-    # A name in capitals, such as VAL, keeps them.
-    start = reason[:2] if reason[:2].isupper() else reason[:2].lower()
-    return f"{words[forecaster.gate_report_.chosen]}; {start}{reason[2:]}"
+    report = forecaster.gate_report_
+    return f"{words[report.chosen]}. {with_next_step(report)}"
 
 
 def _text(forecaster: ClusterForecaster) -> str:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from .checks import open_fraction as open_fraction
     from .checks import positive_int as positive_int
     from .checks import simplex_rows as simplex_rows
+    from .comparison import Comparison as Comparison
+    from .comparison import compare_paired as compare_paired
     from .decision import Decision as Decision
     from .decision import specialize_or_fall_back as specialize_or_fall_back
     from .decision import units_needed as units_needed
     from .errors import InputError as InputError
     from .errors import MetierError as MetierError
-    from .estimate import Comparison as Comparison
     from .estimate import Estimate as Estimate
-    from .estimate import compare_paired as compare_paired
     from .extras import MissingExtraError as MissingExtraError
     from .extras import install_command as install_command
     from .extras import naming_extras as naming_extras
@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from .rng import as_generator as as_generator
     from .rng import derive as derive
     from .rng import derive_seed as derive_seed
+    from .rng import seed_of as seed_of
+    from .verdict import Reason as Reason
+    from .verdict import Verdict as Verdict
+    from .verdict import holm_levels as holm_levels
+    from .verdict import judge as judge
 
 _MODULES = {
     "assignment": ("Assignment",),
@@ -51,14 +56,16 @@ _MODULES = {
         "positive_int",
         "simplex_rows",
     ),
+    "comparison": ("Comparison", "compare_paired"),
     "decision": ("Decision", "specialize_or_fall_back", "units_needed"),
     "errors": ("InputError", "MetierError"),
-    "estimate": ("Comparison", "Estimate", "compare_paired"),
+    "estimate": ("Estimate",),
     "extras": ("MissingExtraError", "install_command", "naming_extras", "require"),
+    "verdict": ("Reason", "Verdict", "holm_levels", "judge"),
     "long_run": ("ewc_variances", "hac_variances", "long_run_variance_ewc", "long_run_variance_hac"),
     "mutual_information": ("InformationResult", "entropy", "information"),
     "parallel": ("TaskError", "available_cpus", "map_tasks"),
-    "rng": ("as_generator", "derive", "derive_seed"),
+    "rng": ("as_generator", "derive", "derive_seed", "seed_of"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

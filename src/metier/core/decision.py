@@ -1,27 +1,22 @@
-"""Specialize, or fall back to the generalist: one decision with its interval and its reason."""
+"""Specialize, or fall back to the generalist: the verdict on a paired gain, read as advice."""
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from .checks import non_negative, open_fraction
-from .estimate import Comparison, compare_paired, lower_tail, quantile, studentize
-from .long_run import ewc_dof
+from .comparison import Comparison, compare_paired
+from .errors import InputError
+from .estimate import IDENTICAL_LOSSES
+from .power import POWER, units_between
+from .verdict import Reason, Verdict, degrees_of_freedom, judge, one_sided
 
-POWER = 0.8
-_MANY = 1e9  # beyond this Student and normal quantiles agree
-_DOF: dict[str, Callable[[int], float | None]] = {
-    "independent": lambda m: m - 1.0,
-    "clustered": lambda m: m - 1.0,
-    "ewc": lambda m: float(ewc_dof(m)),
-    "hac": lambda m: None,
-}
+ADVICE = {"holds": "pays", "does not hold": "hurts"}
+"""A verdict on "the gain is at least 0", read as advice; the other verdicts keep their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +37,7 @@ class Decision:
         margin: Largest gain or loss that counts as equivalent.
         alpha: Level of the one-sided test.
         method: "independent", "clustered", "ewc", "hac", or "identical".
+        code: The verdict's reason as a short code.
 
     Example:
         >>> specialize_or_fall_back([1.0, 1.1, 0.9, 1.0], [1.5, 1.7, 1.3, 1.6]).adopt
@@ -60,11 +56,63 @@ class Decision:
     margin: float
     alpha: float
     method: str
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        if self.adopt != (self.verdict == "pays"):
+            raise InputError(
+                'a decision adopts exactly where its verdict is "pays"',
+                expected=f"adopt={self.verdict == 'pays'} with verdict {self.verdict!r}",
+                got=f"adopt={self.adopt}",
+                next_step="Build decisions with specialize_or_fall_back or Decision.untested.",
+            )
+
+    @classmethod
+    def untested(
+        cls,
+        reason: str,
+        *,
+        code: str = "",
+        gain: float = 0.0,
+        n: int = 0,
+        unit: str = "units",
+        alpha: float = 0.05,
+    ) -> Decision:
+        """The advice where nothing was tested: undecided, and nothing is adopted.
+
+        Example:
+            >>> Decision.untested("No data to judge on.").verdict
+            'undecided'
+        """
+        return cls(
+            adopt=False,
+            verdict="undecided",
+            gain=gain,
+            interval=(-math.inf, math.inf),
+            p_value=1.0,
+            needed=math.inf,
+            n=n,
+            unit=unit,
+            reason=reason,
+            margin=0.0,
+            alpha=alpha,
+            method="none",
+            code=code,
+        )
+
+    def as_same_model(self, reason: str, *, code: str = "") -> Decision:
+        """This comparison's numbers with the advice that both sides are one model: equivalent."""
+        return replace(self, adopt=False, verdict="equivalent", reason=reason, code=code)
 
     @property
     def non_inferior(self) -> bool:
-        """Whether the lower end of the interval lies above minus the margin (identical losses count)."""
-        return self.interval[0] > -self.margin or self.method == "identical"
+        """Whether the loss rises by at most the margin: the interval lies above minus the margin.
+
+        Identical losses count; a single unit, or equal differences in a few units, do not.
+        """
+        if self.code in (Reason.ONE_UNIT, Reason.EQUAL_VALUES, Reason.NO_INTERVAL):
+            return False
+        return self.interval[0] > -self.margin or self.code == Reason.IDENTICAL
 
     def summary(self) -> str:
         """Return one line for people."""
@@ -85,6 +133,7 @@ class Decision:
             "margin": self.margin,
             "alpha": self.alpha,
             "method": self.method,
+            "code": str(self.code),
         }
 
 
@@ -99,9 +148,9 @@ def specialize_or_fall_back(
 ) -> Decision:
     """Adopt the specialists only if their loss is lower beyond chance; otherwise keep the generalist.
 
-    With the paired gain and its 1 - 2 alpha interval [l, u] from `compare_paired`, in this order:
-    identical losses or [l, u] within [-margin, margin] (margin > 0): "equivalent"; l > 0: "pays";
-    u < 0: "hurts"; else "undecided". The interval and the one-sided test of level alpha agree.
+    The paired gain of `compare_paired` is judged against zero (`metier.judge`, at level 1 - 2 alpha), and
+    the verdict is read as advice: "holds" as "pays", "does not hold" as "hurts"; "equivalent" and
+    "undecided" stay. The interval and the one-sided test of level alpha agree.
 
     Args:
         loss_specialists: Losses of the specialists, shape (n,), on data that built neither side.
@@ -129,31 +178,35 @@ def specialize_or_fall_back(
     result = compare_paired(
         loss_specialists, loss_generalist, dependence=dependence, se=se, level=1.0 - 2.0 * alpha
     )
-    verdict = _verdict(result, margin)
-    needed = units_needed(result, alpha=alpha)
-    p_value = _one_sided(result)
+    return decision_of(result, judge(result, at_least=0.0, margin=margin, level=result.level), alpha=alpha)
+
+
+def decision_of(result: Comparison, verdict: Verdict, *, alpha: float) -> Decision:
+    """Read a verdict on a comparison's gain as advice."""
+    advice = ADVICE.get(verdict.verdict, verdict.verdict)
     return Decision(
-        adopt=verdict == "pays",
-        verdict=verdict,
+        adopt=advice == "pays",
+        verdict=advice,
         gain=result.gain,
-        interval=result.interval,
-        p_value=p_value,
-        needed=needed,
+        interval=verdict.interval,
+        p_value=_one_sided(result),
+        needed=verdict.needed,
         n=result.n,
         unit=result.unit,
-        reason=_reason(result, verdict, p_value=p_value, needed=needed, margin=margin),
-        margin=margin,
+        reason=_sentence(result, verdict, advice),
+        margin=verdict.margin,
         alpha=alpha,
         method=result.method,
+        code=verdict.reason,
     )
 
 
 def units_needed(result: Comparison, *, alpha: float = 0.05, power: float = POWER) -> float:
     """Return the units at which a one-sided test of level alpha finds a gain of |gain| with this power.
 
-    The smallest m >= ((t_{1-alpha} + t_power) s / |gain|)^2, with s the standard deviation per unit and
-    Student quantiles at the degrees of freedom that m units have under the comparison's own method
-    (normal ones for "hac"). An undecided comparison therefore always needs more units than it has.
+    The smallest m at which the noncentral t with centrality |gain| sqrt(m) / s exceeds t_{1-alpha} with
+    this power; s is the standard deviation per unit, and the degrees of freedom are those of m units under
+    the comparison's own method. An undecided comparison therefore always needs more units than it has.
 
     Args:
         result: A comparison; its gain is taken as the true gain.
@@ -167,56 +220,44 @@ def units_needed(result: Comparison, *, alpha: float = 0.05, power: float = POWE
         >>> units_needed(compare_paired([1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 4.0, 4.0]))
         6
     """
-    if result.gain == 0.0:
-        return math.inf
-    ratio = result.unit_sd / abs(result.gain)
-    normal = ((quantile(1.0 - alpha) + quantile(power)) * ratio) ** 2
-    if normal > _MANY:
-        return math.ceil(normal) if math.isfinite(normal) else math.inf
-
-    def enough(m: int) -> bool:
-        dof = _DOF[result.method](m)
-        return m >= ((quantile(1.0 - alpha, dof=dof) + quantile(power, dof=dof)) * ratio) ** 2
-
-    high = max(2, math.ceil(normal))
-    while not enough(high):
-        high *= 2
-    return 2 + bisect.bisect_left(range(2, high), True, key=enough)
-
-
-def _verdict(result: Comparison, margin: float) -> str:
-    low, high = result.interval
-    if result.method == "identical" or (margin > 0.0 and -margin <= low and high <= margin):
-        return "equivalent"
-    if low > 0.0:
-        return "pays"
-    return "hurts" if high < 0.0 else "undecided"
+    return units_between(
+        abs(result.gain),
+        math.inf,
+        result.unit_sd,
+        dof=lambda m: degrees_of_freedom(result.estimate, m),
+        alpha=alpha,
+        power=power,
+    )
 
 
 def _one_sided(result: Comparison) -> float:
-    if result.method == "identical":
+    if result.method == IDENTICAL_LOSSES:
         return 1.0
-    return lower_tail(-studentize(result.gain, result.stderr), dof=result.dof)
+    return one_sided(result.estimate, 0.0, above=True)
 
 
-def _reason(result: Comparison, verdict: str, *, p_value: float, needed: float, margin: float) -> str:
-    if result.method == "identical":
-        return f"Identical losses on all {result.n} {result.unit}, so the generalist stays."
-    low, high = result.interval
+def _sentence(result: Comparison, verdict: Verdict, advice: str) -> str:
+    stays = "the generalist stays"
+    if verdict.reason is Reason.IDENTICAL:
+        return f"Identical losses on all {result.n} {result.unit}, so {stays}."
+    low, high = verdict.interval
     change = f"lower by {result.gain:.4g}" if result.gain >= 0 else f"higher by {-result.gain:.4g}"
     numbers = (
         f"the mean loss is {change} ({100 * result.level:g} % interval {low:.4g} to {high:.4g}, "
-        f"p = {p_value:.2g}, {result.n} {result.unit})"
+        f"p = {_one_sided(result):.2g}, {result.n} {result.unit})"
     )
-    if verdict == "pays":
+    if advice == "pays":
         return f"Specializing pays: {numbers}."
-    if verdict == "hurts":
-        return f"Specializing hurts, so the generalist stays: {numbers}."
-    if verdict == "equivalent":
-        return f"No difference beyond the margin of {margin:.4g}, so the generalist stays: {numbers}."
-    if math.isinf(needed):
-        return f"Undecided, so the generalist stays: {numbers}; a gain of zero needs a margin to be decided."
-    return (
-        f"Undecided, so the generalist stays: {numbers}; about {needed:,} {result.unit} would decide "
-        f"a gain of this size."
-    )
+    if advice == "hurts":
+        return f"Specializing hurts, so {stays}: {numbers}."
+    if advice == "equivalent":
+        return f"No difference beyond the margin of {verdict.margin:.4g}, so {stays}: {numbers}."
+    if verdict.reason is Reason.EQUAL_VALUES:
+        return (
+            f"Undecided, so {stays}: {numbers}; all differences are equal, and at least "
+            f"{verdict.needed:,.0f} {result.unit} are needed to be sure of that."
+        )
+    if math.isinf(verdict.needed):
+        return f"Undecided, so {stays}: {numbers}; a gain of zero needs a margin to be decided."
+    needed = f"about {verdict.needed:,} {result.unit} would decide a gain of this size"
+    return f"Undecided, so {stays}: {numbers}; {needed}."

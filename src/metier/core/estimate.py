@@ -1,4 +1,4 @@
-"""Estimates with their uncertainty, and the paired comparison of two sets of losses."""
+"""Estimates with their uncertainty, and the quantiles and tails behind them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import finite_array, label_codes, one_of, open_fraction
+from .checks import finite_array, open_fraction
 from .errors import InputError
-from .long_run import long_run_variance_ewc, long_run_variance_hac
 
-IDENTICAL = 1e-12
-_LONG_RUN = {"ewc": long_run_variance_ewc, "hac": long_run_variance_hac}
+ROUNDING = 1e-12
+"""Spread, as a share of a value's size, that is rounding and no spread."""
+
+# Methods that a verdict treats in a way of their own.
+IDENTICAL_LOSSES = "identical"
+CLOPPER_PEARSON = "Clopper-Pearson"
+RESAMPLED = "resampled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,13 @@ class Estimate:
 
     Attributes:
         value: The point estimate.
-        stderr: Its standard error.
-        level: Coverage that the interval aims at.
+        stderr: Its standard error; 0 for an exact value, NaN where only an interval is known.
+        level: Coverage that the interval aims at; 1 for an exact value.
         interval: Lower and upper end.
-        n: Number of independent units.
+        n: Number of independent units; 0 for an exact value.
         dof: Degrees of freedom of the Student quantile; None means the normal quantile.
         method: How the standard error was made.
+        unit: What a unit is, in the plural: "seeds", "origins", "rows".
 
     Example:
         >>> Estimate.from_stderr(1.0, 0.5, n=50).summary()
@@ -42,6 +47,7 @@ class Estimate:
     n: int
     dof: float | None = None
     method: str = ""
+    unit: str = "units"
 
     @classmethod
     def from_stderr(
@@ -53,6 +59,7 @@ class Estimate:
         level: float = 0.95,
         dof: float | None = None,
         method: str = "",
+        unit: str = "units",
     ) -> Estimate:
         """Build the symmetric interval value +- quantile x stderr.
 
@@ -61,7 +68,105 @@ class Estimate:
             2.306
         """
         half = quantile((1.0 + open_fraction("level", level)) / 2.0, dof=dof) * stderr
-        return cls(value, stderr, level, (value - half, value + half), n, dof, method)
+        return cls(value, stderr, level, (value - half, value + half), n, dof, method, unit)
+
+    @classmethod
+    def from_values(cls, values: ArrayLike, *, level: float = 0.95, unit: str = "units") -> Estimate:
+        """Return the mean of independent values, shape (n,), with its Student interval.
+
+        A single value has neither standard error nor interval (NaN).
+
+        Example:
+            >>> Estimate.from_values([1.0, 2.0, 3.0], unit="seeds").summary()
+            '2 (95 % interval -0.4841 to 4.484, standard error 0.5774, n = 3)'
+        """
+        x = finite_array("values", values, ndim=1)
+        need_units(x.size, 1, unit)
+        return cls._of_errors(float(x.mean()), x - x.mean(), level=level, unit=unit)
+
+    @classmethod
+    def ratio(
+        cls, part: ArrayLike, whole: ArrayLike, *, level: float = 0.95, unit: str = "units"
+    ) -> Estimate:
+        """Return mean(part) / mean(whole) over paired units, with the linearized Student interval.
+
+        With r the ratio, its error is to first order the mean of (part - r whole) / mean(whole).
+
+        Example:
+            >>> Estimate.ratio([1.0, 1.0, 1.2], [2.0, 2.0, 2.0]).value.__round__(4)
+            0.5333
+        """
+        p, w = finite_array("part", part, ndim=1), finite_array("whole", whole, ndim=1)
+        need_units(min(p.size, w.size), 1, unit)
+        if p.size != w.size or not w.mean():
+            raise InputError(
+                "a ratio needs paired units and a whole that is not zero",
+                expected="part and whole of equal length, mean(whole) not 0",
+                got=f"{p.size} and {w.size} values, mean(whole) {w.mean():.4g}",
+                next_step="Measure both in the same units.",
+            )
+        r = float(p.mean() / w.mean())
+        return cls._of_errors(r, (p - r * w) / w.mean(), level=level, unit=unit)
+
+    @classmethod
+    def share(cls, count: int, n: int, *, level: float = 0.95, unit: str = "units") -> Estimate:
+        """Return the share of successes among n independent trials, with its Clopper-Pearson interval.
+
+        Example:
+            >>> Estimate.share(19, 20).summary()
+            '0.95 (95 % interval 0.7513 to 0.9987, standard error 0.04873, n = 20)'
+        """
+        interval = clopper_pearson(count, n, level=level)
+        p = count / n
+        return cls(p, math.sqrt(p * (1.0 - p) / n), level, interval, n, None, CLOPPER_PEARSON, unit)
+
+    @classmethod
+    def resampled(
+        cls, value: float, interval: tuple[float, float], *, n: int, level: float = 0.95, unit: str = "units"
+    ) -> Estimate:
+        """Return a value whose interval, at `level`, came from resampling n units; it has no standard error.
+
+        Example:
+            >>> Estimate.resampled(0.3, (0.1, 0.6), n=40).interval
+            (0.1, 0.6)
+        """
+        low, high = interval
+        if not low <= high:
+            raise InputError(
+                "an interval has a lower and an upper end",
+                expected="low <= high",
+                got=f"({low}, {high})",
+                next_step="Swap the ends, or leave out what is not a number.",
+            )
+        return cls(value, math.nan, open_fraction("level", level), (low, high), n, None, RESAMPLED, unit)
+
+    @classmethod
+    def exact(cls, value: float, *, method: str = "exact") -> Estimate:
+        """Return a value without uncertainty: an identity, or a complete enumeration.
+
+        Example:
+            >>> Estimate.exact(3.0).interval
+            (3.0, 3.0)
+        """
+        return cls(value, 0.0, 1.0, (value, value), 0, None, method, "")
+
+    @classmethod
+    def enclosure(cls, low: float, high: float, *, method: str = "enclosure") -> Estimate:
+        """Return a value proven to lie in [low, high], as ball arithmetic encloses it.
+
+        Example:
+            >>> Estimate.enclosure(0.1, 0.3).value
+            0.2
+        """
+        return cls((low + high) / 2.0, 0.0, 1.0, (low, high), 0, None, method, "")
+
+    @classmethod
+    def _of_errors(cls, value: float, errors: NDArray[np.float64], *, level: float, unit: str) -> Estimate:
+        n = errors.size
+        stderr = float(errors.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        return cls.from_stderr(
+            value, stderr, n=n, level=level, dof=n - 1.0 if n > 1 else None, method="Student t", unit=unit
+        )
 
     def summary(self) -> str:
         """Return one line for people."""
@@ -81,133 +186,8 @@ class Estimate:
             "n": self.n,
             "dof": self.dof,
             "method": self.method,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The paired gain of `a` over `b`: positive where `a` has the lower loss.
-
-    Attributes:
-        gain: mean(b - a).
-        stderr: Standard error of the gain.
-        interval: Lower and upper end at `level`.
-        level: Coverage that the interval aims at.
-        p_value: Two-sided, for a gain of zero.
-        n: Number of independent units: pairs, groups, or time steps.
-        unit: What a unit is: "pairs", "groups" or "time steps".
-        dof: Degrees of freedom of the Student quantile; None means the normal quantile.
-        method: "independent", "clustered", "ewc", "hac", or "identical".
-        unit_sd: stderr x sqrt(n), the standard deviation per unit that a power calculation needs.
-
-    Example:
-        >>> compare_paired([1.0, 2.0, 3.0], [1.5, 2.25, 3.75]).summary()
-        'gain 0.5 (95 % interval -0.121 to 1.121, p = 0.07418, 3 pairs, independent)'
-    """
-
-    gain: float
-    stderr: float
-    interval: tuple[float, float]
-    level: float
-    p_value: float
-    n: int
-    unit: str
-    dof: float | None
-    method: str
-    unit_sd: float
-
-    def summary(self) -> str:
-        """Return one line for people."""
-        low, high = self.interval
-        return (
-            f"gain {self.gain:.4g} ({100 * self.level:g} % interval {low:.4g} to {high:.4g}, "
-            f"p = {self.p_value:.4g}, {self.n} {self.unit}, {self.method})"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values, ready for JSON."""
-        return {
-            "gain": self.gain,
-            "stderr": self.stderr,
-            "interval": list(self.interval),
-            "level": self.level,
-            "p_value": self.p_value,
-            "n": self.n,
             "unit": self.unit,
-            "dof": self.dof,
-            "method": self.method,
-            "unit_sd": self.unit_sd,
         }
-
-
-def compare_paired(
-    a: ArrayLike,
-    b: ArrayLike,
-    *,
-    dependence: str | ArrayLike = "independent",
-    se: str = "ewc",
-    level: float = 0.95,
-) -> Comparison:
-    """Compare two sets of losses measured on the same items.
-
-    With d_i = b_i - a_i and gain = mean(d):
-
-    - "independent": Student t with n - 1 degrees of freedom;
-    - group labels: the items of a group may depend on each other, groups do not; the variance is
-      G/(G-1) sum_g (sum_{i in g} (d_i - gain))^2 / n^2 with G - 1 degrees of freedom;
-    - "time": items are consecutive time steps; the variance is v/T with the long-run variance v of
-      `long_run_variance_ewc` (Student) or `long_run_variance_hac` (normal).
-
-    Losses that agree to 1e-12 of their mean size are "identical": gain 0, stderr 0, p-value 1.
-
-    Args:
-        a: Losses of the candidate, shape (n,).
-        b: Losses of the rival on the same items, shape (n,).
-        dependence: "independent", "time", or one group label per item.
-        se: "ewc" or "hac"; "hac" only with dependence="time".
-        level: Coverage of the interval.
-
-    Returns:
-        The comparison; `gain` is in the units of the losses.
-
-    Raises:
-        InputError: Lengths differ, a loss is not finite, or fewer than two units.
-
-    Example:
-        >>> result = compare_paired([1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 4.0, 4.0])
-        >>> result.gain, round(result.p_value, 4)
-        (0.5, 0.0917)
-
-    Source: Liang and Zeger (1986) for groups; Lazarus, Lewis, Stock and Watson (2018) for time.
-    """
-    level = open_fraction("level", level)
-    d, size = _differences(a, b)
-    codes = _group_codes(dependence, d.size)
-    _check_se(se, dependence)
-    if codes is not None:
-        n, unit = int(codes.max()) + 1, "groups"
-    else:
-        n, unit = d.size, "time steps" if dependence == "time" else "pairs"
-    _need_two(n, unit)
-    if np.abs(d).max() <= IDENTICAL * size:
-        return Comparison(0.0, 0.0, (0.0, 0.0), level, 1.0, n, unit, None, "identical", 0.0)
-    if codes is not None:
-        stderr, dof, method = _clustered(d, codes), n - 1.0, "clustered"
-    elif dependence == "time":
-        variance, dof = _LONG_RUN[se](d)
-        stderr, method = math.sqrt(variance / n), se
-    else:
-        stderr, dof, method = float(d.std(ddof=1)) / math.sqrt(n), n - 1.0, "independent"
-    return _comparison(float(d.mean()), stderr, level, n, unit, None if math.isinf(dof) else dof, method)
-
-
-def _comparison(
-    gain: float, stderr: float, level: float, n: int, unit: str, dof: float | None, method: str
-) -> Comparison:
-    half = quantile((1.0 + level) / 2.0, dof=dof) * stderr
-    p_value = min(1.0, 2.0 * lower_tail(-abs(studentize(gain, stderr)), dof=dof))
-    interval = (gain - half, gain + half)
-    return Comparison(gain, stderr, interval, level, p_value, n, unit, dof, method, stderr * math.sqrt(n))
 
 
 def studentize(gain: float, stderr: float) -> float:
@@ -248,57 +228,57 @@ def lower_tail(statistic: float, *, dof: float | None = None) -> float:
     return float(ndtr(statistic) if dof is None else stdtr(dof, statistic))
 
 
-def _differences(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], float]:
-    first, second = finite_array("losses a", a, ndim=1), finite_array("losses b", b, ndim=1)
-    if first.size != second.size:
+def clopper_pearson(count: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact two-sided binomial interval: each end excludes at most (1 - level) / 2.
+
+    Args:
+        count: Successes among `n` independent trials.
+        n: Trials.
+        level: Coverage that is never undercut.
+
+    Example:
+        >>> [round(end, 4) for end in clopper_pearson(0, 100, level=0.90)]
+        [0.0, 0.0295]
+
+    Source: Clopper and Pearson (1934), The use of confidence or fiducial limits, Biometrika 26.
+    """
+    from scipy.special import betaincinv
+
+    if not 0 <= count <= n or n < 1:
         raise InputError(
-            "a paired comparison needs the losses of the same items",
-            expected="two lists of equal length",
-            got=f"{first.size} and {second.size} losses",
-            next_step="Evaluate both on the same items, in the same order.",
+            "a share needs successes among trials",
+            expected="0 <= count <= n with n of at least 1",
+            got=f"count={count}, n={n}",
+            next_step="Count the successes again.",
         )
-    if first.size == 0:
-        _need_two(0, "pairs")
-    return second - first, float(np.abs(first).mean() + np.abs(second).mean()) / 2.0
+    tail = (1.0 - level) / 2.0
+    low = float(betaincinv(count, n - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, n - count, 1.0 - tail)) if count < n else 1.0
+    return low, high
 
 
-def _group_codes(dependence: Any, n: int) -> NDArray[np.int64] | None:
-    if isinstance(dependence, str) or dependence is None:
-        one_of("dependence", dependence, ("independent", "time"))
-        return None
-    codes, _ = label_codes("dependence", dependence)
-    if codes.size != n:
+def binomial_tail(count: int, n: int, share: float, *, above: bool) -> float:
+    """Return the one-sided p-value of `count` successes for a true share above `share`, or below it.
+
+    Example:
+        >>> binomial_tail(5, 5, 0.5, above=True)
+        0.03125
+    """
+    from scipy.special import bdtr, bdtrc
+
+    if not 0.0 < share < 1.0:  # every share lies inside, so a limit outside is certain
+        return float((share >= 1.0) == above)
+    if not above:
+        return float(bdtr(count, n, share))
+    return float(bdtrc(count - 1, n, share)) if count else 1.0
+
+
+def need_units(n: int, least: int, unit: str) -> None:
+    """Refuse fewer than `least` units."""
+    if n < least:
         raise InputError(
-            "groups name the group of every loss",
-            expected=f"{n} group labels",
-            got=f"{codes.size}",
-            next_step="Pass one label per loss as dependence.",
-        )
-    return codes
-
-
-def _check_se(se: str, dependence: Any) -> None:
-    one_of("se", se, _LONG_RUN)
-    if se != "ewc" and not (isinstance(dependence, str) and dependence == "time"):
-        raise InputError(
-            'se="hac" is a standard error for time steps',
-            expected='dependence="time"',
-            got=f"dependence={dependence!r}" if isinstance(dependence, str) else "group labels",
-            next_step='Drop se, or pass dependence="time".',
-        )
-
-
-def _need_two(n: int, unit: str) -> None:
-    if n < 2:
-        raise InputError(
-            "an uncertainty needs repetition",
-            expected=f"at least 2 {unit}",
+            "an uncertainty needs repetition" if least > 1 else "a mean needs values",
+            expected=f"at least {least} {unit}",
             got=f"{n}",
             next_step=f"Collect more {unit}.",
         )
-
-
-def _clustered(d: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
-    sums = np.bincount(codes, weights=d - d.mean())
-    G = sums.size
-    return math.sqrt(G / (G - 1.0) * float(sums @ sums)) / d.size

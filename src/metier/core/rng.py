@@ -31,6 +31,32 @@ def as_generator(rng: int | np.random.Generator) -> np.random.Generator:
     return np.random.default_rng(_seed(rng, "rng"))
 
 
+def seed_of(rng: int | np.random.Generator) -> int:
+    """Return the seed from which all streams of a call derive: the integer, or one draw of a generator.
+
+    Args:
+        rng: A non-negative integer or a `numpy.random.Generator`.
+
+    Returns:
+        An integer in [0, 2^63) for a generator.
+
+    Raises:
+        InputError: `rng` is neither.
+
+    Example:
+        >>> seed_of(3), seed_of(np.random.default_rng(3)) == seed_of(np.random.default_rng(3))
+        (3, True)
+    """
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**63 - 1))
+    return check_rng(rng)
+
+
+def check_rng(rng: int | np.random.Generator) -> int:
+    """Refuse what is neither seed nor generator, and draw nothing; returns the seed, 0 for a generator."""
+    return 0 if isinstance(rng, np.random.Generator) else _seed(rng, "rng")
+
+
 def derive(seed: int, *labels: str | int) -> np.random.Generator:
     """Return the stream that belongs to `seed` and the labels, whatever else was drawn before.
 

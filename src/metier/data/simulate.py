@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metier.core import derive
+from metier.core import derive, seed_of
 from metier.core.checks import one_of, positive_int
 from metier.data.oracle import FloatArray, check_stationary
 from metier.data.regime_panel import RegimePanel
@@ -160,13 +160,6 @@ def ar_paths(coefficients: ArrayLike, labels: IntArray, innovations: FloatArray)
         past = paths[t - p : t][::-1]
         paths[t] = np.einsum("pn,pn->n", phi, past) + shock
     return paths[p:]
-
-
-def seed_of(rng: int | np.random.Generator) -> int:
-    """The seed itself, or one seed drawn from a Generator."""
-    if isinstance(rng, np.random.Generator):
-        return int(rng.integers(2**63 - 1))
-    return int(rng)
 
 
 def draw_labels(seed: int, name: str, n_series: int, n_regimes: int) -> IntArray:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core import InputError, derive
+from metier.core import InputError, derive, seed_of
 from metier.core.checks import positive_int
 from metier.data.oracle import FloatArray, check_stationary
 from metier.data.regime_panel import RegimePanel
-from metier.data.simulate import BURN_IN, ar_paths, draw_labels, seed_of
+from metier.data.simulate import BURN_IN, ar_paths, draw_labels
 
 SEASONAL_MEMORY = 0.5
 LEVEL_LOG_SD = 0.75

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
-from metier.core import Assignment, Decision, InputError, positive_int
+from metier.core import Assignment, Decision, InputError, positive_int, seed_of
+from metier.core.rng import check_rng
 from metier.forecast.assigning import assign_new, serve_new
 from metier.forecast.backtest import backtest, cutoffs_of
 from metier.forecast.gate.candidates import Data
@@ -27,7 +28,7 @@ from metier.forecast.panels.panel import (
 from metier.forecast.panels.repair import named
 from metier.forecast.panels.stream import is_path, panel_from_parquet
 from metier.forecast.persistence import read_forecaster, write_forecaster
-from metier.forecast.pipeline import Fitted, Pipeline, val_start
+from metier.forecast.pipeline import Fitted, val_start
 from metier.forecast.serving import Known, Served
 from metier.forecast.settings import lags_of, loss_of, pipeline_of
 from metier.forecast.words.describe import ClusterDescription, describe_fitted
@@ -175,16 +176,18 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
                 a parquet file, or of a folder of them that is read file by file (`panel_from_parquet`).
             progress: called as progress(stage, done, total).
         """
-        self._pipeline(1)
+        self._check()
         return self.fit_panel(self._read(df), progress=progress)
 
     def fit_panel(self, panel: Panel, *, progress: Progress | None = None) -> ClusterForecaster:
         """`fit` on a panel that `panel_from_frame` has read."""
-        pipeline = self._pipeline(panel.n_series, progress)
+        self._check()
+        seed = seed_of(self.rng)
+        pipeline = pipeline_of(self, n_series=panel.n_series, seed=seed, report=progress or _silent)
         panel = require_length(panel, self._min_length(), repair=self.repair)
         known = self._known(panel)
         fitted = pipeline.run(self._data(panel, known))
-        self.panel_, self.fitted_ = panel, fitted
+        self.panel_, self.fitted_, self.seed_ = panel, fitted, seed
         self.served_: Served = self._served(panel, known, fitted)
         self._warn_of_fallbacks()
         return self
@@ -247,7 +250,7 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
             A frame: id, time, `cutoff`, target, `ClusterForecaster` (and its intervals), and one column per
             candidate: `global`, `local`, `clustered`, `feature`, `random`.
         """
-        self._pipeline(1)
+        self._check()
         steps = self._steps(h)
         panel = self._read(df)
         cutoffs = cutoffs_of(
@@ -447,10 +450,10 @@ class ClusterForecaster(BaseEstimator):  # type: ignore[misc]
         """Stamps a series needs: its lags, one TRAIN row and the horizon."""
         return max(lags_of(self)) + positive_int("horizon", self.horizon) + 1
 
-    def _pipeline(self, n_series: int, progress: Progress | None = None) -> Pipeline:
-        """The parameters, checked before any data is read."""
+    def _check(self) -> None:
+        """Refuse wrong parameters before any data is read; draws nothing from a Generator."""
         lags_of(self)
-        return pipeline_of(self, n_series=n_series, report=progress or _silent)
+        pipeline_of(self, n_series=1, seed=check_rng(self.rng), report=_silent)
 
     def _steps(self, h: int | None) -> int:
         steps = positive_int("h", self.horizon if h is None else h)

@@ -151,7 +151,7 @@ def _parameters(forecaster: ClusterForecaster) -> dict[str, Any]:
             next_step="Fit again with a named model, or keep the fitted forecaster in memory.",
         )
     if isinstance(parameters["rng"], np.random.Generator):
-        parameters["rng"] = 0
+        parameters["rng"] = forecaster.seed_  # the one that its fit drew, so that a refit repeats it
     return {key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items()}
 
 
@@ -242,6 +242,7 @@ def _pack_report(report: GateReport) -> dict[str, Any]:
         "chosen": report.chosen,
         "decision": report.decision.to_dict(),
         "reason": report.reason,
+        "code": str(report.code),
         "flag": report.flag,
         "n_blocks": report.n_blocks,
         "gap": report.gap,
@@ -266,7 +267,9 @@ def _decision(fields: Mapping[str, Any]) -> Decision:
     needed = math.inf if fields["needed"] is None else fields["needed"]
     low, high = fields["interval"]
     interval = (-math.inf if low is None else low, math.inf if high is None else high)
-    return Decision(**{**fields, "interval": interval, "needed": needed})
+    # Folders saved by earlier versions say "adopt" where a gate chose without a test.
+    adopt = fields["verdict"] == "pays"
+    return Decision(**{**fields, "interval": interval, "needed": needed, "adopt": adopt})
 
 
 def _candidate(fields: Mapping[str, Any]) -> Candidate:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metier.core import InputError, as_generator, non_negative, one_of, open_fraction, positive_int
+from metier.core import InputError, non_negative, one_of, open_fraction, positive_int
 from metier.forecast.gate.candidates import Report
 from metier.forecast.gate.judge import GATES, SCOPES, Judge
 from metier.forecast.partition.search import AUTO_CLUSTERS, AUTO_SHRINKAGE, Search
@@ -24,8 +24,8 @@ SERIES_PER_CLUSTER = 5
 """Series that "auto" wants per cluster."""
 
 
-def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report) -> Pipeline:
-    """The pipeline a forecaster's parameters describe.
+def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, seed: int, report: Report) -> Pipeline:
+    """The pipeline a forecaster's parameters describe, with all its streams derived from `seed`.
 
     Raises:
         InputError: naming the parameter that is wrong.
@@ -43,7 +43,7 @@ def pipeline_of(forecaster: ClusterForecaster, *, n_series: int, report: Report)
         horizons=horizon_set(f),
         assign_on=assign_on(f.assign_on, loss),
         penalty=non_negative("penalty", f.penalty),
-        rng=seed(f.rng),
+        rng=seed,
         max_search_series=positive_int("max_search_series", f.max_search_series),
     )
     return Pipeline(
@@ -185,17 +185,3 @@ def blocks(n_blocks: Any) -> int:
             next_step="Pass n_blocks=4, or gate='none'.",
         )
     return count
-
-
-def seed(rng: Any) -> int:
-    """The seed from which every stream derives; a Generator gives one draw."""
-    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
-        if rng < 0:
-            raise InputError(
-                "rng is a seed or a Generator",
-                expected="an integer of at least 0, or numpy.random.default_rng(...)",
-                got=repr(int(rng)),
-                next_step="Pass rng=0.",
-            )
-        return int(rng)
-    return int(as_generator(rng).integers(2**63 - 1))

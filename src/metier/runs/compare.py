@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.core.comparison import Comparison, compare_paired
 from metier.core.errors import InputError
-from metier.core.estimate import Comparison, compare_paired
+from metier.core.verdict import Verdict, judge
 from metier.runs.read import find_runs, read_config, read_result
 from metier.runs.records import Losses, Result
 
@@ -36,9 +37,18 @@ class LossComparison:
     unpaired: int
     comparison: Comparison
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether A's loss is lower ("holds"), higher, the same in every unit, or not decided."""
+        return judge(self.comparison, at_least=0.0, level=self.comparison.level)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for JSON."""
-        return {**asdict(self), "comparison": self.comparison.to_dict()}
+        return {
+            **asdict(self),
+            "comparison": self.comparison.to_dict(),
+            "verdict": self.verdict.to_dict(),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from metier.core.comparison import Comparison
 from metier.core.decision import Decision
-from metier.core.estimate import Comparison, Estimate
+from metier.core.estimate import Estimate
 from metier.core.mutual_information import InformationResult
 from metier.runs.records import Measured, Paid, Specialized
 

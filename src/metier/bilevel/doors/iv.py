@@ -16,12 +16,12 @@ from metier.bilevel.learners import fit_regressor
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
 from metier.bilevel.residual_losses import Squared
-from metier.bilevel.settings import seed_of, seeded
+from metier.bilevel.settings import seeded
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import AffineTarget
 from metier.core.checks import finite_array, one_of, positive_int
 from metier.core.errors import InputError
-from metier.core.rng import derive, derive_seed
+from metier.core.rng import derive, derive_seed, seed_of
 
 from .columns import Columns
 from .effects import Effect, make_effect, plot_coefficients, plot_effect

@@ -17,13 +17,13 @@ from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
 from metier.bilevel.residual_losses import Squared
 from metier.bilevel.risks import Parts
-from metier.bilevel.settings import learners_by_nuisance, seed_of
+from metier.bilevel.settings import learners_by_nuisance
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import ColumnWeight, ExponentialWeight
 from metier.core.checks import finite_array, label_codes, non_negative, one_of, open_fraction
 from metier.core.decision import Decision, specialize_or_fall_back
 from metier.core.errors import InputError
-from metier.core.rng import derive, derive_seed
+from metier.core.rng import derive, derive_seed, seed_of
 
 from .box_root import BoxRoot, root_in_box
 from .summary_table import WIDTH, layout
@@ -149,7 +149,7 @@ class SourceReweighting:
         self._rows = {"y": target, "u": u, "inner": inner, "outer": is_trusted / is_trusted.mean()}
         self._x = x
         clusters = None if groups is None else label_codes("groups", groups)[0]
-        seed = seed_of(self.rng)
+        self._seed = seed = seed_of(self.rng)
         everything = np.arange(len(x))
         self.root_ = self._root(everything, clusters, folds, derive_seed(seed, "all"))
         self.log_weights_, self.covariance_ = self.root_.w, self.root_.covariance
@@ -248,7 +248,7 @@ class SourceReweighting:
         rows = {name: column[train] for name, column in self._rows.items()}
         parts = Parts(train=self._x[train], test=X_test)
         task = InnerTask(inner, w, {"X": self._x[train], **rows}, None, parts, 1)
-        return fit_inner(learners_by_nuisance(self.learner)["h"], task).predict("test")
+        return fit_inner(learners_by_nuisance(self.learner, seed=self._seed)["h"], task).predict("test")
 
     def _loss_on(self, w: Floats, train: Any, test: Any) -> Floats:
         v = self._fit_model(w, train, self._x[test])

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from metier.core import Decision, specialize_or_fall_back
 from metier.forecast.gate.folds import NO_VARYING_SERIES, FoldPlan
 from metier.forecast.gate.heldout import HeldOut
+from metier.forecast.gate.reasons import GateReason
 
 Floats = NDArray[np.float64]
 
@@ -70,10 +71,11 @@ class GateReport:
     Attributes:
         gate, scope: the modes.
         chosen: the candidate in use.
-        decision: the decision behind it; per cluster, that of the cluster with the largest gain among those
-            adopted (else of all). gate="none" and "paper" adopt without a test: their verdict stays
-            "undecided".
-        reason: one sentence, or the code "val_too_short" and its like with an explanation.
+        decision: the test behind it; per cluster, that of the cluster with the largest gain among those
+            that pay (else of all). gate="mean", "paper" and "none" choose without asking it: what they
+            chose stands in `chosen` and `reason`, and the decision adopts only where it says "pays".
+        reason: one sentence.
+        code: a `GateReason` where no test decided, else the code of the decision.
         flag: what the folds had to give up ("", "two_blocks", "truncated_gap").
         n_blocks, gap: the folds.
         keep: (K,) clusters that keep their specialist.
@@ -92,6 +94,7 @@ class GateReport:
     keep: NDArray[np.bool_]
     by_cluster: tuple[Decision, ...]
     tests: Mapping[str, Decision]
+    code: str = ""
 
 
 def paper_fallback(specialist: ArrayLike, base: ArrayLike) -> NDArray[np.bool_]:
@@ -134,21 +137,13 @@ class Judge:
         """The candidate to use, from losses on held-out blocks (or, for the paper's gate, on VAL)."""
         everyone = np.ones(n_clusters, dtype=bool)
         if plan.reason == NO_VARYING_SERIES:
-            text = f"{plan.reason}: no series varies in TRAIN; the global model stays."
-            return self._report(plan, "global", self._kept_global(text), keep=everyone)
+            return self._untested(plan, GateReason.NO_VARYING_SERIES, keep=everyone)
         if self.gate in ("paper", "none") and not n_clusters:
-            text = "too_few_series: no number of clusters is allowed for this panel; the global model stays."
-            return self._report(plan, "global", self._kept_global(text), keep=everyone)
+            return self._untested(plan, GateReason.TOO_FEW_SERIES, keep=everyone)
         if self.gate == "none":
-            text = "The clusters are used without a test (gate='none')."
-            return self._report(
-                plan, "clustered", replace(self._kept_global(text), adopt=True), keep=everyone
-            )
+            return self._untested(plan, GateReason.UNTESTED, keep=everyone, chosen="clustered")
         if held is None or (self.holds_out and plan.reason):
-            text = "val_too_short: VAL leaves no block that could judge with a gap on both sides; "
-            return self._report(
-                plan, "global", self._kept_global(text + "the global model stays."), keep=everyone
-            )
+            return self._untested(plan, GateReason.VAL_TOO_SHORT, keep=everyone)
         if self.gate == "paper":
             return self._like_paper(held, plan, n_clusters)
         return self._tested(held, plan, n_clusters)
@@ -157,36 +152,42 @@ class Judge:
         names = [name for name in held.names if name in SELECTABLE]
         tests = {name: self._test(held.of(name), held.of("global"), share=len(names)) for name in names}
         if n_clusters == 1 and "clustered" in tests:
-            tests["clustered"] = _as_global(tests["clustered"])
+            tests["clustered"] = self._as_global(tests["clustered"])
         if self.scope == "cluster" and not n_clusters:
-            text = "too_few_series: no number of clusters is allowed for this panel; the global model stays."
-            return self._report(
-                plan, "global", self._kept_global(text), keep=np.ones(0, dtype=bool), tests=tests
-            )
+            return self._untested(plan, GateReason.TOO_FEW_SERIES, keep=np.ones(0, dtype=bool), tests=tests)
         if self.scope == "cluster":
             by_cluster = self._test_clusters(held, n_clusters)
-            by_cluster = tuple(map(_as_global, by_cluster)) if n_clusters == 1 else by_cluster
-            keep = np.array([decision.adopt for decision in by_cluster])
-            best = max(by_cluster, key=lambda decision: (decision.adopt, decision.gain))
-            decision = self._of_clusters(by_cluster, best)
-            chosen = "clustered" if keep.any() else "global"
-            return self._report(plan, chosen, decision, keep=keep, by_cluster=by_cluster, tests=tests)
-        passed = {name: test.gain for name, test in tests.items() if test.adopt}
+            by_cluster = tuple(map(self._as_global, by_cluster)) if n_clusters == 1 else by_cluster
+            keep = np.array([self._passes(decision) for decision in by_cluster])
+            best = max(by_cluster, key=lambda decision: (self._passes(decision), decision.gain))
+            return self._of_clusters(plan, by_cluster, best, keep=keep, tests=tests)
+        passed = {name: test.gain for name, test in tests.items() if self._passes(test)}
         chosen = max(passed, key=lambda name: passed[name]) if passed else "global"
         shown = chosen if passed else max(tests, key=lambda name: tests[name].gain)
         keep = np.ones(n_clusters, dtype=bool)
-        return self._report(plan, chosen, tests[shown], keep=keep, tests=tests)
+        reason = tests[shown].reason if self.gate == "crossfit" else self._mean_reason(tests[shown])
+        return self._report(plan, chosen, tests[shown], keep=keep, tests=tests, reason=reason)
 
     def _test(self, special: Floats, base: Floats, *, share: int) -> Decision:
-        decision = specialize_or_fall_back(
-            special, base, dependence="time", se=self.se, alpha=self.alpha / share
-        )
-        if self.gate != "mean":
+        return specialize_or_fall_back(special, base, dependence="time", se=self.se, alpha=self.alpha / share)
+
+    def _passes(self, decision: Decision) -> bool:
+        """Whether a candidate may be served: by its test, or for gate="mean" by its mean gain alone."""
+        if self.gate == "crossfit":
+            return decision.adopt
+        return decision.gain > 0 and decision.verdict != "equivalent"
+
+    def _as_global(self, decision: Decision) -> Decision:
+        """Keep a lone cluster from being served: folds may have found more, it is the global model."""
+        if not self._passes(decision):
             return decision
-        adopt = decision.gain > 0 and decision.method != "identical"
-        sign = "above" if adopt else "not above"
-        reason = f"The held-out mean gain {decision.gain:.4g} is {sign} zero (gate='mean' asks for no test)."
-        return replace(decision, adopt=adopt, reason=reason)
+        return decision.as_same_model(GateReason.ONE_CLUSTER.sentence, code=GateReason.ONE_CLUSTER)
+
+    def _mean_reason(self, decision: Decision) -> str:
+        if decision.code == GateReason.ONE_CLUSTER:
+            return decision.reason
+        sign = "above" if self._passes(decision) else "not above"
+        return f"The held-out mean gain {decision.gain:.4g} is {sign} zero (gate='mean' asks for no test)."
 
     def _test_clusters(self, held: HeldOut, n_clusters: int) -> tuple[Decision, ...]:
         """Each cluster's specialist against the global model on its own series, at alpha / K."""
@@ -198,17 +199,26 @@ class Judge:
             out.append(
                 self._test(losses[:, special], losses[:, base], share=n_clusters)
                 if len(losses) > 1
-                else self._kept_global("no held-out origin for this cluster; the global model serves it.")
+                else self._no_test(GateReason.NO_ORIGIN)
             )
         return tuple(out)
 
-    def _of_clusters(self, by_cluster: tuple[Decision, ...], shown: Decision) -> Decision:
-        """One decision for all clusters, with the numbers of `shown`."""
-        kept = sum(decision.adopt for decision in by_cluster)
+    def _of_clusters(
+        self,
+        plan: FoldPlan,
+        by_cluster: tuple[Decision, ...],
+        shown: Decision,
+        *,
+        keep: NDArray[np.bool_],
+        tests: Mapping[str, Decision] | None = None,
+    ) -> GateReport:
+        """One report for all clusters, with the numbers of `shown`."""
         reason = (
-            f"{kept} of {len(by_cluster)} clusters keep their specialist; the others use the global model."
+            f"{keep.sum()} of {len(keep)} clusters keep their specialist; the others use the global model."
         )
-        return replace(shown, adopt=kept > 0, reason=reason)
+        decision = replace(shown, reason=reason)
+        chosen = "clustered" if keep.any() else "global"
+        return self._report(plan, chosen, decision, keep=keep, by_cluster=by_cluster, tests=tests)
 
     def _like_paper(self, held: HeldOut, plan: FoldPlan, n_clusters: int) -> GateReport:
         """Per-cluster means over the same VAL that assigned the series."""
@@ -223,29 +233,24 @@ class Judge:
             gain = float(means[k, base] - means[k, special])
             word = "kept" if keep[k] else "reverted"
             text = f"Cluster {k}: mean gain {gain:.4g} on the VAL that assigned it, {word} (gate='paper')."
-            by_cluster.append(replace(self._kept_global(text), adopt=bool(keep[k]), gain=gain))
+            by_cluster.append(replace(self._no_test(GateReason.UNTESTED), reason=text, gain=gain))
         overall = float((held.of("global") - held.of("clustered")).mean())
-        whole = replace(self._kept_global(""), gain=overall, n=len(held.times))
-        decision = self._of_clusters(tuple(by_cluster), whole)
-        chosen = "clustered" if keep.any() else "global"
-        return self._report(plan, chosen, decision, keep=keep, by_cluster=tuple(by_cluster))
+        whole = replace(self._no_test(GateReason.UNTESTED), gain=overall, n=len(held.times))
+        return self._of_clusters(plan, tuple(by_cluster), whole, keep=keep)
 
-    def _kept_global(self, reason: str) -> Decision:
-        """The decision where nothing was tested."""
-        return Decision(
-            adopt=False,
-            verdict="undecided",
-            gain=0.0,
-            interval=(-np.inf, np.inf),
-            p_value=1.0,
-            needed=np.inf,
-            n=0,
-            unit="time steps",
-            reason=reason,
-            margin=0.0,
-            alpha=self.alpha,
-            method="none",
-        )
+    def _no_test(self, code: GateReason) -> Decision:
+        return Decision.untested(code.sentence, code=code, unit="time steps", alpha=self.alpha)
+
+    def _untested(
+        self,
+        plan: FoldPlan,
+        code: GateReason,
+        *,
+        keep: NDArray[np.bool_],
+        chosen: str = "global",
+        tests: Mapping[str, Decision] | None = None,
+    ) -> GateReport:
+        return self._report(plan, chosen, self._no_test(code), keep=keep, tests=tests)
 
     def _report(
         self,
@@ -256,28 +261,22 @@ class Judge:
         keep: NDArray[np.bool_],
         by_cluster: tuple[Decision, ...] = (),
         tests: Mapping[str, Decision] | None = None,
+        reason: str = "",
     ) -> GateReport:
         return GateReport(
             gate=self.gate,
             scope=self.scope,
             chosen=chosen,
             decision=decision,
-            reason=decision.reason,
+            reason=reason or decision.reason,
             flag=plan.flag,
             n_blocks=len(plan.folds),
             gap=plan.gap,
             keep=keep,
             by_cluster=by_cluster,
             tests=dict(tests or {}),
+            code=decision.code,
         )
-
-
-def _as_global(decision: Decision) -> Decision:
-    """No adoption of a lone cluster: folds may have found more, but what would serve is the global model."""
-    if not decision.adopt:
-        return decision
-    text = "one_cluster: folds found clusters that gain, all of VAL leaves a single one: the global model."
-    return replace(decision, adopt=False, verdict="equivalent", reason=text)
 
 
 def describe_candidates(

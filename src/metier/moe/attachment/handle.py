@@ -241,16 +241,18 @@ def attach(
     """
     routers = find_routers(model, families)
     refuse_builtin_losses(model)
-    if tokens_per_step is not None:
-        balancer.tokens_per_step = positive_int("tokens_per_step", tokens_per_step)
+    tokens = None if tokens_per_step is None else positive_int("tokens_per_step", tokens_per_step)
+    for router in routers:
+        _refuse_second(router, balancer.has_bias)
+        if balancer.has_bias:
+            _must_take_bias(router)
+        balancer.check_layer(router.name, n_experts=router.n_experts, top_k=router.top_k)
+    # Everything that could be refused has been: a refused call leaves the balancer as it was.
+    if tokens is not None:
+        balancer.tokens_per_step = tokens
     for router in routers:
         device = next((p.device for p in router.module.parameters()), None)
         balancer.add_layer(router.name, n_experts=router.n_experts, top_k=router.top_k, device=device)
-    for router in routers:
-        has_bias = balancer.bias(router.name) is not None
-        _refuse_second(router, has_bias)
-        if has_bias:
-            _must_take_bias(router)
     return Attachment(model, balancer, routers)
 
 

@@ -149,18 +149,27 @@ class Balancer:
             The name.
         """
         name = f"layer_{len(self._layers.rows)}" if name is None else name
-        n_experts, top_k = checked_shape(
+        n_experts, top_k = self.check_layer(name, n_experts=n_experts, top_k=top_k)
+        start = self.potential.target_loads(torch.zeros(n_experts, dtype=torch.float64))
+        bins = HISTOGRAM_BINS if self._uses_scores else 0
+        place = torch.device("cpu" if device is None else device)
+        self._layers.add(name, n_experts, top_k, start=start, device=place, bins=bins)
+        return name
+
+    def check_layer(self, name: str, *, n_experts: int, top_k: int) -> tuple[int, int]:
+        """Refuse what `add_layer` would refuse, and change nothing."""
+        return checked_shape(
             name,
             n_experts=n_experts,
             top_k=top_k,
             known=self._layers.names,
             needs_a_loser=self._uses_scores,
         )
-        start = self.potential.target_loads(torch.zeros(n_experts, dtype=torch.float64))
-        bins = HISTOGRAM_BINS if self._uses_scores else 0
-        place = torch.device("cpu" if device is None else device)
-        self._layers.add(name, n_experts, top_k, start=start, device=place, bins=bins)
-        return name
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether it moves a selection bias."""
+        return self.sink != "aux"
 
     def observe(
         self,
@@ -246,7 +255,7 @@ class Balancer:
         evaluation it stays in force.
         """
         block, row = self._layers.find(layer)
-        return None if self.sink == "aux" else block.bias[row]
+        return block.bias[row] if self.has_bias else None
 
     @torch.no_grad()
     def step(self, group: Any = None) -> None:

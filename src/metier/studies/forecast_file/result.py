@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metier.core import Assignment, derive, information
 from metier.forecast import ClusterForecaster
+from metier.forecast.gate.reasons import GateReason, with_next_step
 from metier.runs import DataUsed, Divided, Headline, Measured, Paid, Result, Run, Section, paid, specialized
 from metier.studies.forecast_file.frames import write_like
 from metier.studies.forecast_file.run import NAME, FileForecast
@@ -28,7 +29,6 @@ from metier.studies.forecast_flights.figures import (
     trace_figure,
 )
 from metier.studies.forecast_flights.origins import naive_losses, trace_of
-from metier.studies.forecast_flights.reasons import LONGER_VAL, plain_reason
 
 Floats = NDArray[np.float64]
 NOT_HELD_OUT = "VAL"
@@ -66,9 +66,9 @@ def _result(done: FileForecast, run: Run, digest: str) -> Result:
     report = forecaster.gate_report_
     held = forecaster.fitted_.held
     title = TITLE.format(name=job.file.name)
-    words = [plain_reason(forecaster.decision_.reason)]
+    words = [with_next_step(report)]
     if report.reason != forecaster.decision_.reason:
-        words.append(plain_reason(report.reason))
+        words.insert(0, forecaster.decision_.reason)
     sections = [
         Section(
             title="Did it pay?",
@@ -166,9 +166,9 @@ def _headline(forecaster: ClusterForecaster) -> Headline:
 def _untested(forecaster: ClusterForecaster, gain: Measured, text: str) -> Paid:
     """A gain on VAL itself, without the interval and the verdict of a test that never was."""
     why = "the same data chose the clusters" if forecaster.fitted_.n_clusters else "no block was held out"
-    step = f" {LONGER_VAL}" if forecaster.fitted_.plan.reason == "val_too_short" else ""
+    step = GateReason(forecaster.fitted_.plan.reason).next_step if forecaster.fitted_.plan.reason else ""
     return Paid(
-        text=f"{text} This is not a fair test: {why}.{step}",
+        text=f"{text} This is not a fair test: {why}. {step}".rstrip(),
         gain=Measured(value=gain.value, percent=gain.percent),
         verdict="undecided",
     )

@@ -46,7 +46,6 @@ from metier.studies.forecast_flights.figures import (
 )
 from metier.studies.forecast_flights.homogeneous import adoption_figure, adoption_table
 from metier.studies.forecast_flights.origins import IN_USE
-from metier.studies.forecast_flights.reasons import plain_reason
 
 if TYPE_CHECKING:
     from metier.studies.base import Study
@@ -277,7 +276,7 @@ def _sections(
     )
     pay = Section(
         title="Did it pay?",
-        text=f"On held-out blocks before TEST, the gate found: {plain_reason(last['decision'])}\n\n"
+        text=f"On held-out blocks before TEST, the gate found: {last['decision']}\n\n"
         f"At each of {len(origins)} origins everything is fitted on the "
         f"steps before it, "
         "then frozen and judged on the steps up to the next. Losses are on the scale that the past "

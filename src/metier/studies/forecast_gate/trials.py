@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
+from metier.core import seed_of
 from metier.data import simulate_regimes
 from metier.data.regime_panel import RegimePanel
 from metier.forecast import ClusterForecaster
@@ -171,6 +172,9 @@ def score_on_test(
 def _pipeline(panel: RegimePanel, forecaster: ClusterForecaster) -> Pipeline:
     val_size = panel.n_val / (panel.n_train + panel.n_val)
     pipeline: Pipeline = pipeline_of(
-        forecaster, n_series=panel.n_series, report=lambda stage, done, total: None
+        forecaster,
+        n_series=panel.n_series,
+        seed=seed_of(forecaster.rng),
+        report=lambda stage, done, total: None,
     )
     return replace(pipeline, val_size=val_size)

@@ -12,10 +12,10 @@ import numpy as np
 
 from metier.core import InputError, derive_seed
 from metier.core.checks import one_of
+from metier.forecast.gate.reasons import FLAGS
 from metier.runs import DataUsed, Losses, Result, Run, Section
 from metier.studies.base import Progress, Study
 from metier.studies.forecast_flights.origins import IN_USE
-from metier.studies.forecast_flights.reasons import FLAGS
 from metier.studies.forecast_panels.cases import CASES, PanelCase, Splits, judge, split
 from metier.studies.forecast_panels.tables import (
     gain_claim,
