@@ -19,7 +19,7 @@ def fitted():
     panel = simulate_regimes("small", rng=3, n_test=40)
     past = panel.n_train + panel.n_val
     forecaster = ClusterForecaster(lags=3, n_clusters=2, val_size=panel.n_val / past, gate="none")
-    pipeline = pipeline_of(forecaster, n_series=panel.n_series, report=lambda stage, done, total: None)
+    pipeline = pipeline_of(forecaster, n_series=panel.n_series, seed=0, report=lambda *_: None)
     return panel, pipeline.search, pipeline.run(panel_data(panel.values[:, :past], 3))
 
 

@@ -113,7 +113,7 @@ def test_val_should_not_reach_scaling_and_the_train_models(loss: str, scaling: s
 def staged(values: np.ndarray, **parameters: Any) -> tuple[Found, list[Any], Fitted]:
     """A fit, and the TRAIN-stage candidates of every assignment window."""
     forecaster = small(**parameters).fit_panel(panel_of(values))
-    pipeline: Pipeline = pipeline_of(forecaster, n_series=len(values), report=lambda *_: None)
+    pipeline: Pipeline = pipeline_of(forecaster, n_series=len(values), seed=0, report=lambda *_: None)
     fitted = forecaster.fitted_
     stage = pipeline._stage(fitted.found, fitted.data, fitted.scaling, fitted.start, fitted.plan)
     return fitted.found, stage, fitted

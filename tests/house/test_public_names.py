@@ -365,7 +365,7 @@ def test_every_promised_choice_should_be_accepted(name, value):
     from metier.forecast.settings import pipeline_of
 
     forecaster = ClusterForecaster(**{name: value})
-    assert pipeline_of(forecaster, n_series=40, report=lambda stage, done, total: None) is not None
+    assert pipeline_of(forecaster, n_series=40, seed=0, report=lambda *_: None) is not None
 
 
 def test_thresholds_and_constants_should_have_their_attributes():
