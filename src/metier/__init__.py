@@ -6,21 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metier import bilevel as bilevel
-    from metier import data as data
-    from metier import forecast as forecast
-    from metier import moe as moe
-    from metier import multi_index as multi_index
-    from metier import partners as partners
-    from metier.core import Assignment as Assignment
-    from metier.core import Comparison as Comparison
-    from metier.core import Decision as Decision
-    from metier.core import Estimate as Estimate
-    from metier.core import Verdict as Verdict
-    from metier.core import compare_paired as compare_paired
-    from metier.core import information as information
-    from metier.core import judge as judge
-    from metier.core import specialize_or_fall_back as specialize_or_fall_back
+    from metier import (
+        bilevel as bilevel,
+        data as data,
+        forecast as forecast,
+        moe as moe,
+        multi_index as multi_index,
+        partners as partners,
+    )
+    from metier.core import (
+        Assignment as Assignment,
+        Comparison as Comparison,
+        Decision as Decision,
+        Estimate as Estimate,
+        Verdict as Verdict,
+        compare_paired as compare_paired,
+        information as information,
+        judge as judge,
+        specialize_or_fall_back as specialize_or_fall_back,
+    )
 
 __version__ = "0.1.0"
 

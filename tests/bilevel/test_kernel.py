@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
 
-from metier.bilevel import GaussianRidge
-from metier.bilevel import kernel as kernel_module
+from metier.bilevel import GaussianRidge, kernel as kernel_module
 
 
 @pytest.mark.parametrize(("width", "low_rank"), [(3.0, True), (0.3, False)])

@@ -7,8 +7,7 @@ from contract_differences import assert_as_frozen, differences, frozen, toleranc
 from contract_files import FILES, KINDS, read
 from contract_handwritten import SLOW, UNEXECUTED, WITHOUT
 from contract_snippets import values_of
-from contract_verbs import SCENARIOS, answers
-from contract_verbs import SLOW as SLOW_VERBS
+from contract_verbs import SCENARIOS, SLOW as SLOW_VERBS, answers
 
 SIGNATURES, SNIPPETS = frozen("signatures"), frozen("snippets")
 VERBS, SAVED = frozen("verbs"), frozen("files")

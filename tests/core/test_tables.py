@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from packaging.requirements import Requirement
 
 from metier.core import InputError, MissingExtraError, tables

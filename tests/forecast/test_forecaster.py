@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from panels import forecast, frame_of, panel_of, regimes, small
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression

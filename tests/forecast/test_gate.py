@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from metier.core import specialize_or_fall_back
 from metier.forecast.gate.folds import FoldPlan, plan_folds

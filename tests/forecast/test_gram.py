@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from slow_reference import dense_sums, naive_data, random_design, table_of
 
 from metier.forecast.gate.folds import cut

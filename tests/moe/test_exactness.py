@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from routers import EXPERTS, TOP_K, Naive, TinyRouter, domain_tokens, run_step
 
 from metier import moe

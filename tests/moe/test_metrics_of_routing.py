@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from routers import EXPERTS, TOP_K, TinyRouter, domain_tokens, run_step
 
 from metier import moe

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import scipy.special as sp
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy.optimize import minimize
 
 from metier import moe

@@ -9,8 +9,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from metier.core import InputError
 from metier.multi_index import AtLeast, activation_names, exponents, nse_table, step_activation

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from overlap_reference import onset_by_quadrature, overlap_on_grids
 from solved import signal_function
 

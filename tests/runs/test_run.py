@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from metier.core.errors import InputError
+from metier.records.results import Result
 from metier.runs import Run, find_runs, read_result, read_timings
-from metier.runs.records import Result
 
 SETTINGS = {"study": "toy", "size": "tour", "config": {"n": 3, "gate": "crossfit"}, "seed": 7}
 

@@ -10,8 +10,7 @@ from metier.studies import execute, load_study
 from metier.studies.bilevel_iv.cases import CASES
 from metier.studies.bilevel_iv.work import rival_estimates
 from metier.studies.bilevel_paper.bellman import DESIGNS, basis, bellman_replicate, draw, true_gradient
-from metier.studies.bilevel_sources.designs import WEIGHTS_AT, log_odds
-from metier.studies.bilevel_sources.designs import true_gradient as sources_gradient
+from metier.studies.bilevel_sources.designs import WEIGHTS_AT, log_odds, true_gradient as sources_gradient
 
 SMALL = {
     "iv": {"cases": "labsup,card", "repeats": "1", "plugin_seeds": "6", "weak_seeds": "6"},

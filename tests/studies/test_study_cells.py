@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from metier.records.results import Result
 from metier.runs import Run, read_timings
-from metier.runs.records import Result
 from metier.studies.base import Silent
 from metier.studies.cells import journaled
 

@@ -15,8 +15,14 @@ def data(
     as_json: AsJson = False,
 ) -> Answer:
     """List the bundled data, or verify its checksums."""
-    from metier.data import registry, table_registry, text_registry, verify_tables, verify_texts
-    from metier.data import verify as verify_files
+    from metier.data import (
+        registry,
+        table_registry,
+        text_registry,
+        verify as verify_files,
+        verify_tables,
+        verify_texts,
+    )
 
     texts = text_registry.values()
     document = {

@@ -7,43 +7,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .assignment import Assignment as Assignment
-    from .checks import finite_array as finite_array
-    from .checks import label_codes as label_codes
-    from .checks import non_negative as non_negative
-    from .checks import one_of as one_of
-    from .checks import open_fraction as open_fraction
-    from .checks import positive_int as positive_int
-    from .checks import simplex_rows as simplex_rows
-    from .comparison import Comparison as Comparison
-    from .comparison import compare_paired as compare_paired
-    from .decision import Decision as Decision
-    from .decision import specialize_or_fall_back as specialize_or_fall_back
-    from .decision import units_needed as units_needed
-    from .errors import InputError as InputError
-    from .errors import MetierError as MetierError
+    from .checks import (
+        finite_array as finite_array,
+        label_codes as label_codes,
+        non_negative as non_negative,
+        one_of as one_of,
+        open_fraction as open_fraction,
+        positive_int as positive_int,
+        simplex_rows as simplex_rows,
+    )
+    from .comparison import Comparison as Comparison, compare_paired as compare_paired
+    from .decision import (
+        Decision as Decision,
+        specialize_or_fall_back as specialize_or_fall_back,
+        units_needed as units_needed,
+    )
+    from .errors import InputError as InputError, MetierError as MetierError
     from .estimate import Estimate as Estimate
-    from .extras import MissingExtraError as MissingExtraError
-    from .extras import install_command as install_command
-    from .extras import naming_extras as naming_extras
-    from .extras import require as require
-    from .long_run import ewc_variances as ewc_variances
-    from .long_run import hac_variances as hac_variances
-    from .long_run import long_run_variance_ewc as long_run_variance_ewc
-    from .long_run import long_run_variance_hac as long_run_variance_hac
-    from .mutual_information import InformationResult as InformationResult
-    from .mutual_information import entropy as entropy
-    from .mutual_information import information as information
-    from .parallel import TaskError as TaskError
-    from .parallel import available_cpus as available_cpus
-    from .parallel import map_tasks as map_tasks
-    from .rng import as_generator as as_generator
-    from .rng import derive as derive
-    from .rng import derive_seed as derive_seed
-    from .rng import seed_of as seed_of
-    from .verdict import Reason as Reason
-    from .verdict import Verdict as Verdict
-    from .verdict import holm_levels as holm_levels
-    from .verdict import judge as judge
+    from .extras import (
+        MissingExtraError as MissingExtraError,
+        install_command as install_command,
+        naming_extras as naming_extras,
+        require as require,
+    )
+    from .long_run import (
+        ewc_variances as ewc_variances,
+        hac_variances as hac_variances,
+        long_run_variance_ewc as long_run_variance_ewc,
+        long_run_variance_hac as long_run_variance_hac,
+    )
+    from .mutual_information import (
+        InformationResult as InformationResult,
+        entropy as entropy,
+        information as information,
+    )
+    from .parallel import TaskError as TaskError, available_cpus as available_cpus, map_tasks as map_tasks
+    from .rng import (
+        as_generator as as_generator,
+        derive as derive,
+        derive_seed as derive_seed,
+        seed_of as seed_of,
+    )
+    from .verdict import Reason as Reason, Verdict as Verdict, holm_levels as holm_levels, judge as judge
 
 _MODULES = {
     "assignment": ("Assignment",),

@@ -7,84 +7,80 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import inspect as inspect
-    from .attachment.builtin_losses import BuiltinLoss as BuiltinLoss
-    from .attachment.builtin_losses import builtin_losses as builtin_losses
+    from .attachment.builtin_losses import BuiltinLoss as BuiltinLoss, builtin_losses as builtin_losses
     from .attachment.callback import BalancingCallback as BalancingCallback
-    from .attachment.families import RouterFamily as RouterFamily
-    from .attachment.families import router_families as router_families
-    from .attachment.handle import Attachment as Attachment
-    from .attachment.handle import attach as attach
-    from .attachment.handle import set_selection_bias as set_selection_bias
-    from .auditing.report import Audit as Audit
-    from .auditing.report import RouterAudit as RouterAudit
+    from .attachment.families import RouterFamily as RouterFamily, router_families as router_families
+    from .attachment.handle import (
+        Attachment as Attachment,
+        attach as attach,
+        set_selection_bias as set_selection_bias,
+    )
+    from .auditing.report import Audit as Audit, RouterAudit as RouterAudit
     from .auditing.run import audit as audit
     from .balancing.balancer import Balancer as Balancer
-    from .balancing.information import RoutingInformation as RoutingInformation
-    from .balancing.information import composition as composition
-    from .balancing.information import routing_information as routing_information
-    from .balancing.metrics import RoutingMetrics as RoutingMetrics
-    from .balancing.metrics import routing_metrics as routing_metrics
-    from .balancing.metrics_log import MetricsLog as MetricsLog
-    from .balancing.metrics_log import read_metrics_log as read_metrics_log
-    from .balancing.pictures import plot_composition as plot_composition
-    from .balancing.pictures import plot_loads as plot_loads
-    from .balancing.potential_members import POTENTIALS as POTENTIALS
-    from .balancing.potential_members import KullbackLeibler as KullbackLeibler
-    from .balancing.potential_members import LogBarrier as LogBarrier
-    from .balancing.potential_members import LogCosh as LogCosh
-    from .balancing.potential_members import LogSumExp as LogSumExp
-    from .balancing.potential_members import Power as Power
-    from .balancing.potential_members import PseudoHuber as PseudoHuber
-    from .balancing.potential_members import Quadratic as Quadratic
-    from .balancing.potential_members import Shannon as Shannon
-    from .balancing.potential_members import Softplus as Softplus
-    from .balancing.potential_members import Tsallis as Tsallis
+    from .balancing.information import (
+        RoutingInformation as RoutingInformation,
+        composition as composition,
+        routing_information as routing_information,
+    )
+    from .balancing.metrics import RoutingMetrics as RoutingMetrics, routing_metrics as routing_metrics
+    from .balancing.metrics_log import MetricsLog as MetricsLog, read_metrics_log as read_metrics_log
+    from .balancing.pictures import plot_composition as plot_composition, plot_loads as plot_loads
+    from .balancing.potential_members import (
+        POTENTIALS as POTENTIALS,
+        KullbackLeibler as KullbackLeibler,
+        LogBarrier as LogBarrier,
+        LogCosh as LogCosh,
+        LogSumExp as LogSumExp,
+        Power as Power,
+        PseudoHuber as PseudoHuber,
+        Quadratic as Quadratic,
+        Shannon as Shannon,
+        Softplus as Softplus,
+        Tsallis as Tsallis,
+    )
     from .balancing.potentials import Potential as Potential
-    from .balancing.presets import PRESETS as PRESETS
-    from .balancing.presets import balancer as balancer
+    from .balancing.presets import PRESETS as PRESETS, balancer as balancer
     from .balancing.quantiles import quantile_bias as quantile_bias
-    from .balancing.rivals import expert_choice as expert_choice
-    from .balancing.rivals import simbal_loss as simbal_loss
-    from .balancing.rivals import sinkhorn_route as sinkhorn_route
-    from .balancing.rivals import switch_loss as switch_loss
-    from .balancing.rivals import z_loss as z_loss
-    from .multilinear.accounting import Cost as Cost
-    from .multilinear.accounting import activation_bytes as activation_bytes
-    from .multilinear.accounting import cost_of as cost_of
-    from .multilinear.activations import GATES as GATES
-    from .multilinear.activations import AlphaEntmax as AlphaEntmax
-    from .multilinear.activations import Entmax15 as Entmax15
-    from .multilinear.activations import ReluTopK as ReluTopK
-    from .multilinear.activations import Softmax as Softmax
-    from .multilinear.activations import Sparsemax as Sparsemax
-    from .multilinear.activations import TopK as TopK
-    from .multilinear.blocks import MultilinearGLU as MultilinearGLU
-    from .multilinear.blocks import MultilinearMLP as MultilinearMLP
+    from .balancing.rivals import (
+        expert_choice as expert_choice,
+        simbal_loss as simbal_loss,
+        sinkhorn_route as sinkhorn_route,
+        switch_loss as switch_loss,
+        z_loss as z_loss,
+    )
+    from .multilinear.accounting import Cost as Cost, activation_bytes as activation_bytes, cost_of as cost_of
+    from .multilinear.activations import (
+        GATES as GATES,
+        AlphaEntmax as AlphaEntmax,
+        Entmax15 as Entmax15,
+        ReluTopK as ReluTopK,
+        Softmax as Softmax,
+        Sparsemax as Sparsemax,
+        TopK as TopK,
+    )
+    from .multilinear.blocks import MultilinearGLU as MultilinearGLU, MultilinearMLP as MultilinearMLP
     from .multilinear.decay import decay_groups as decay_groups
-    from .multilinear.editing import EditVerdict as EditVerdict
-    from .multilinear.editing import absorbed as absorbed
-    from .multilinear.editing import expert_profile as expert_profile
-    from .multilinear.editing import keep_if_harmless as keep_if_harmless
-    from .multilinear.editing import threshold_ as threshold_
-    from .multilinear.editing import thresholded as thresholded
-    from .multilinear.entmax import alpha_entmax as alpha_entmax
-    from .multilinear.entmax import entmax15 as entmax15
-    from .multilinear.entmax import sparsemax as sparsemax
-    from .multilinear.fairness import GroupFairness as GroupFairness
-    from .multilinear.fairness import group_fairness as group_fairness
+    from .multilinear.editing import (
+        EditVerdict as EditVerdict,
+        absorbed as absorbed,
+        expert_profile as expert_profile,
+        keep_if_harmless as keep_if_harmless,
+        threshold_ as threshold_,
+        thresholded as thresholded,
+    )
+    from .multilinear.entmax import alpha_entmax as alpha_entmax, entmax15 as entmax15, sparsemax as sparsemax
+    from .multilinear.fairness import GroupFairness as GroupFairness, group_fairness as group_fairness
     from .multilinear.forms import FORMS as FORMS
     from .multilinear.gates import Gate as Gate
     from .multilinear.layer import MultilinearMoE as MultilinearMoE
     from .multilinear.ranks import rank_for_budget as rank_for_budget
-    from .multilinear.replacement import ReplacedLayer as ReplacedLayer
-    from .multilinear.replacement import Replacement as Replacement
-    from .multilinear.replacing import rebuild as rebuild
-    from .multilinear.replacing import replace as replace
+    from .multilinear.replacement import ReplacedLayer as ReplacedLayer, Replacement as Replacement
+    from .multilinear.replacing import rebuild as rebuild, replace as replace
     from .multilinear.warm_start import warm_start as warm_start
     from .sparse.experts import Experts as Experts
     from .sparse.layer import SparseMoE as SparseMoE
-    from .sparse.routing import Routing as Routing
-    from .sparse.routing import TopKRouter as TopKRouter
+    from .sparse.routing import Routing as Routing, TopKRouter as TopKRouter
     from .sparse.upcycle import upcycle as upcycle
 
 # One line per module: its path below metier.moe, then the public names that live there. A module directly

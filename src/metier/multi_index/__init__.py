@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 from . import simulate as simulate
-from .activations import Activation as Activation
-from .activations import as_activation as as_activation
-from .asymptotics import Asymptotics as Asymptotics
-from .asymptotics import RecoveryCurve as RecoveryCurve
-from .asymptotics import asymptotics as asymptotics
-from .asymptotics import recovery_curve as recovery_curve
+from .activations import Activation as Activation, as_activation as as_activation
+from .asymptotics import (
+    Asymptotics as Asymptotics,
+    RecoveryCurve as RecoveryCurve,
+    asymptotics as asymptotics,
+    recovery_curve as recovery_curve,
+)
 from .certify.coefficient import Coefficient as Coefficient
-from .committee import Committee as Committee
-from .committee import committee as committee
+from .committee import Committee as Committee, committee as committee
 from .committee_thresholds import committee_thresholds as committee_thresholds
-from .exponent_results import AtLeast as AtLeast
-from .exponent_results import Certificate as Certificate
-from .exponent_results import Exponents as Exponents
-from .exponents import TableRow as TableRow
-from .exponents import exponents as exponents
-from .exponents import nse_table as nse_table
+from .exponent_results import AtLeast as AtLeast, Certificate as Certificate, Exponents as Exponents
+from .exponents import TableRow as TableRow, exponents as exponents, nse_table as nse_table
 from .fixed_points import FixedPointCurve as FixedPointCurve
-from .hierarchical import Hierarchical as Hierarchical
-from .hierarchical import hierarchical as hierarchical
-from .local_exponent import LocalExponent as LocalExponent
-from .local_exponent import local_exponent as local_exponent
+from .hierarchical import Hierarchical as Hierarchical, hierarchical as hierarchical
+from .local_exponent import LocalExponent as LocalExponent, local_exponent as local_exponent
 from .overlap import OverlapFunction as OverlapFunction
-from .phase_diagram import PhaseDiagram as PhaseDiagram
-from .phase_diagram import phase_diagram as phase_diagram
+from .phase_diagram import PhaseDiagram as PhaseDiagram, phase_diagram as phase_diagram
 from .registry import activation_names as activation_names
 from .step_activation import step_activation as step_activation
-from .thresholds import Thresholds as Thresholds
-from .thresholds import thresholds as thresholds
+from .thresholds import Thresholds as Thresholds, thresholds as thresholds
 
 __all__ = [
     "Activation",

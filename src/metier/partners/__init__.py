@@ -7,46 +7,56 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import games as games
-    from .animation import animate as animate
-    from .animation import record_episode as record_episode
-    from .evaluation import Evaluation as Evaluation
-    from .evaluation import HandshakeSplit as HandshakeSplit
-    from .evaluation import evaluate as evaluate
-    from .evaluation import handshake_split as handshake_split
-    from .evaluation import sabotage_gap as sabotage_gap
-    from .measures.behaviour import BehaviourInformation as BehaviourInformation
-    from .measures.behaviour import behaviour_information as behaviour_information
+    from .animation import animate as animate, record_episode as record_episode
+    from .evaluation import (
+        Evaluation as Evaluation,
+        HandshakeSplit as HandshakeSplit,
+        evaluate as evaluate,
+        handshake_split as handshake_split,
+        sabotage_gap as sabotage_gap,
+    )
+    from .measures.behaviour import (
+        BehaviourInformation as BehaviourInformation,
+        behaviour_information as behaviour_information,
+    )
     from .measures.capacity import capacity_weights as capacity_weights
-    from .measures.cooperation import Overfitness as Overfitness
-    from .measures.cooperation import SuccessRates as SuccessRates
-    from .measures.cooperation import overfitness as overfitness
-    from .measures.cooperation import success_rates as success_rates
-    from .measures.logs import BehaviourCounts as BehaviourCounts
-    from .measures.logs import behaviour_counts as behaviour_counts
-    from .measures.trajectories import latent_log_prob as latent_log_prob
-    from .measures.trajectories import trajectory_information as trajectory_information
-    from .pairing import CrossPlay as CrossPlay
-    from .pairing import cross_play as cross_play
-    from .policies import ConstantPolicy as ConstantPolicy
-    from .policies import Policy as Policy
-    from .policies import PurePolicy as PurePolicy
-    from .policies import UniformPolicy as UniformPolicy
-    from .samplers import BanditSampler as BanditSampler
-    from .samplers import CapacitySampler as CapacitySampler
-    from .samplers import PartnerSampler as PartnerSampler
-    from .samplers import UniformSampler as UniformSampler
+    from .measures.cooperation import (
+        Overfitness as Overfitness,
+        SuccessRates as SuccessRates,
+        overfitness as overfitness,
+        success_rates as success_rates,
+    )
+    from .measures.logs import BehaviourCounts as BehaviourCounts, behaviour_counts as behaviour_counts
+    from .measures.trajectories import (
+        latent_log_prob as latent_log_prob,
+        trajectory_information as trajectory_information,
+    )
+    from .pairing import CrossPlay as CrossPlay, cross_play as cross_play
+    from .policies import (
+        ConstantPolicy as ConstantPolicy,
+        Policy as Policy,
+        PurePolicy as PurePolicy,
+        UniformPolicy as UniformPolicy,
+    )
+    from .samplers import (
+        BanditSampler as BanditSampler,
+        CapacitySampler as CapacitySampler,
+        PartnerSampler as PartnerSampler,
+        UniformSampler as UniformSampler,
+    )
     from .training.distill import distill as distill
     from .training.fcp import train_fcp as train_fcp
-    from .training.generalist import Generalist as Generalist
-    from .training.generalist import train_generalist as train_generalist
+    from .training.generalist import Generalist as Generalist, train_generalist as train_generalist
     from .training.guard import dispatch_in_turn as dispatch_in_turn
     from .training.mep import train_mep as train_mep
     from .training.population import Population as Population
     from .training.ppo import PPO as PPO
     from .training.progress import Progress as Progress
     from .training.self_play import train_self_play as train_self_play
-    from .training.specialists import oracle_specialists as oracle_specialists
-    from .training.specialists import train_specialists as train_specialists
+    from .training.specialists import (
+        oracle_specialists as oracle_specialists,
+        train_specialists as train_specialists,
+    )
     from .training.trajedi import train_trajedi as train_trajedi
     from .training.xp_min import train_xp_min as train_xp_min
 

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metier.report.canvas import INK, KEPT_IDS, MUTED, NARROW, SERIES, WIDE, blank, to_svg
-from metier.report.numbers import decimals_for, format_number
-from metier.runs.figures import (
+from metier.records.figures import (
     Bars,
     Figure,
     Heatmap,
@@ -22,6 +20,8 @@ from metier.runs.figures import (
     Reference,
     Series,
 )
+from metier.report.canvas import INK, KEPT_IDS, MUTED, NARROW, SERIES, WIDE, blank, to_svg
+from metier.report.numbers import decimals_for, format_number
 
 _DASHES: dict[str, Any] = {"dashed": (0, (5, 3)), "dotted": (0, (1, 2.5))}
 

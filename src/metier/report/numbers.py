@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from metier.runs.records import Column, Measured
+from metier.records.results import Column, Measured
 
 MINUS = "−"
 

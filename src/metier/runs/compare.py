@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from metier.core.comparison import Comparison, compare_paired
 from metier.core.errors import InputError
 from metier.core.verdict import Verdict, judge
+from metier.records.results import Losses, Result
 from metier.runs.read import find_runs, read_config, read_result
-from metier.runs.records import Losses, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

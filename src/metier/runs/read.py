@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from metier.core.errors import InputError
-from metier.runs.records import SCHEMA_VERSION, Result
+from metier.records.results import SCHEMA_VERSION, Result
 
 
 def is_run(folder: str | os.PathLike[str]) -> bool:

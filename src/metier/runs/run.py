@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from metier.core.errors import InputError
+from metier.records.results import SCHEMA_VERSION, Claim, DataUsed, Headline, Losses, Result, Section
 from metier.runs.atomic import atomic_write_text, fsync_folder
 from metier.runs.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
 from metier.runs.environment import capture_environment
 from metier.runs.journal import Journal, to_json_value
 from metier.runs.lock import FolderLock
 from metier.runs.read import is_run, read_config, read_environment
-from metier.runs.records import SCHEMA_VERSION, Claim, DataUsed, Headline, Losses, Result, Section
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import NamedTuple
 
-from metier.studies.base import SIZES as SIZES
-from metier.studies.base import Progress as Progress
-from metier.studies.base import Silent as Silent
-from metier.studies.base import Study as Study
-from metier.studies.base import input_error, nearest
-from metier.studies.base import resolve_config as resolve_config
-from metier.studies.execute import command_line as command_line
-from metier.studies.execute import execute as execute
+from metier.studies.base import (
+    SIZES as SIZES,
+    Progress as Progress,
+    Silent as Silent,
+    Study as Study,
+    input_error,
+    nearest,
+    resolve_config as resolve_config,
+)
+from metier.studies.execute import command_line as command_line, execute as execute
 
 
 class Entry(NamedTuple):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import entmax as oracle
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from metier import moe
 from metier.moe.multilinear.entmax import newton_map

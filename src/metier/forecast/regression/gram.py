@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from metier.core import map_tasks
 from metier.forecast.gate.folds import Span, segments
 from metier.forecast.regression.design import Design, shifted_view
-from metier.forecast.regression.threads import chunks as chunks
-from metier.forecast.regression.threads import over_blocks, single_threaded_blas
+from metier.forecast.regression.threads import chunks as chunks, over_blocks, single_threaded_blas
 
 Floats = NDArray[np.float64]
 Out = TypeVar("Out")

@@ -12,11 +12,16 @@ import numpy as np
 from metier.core.checks import one_of
 from metier.core.errors import InputError
 from metier.core.rng import as_generator
-from metier.forecast.regression.base_model import MAX_SEED, Floats, Scale, no_quantiles, training_arrays
-from metier.forecast.regression.base_model import FittedLearner as FittedLearner
-from metier.forecast.regression.base_model import Learner as Learner
-from metier.forecast.regression.boosting import LightGBMFit as LightGBMFit
-from metier.forecast.regression.boosting import LightGBMLearner as LightGBMLearner
+from metier.forecast.regression.base_model import (
+    MAX_SEED,
+    FittedLearner as FittedLearner,
+    Floats,
+    Learner as Learner,
+    Scale,
+    no_quantiles,
+    training_arrays,
+)
+from metier.forecast.regression.boosting import LightGBMFit as LightGBMFit, LightGBMLearner as LightGBMLearner
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from metier.core.errors import InputError
 
 from .balls import flint, precision, rational, real_ball
 from .evaluate import Polynomial, array_function, as_polynomial, derivative
-from .nodes import Call, Node, Pow, children, is_constant, number, substitute
-from .nodes import multiply as multiply_nodes
+from .nodes import Call, Node, Pow, children, is_constant, multiply as multiply_nodes, number, substitute
 
 REACH = Fraction(14)
 """Roots are looked for in [-REACH, REACH]; beyond it the Gaussian has a mass of 2e-44."""

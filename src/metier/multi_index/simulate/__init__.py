@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from .committee_amp import CommitteeRun as CommitteeRun
-from .committee_amp import committee_amp as committee_amp
-from .gamp import GampRun as GampRun
-from .gamp import gamp as gamp
-from .gamp import unexplained as unexplained
-from .matching import Baseline as Baseline
-from .matching import Specialization as Specialization
-from .matching import random_baseline as random_baseline
-from .matching import specialization as specialization
-from .sgd import SgdRun as SgdRun
-from .sgd import online_sgd as online_sgd
-from .spectral import SpectralRun as SpectralRun
-from .spectral import spectral as spectral
-from .spectral import spectral_overlap as spectral_overlap
-from .spread import Spread as Spread
-from .spread import spread as spread
-from .students import StudentRun as StudentRun
-from .students import train_student as train_student
-from .teachers import Teacher as Teacher
-from .teachers import plant as plant
+from .committee_amp import CommitteeRun as CommitteeRun, committee_amp as committee_amp
+from .gamp import GampRun as GampRun, gamp as gamp, unexplained as unexplained
+from .matching import (
+    Baseline as Baseline,
+    Specialization as Specialization,
+    random_baseline as random_baseline,
+    specialization as specialization,
+)
+from .sgd import SgdRun as SgdRun, online_sgd as online_sgd
+from .spectral import SpectralRun as SpectralRun, spectral as spectral, spectral_overlap as spectral_overlap
+from .spread import Spread as Spread, spread as spread
+from .students import StudentRun as StudentRun, train_student as train_student
+from .teachers import Teacher as Teacher, plant as plant
 
 __all__ = [
     "Baseline",

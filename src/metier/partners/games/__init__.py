@@ -9,17 +9,17 @@ with naming_extras():
 
 from .check import check_game as check_game
 from .cooking import Cooking as Cooking
-from .game import Game as Game
-from .game import Step as Step
-from .game import input_size as input_size
-from .game import reset_pool as reset_pool
-from .game import seated as seated
-from .jaxmarl import JaxMarlGame as JaxMarlGame
-from .jaxmarl import overcooked as overcooked
+from .game import (
+    Game as Game,
+    Step as Step,
+    input_size as input_size,
+    reset_pool as reset_pool,
+    seated as seated,
+)
+from .jaxmarl import JaxMarlGame as JaxMarlGame, overcooked as overcooked
 from .lever import LeverGame as LeverGame
 from .matrix import MatrixGame as MatrixGame
-from .planners import Planner as Planner
-from .planners import specialists as specialists
+from .planners import Planner as Planner, specialists as specialists
 from .rendezvous import Rendezvous as Rendezvous
 
 __all__ = [

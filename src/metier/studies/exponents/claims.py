@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from metier.records.results import Verdict
 from metier.runs import Claim, Measured
-from metier.runs.records import Verdict
 from metier.studies.exponents.half_ratio import EXCESS, measured_half_ratios
 from metier.studies.exponents.measures import FACTORS
 from metier.studies.paired_seeds import LEVEL, mean_of

@@ -259,6 +259,6 @@ def _pays(config: PartnersConfig, cells: Cells, best: str, command: str) -> Clai
 
 
 def _gain(decision: Decision, unit: str) -> Measured:
-    from metier.runs.from_core import measured
+    from metier.records.from_core import measured
 
     return measured(decision, percent=True).model_copy(update={"unit": unit})

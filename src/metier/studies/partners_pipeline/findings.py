@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from metier.core import Assignment, information
+from metier.records.from_core import paid, specialized
 from metier.runs import Divided, Headline, Losses, Result, Run, Section
-from metier.runs.from_core import paid, specialized
 
 from . import figures, tables
 from .claims import claims, decide, failures, needed_of, tried

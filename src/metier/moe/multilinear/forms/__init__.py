@@ -7,13 +7,10 @@ from metier.core.extras import naming_extras
 with naming_extras():
     import torch  # noqa: F401
 
-from .base import Form as Form
-from .base import Rank as Rank
-from .base import Shape as Shape
+from .base import Form as Form, Rank as Rank, Shape as Shape
 from .cp import CP as CP
 from .mxd import MxD as MxD
-from .ring import TensorRing as TensorRing
-from .ring import TensorTrain as TensorTrain
+from .ring import TensorRing as TensorRing, TensorTrain as TensorTrain
 from .tucker import Tucker as Tucker
 
 FORMS: dict[str, type[Form]] = {form.name: form for form in (CP, TensorRing, TensorTrain, Tucker, MxD)}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
-from metier.runs.figures import Count, Figure, Number, Numbers, Record, Texts, as_plain
+from metier.records.figures import Count, Figure, Number, Numbers, Record, Texts, as_plain
 
 SCHEMA_VERSION = 1
 

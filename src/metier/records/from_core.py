@@ -8,7 +8,7 @@ from metier.core.comparison import Comparison
 from metier.core.decision import Decision
 from metier.core.estimate import Estimate
 from metier.core.mutual_information import InformationResult
-from metier.runs.records import Measured, Paid, Specialized
+from metier.records.results import Measured, Paid, Specialized
 
 
 def measured(
