@@ -21,7 +21,7 @@ FRAME = PANEL.to_frame(backend="polars")
 
 
 def forest():
-    return RandomForestRegressor(n_estimators=3, max_depth=3)
+    return RandomForestRegressor(n_estimators=2, max_depth=2)
 
 
 def obigrad(rng):
