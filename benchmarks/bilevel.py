@@ -222,7 +222,7 @@ def genriesz(options: argparse.Namespace) -> dict[str, Any]:
     """Real data with one binary instrument: metier, its two-stage least squares, genriesz's effect ratio."""
     import rival_genriesz
     from metier.bilevel import IVBilevel
-    from metier.studies.bilevel_iv.cases import CASES
+    from metier_studies.bilevel_iv.cases import CASES
 
     out: dict[str, Any] = {}
     rows = [("", "", "coefficient", "standard error", "CPU seconds")]

@@ -241,8 +241,8 @@ for family in ("bilevel", "data", "forecast", "moe", "multi_index", "partners", 
         attempt(f"{family}.{name}", lambda: getattr(package, name))
 for module in MODULES:
     attempt(f"module {module}", lambda: importlib.import_module(module))
-from metier.studies import REGISTRY, load_study
-for name in REGISTRY:
+from metier.core.registry import registry, load_study
+for name in registry():
     attempt(f"study {name}", lambda: load_study(name))
 print(json.dumps(outcome))
 """
@@ -277,8 +277,8 @@ def test_every_public_name_and_module_should_load_or_name_its_extra(bare):
 
 
 def test_every_study_should_load_or_name_an_extra_that_the_registry_lists(bare):
-    from metier.studies import REGISTRY
+    from metier.core.registry import registry
 
-    for name, entry in REGISTRY.items():
+    for name, entry in registry().items():
         said = bare[f"study {name}"]
         assert said in entry.extras if entry.extras else said == "works", name

@@ -5,22 +5,22 @@ from metier import data
 from metier.core import compare_paired
 from metier.forecast import ClusterForecaster
 from metier.forecast.panels.panel import panel_from_frame
-from metier.runs import Measured, read_timings
-from metier.studies import execute, load_study
-from metier.studies.forecast_flights.claims import (
+from metier.forecast.report import fit_quietly, relative_gain
+from metier.forecast.report.figures import gain_figure, trace_figure
+from metier.runs import FitBars, Measured, read_timings
+from metier_studies import execute, load_study
+from metier_studies.forecast_flights.claims import (
     adopted_share,
     coverage_claim,
     gain_claim,
     information_claim,
     jackknife_error,
     plug_in,
-    relative_gain,
     share_claim,
 )
-from metier.studies.forecast_flights.figures import gain_figure, trace_figure
-from metier.studies.forecast_flights.homogeneous import adopted_clusters, homogeneous_panel
-from metier.studies.forecast_flights.origins import FitBars, fit_quietly, judge_origin
-from metier.studies.forecast_flights.study import CLAIMS, ForecastConfig, spans
+from metier_studies.forecast_flights.homogeneous import adopted_clusters, homogeneous_panel
+from metier_studies.forecast_flights.origins import judge_origin
+from metier_studies.forecast_flights.study import CLAIMS, ForecastConfig, spans
 
 MINI = {
     "n_series": "24",

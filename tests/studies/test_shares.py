@@ -6,7 +6,7 @@ from scipy import stats
 
 from metier.core import InputError
 from metier.runs import Measured
-from metier.studies.shares import (
+from metier_studies.lib.shares import (
     clopper_pearson,
     mean,
     ratio,
