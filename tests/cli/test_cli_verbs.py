@@ -1,11 +1,12 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 from toy_study import ENTRY
 
-from metier import __version__, studies
+from metier import __version__
 from metier.cli import app
 from metier.core import MissingExtraError, extras
 from metier.core.registry import registry
@@ -344,7 +345,8 @@ def test_tour_should_go_on_past_a_study_that_breaks_and_still_report(toy, monkey
         raise ZeroDivisionError("a mistake of ours")
 
     monkeypatch.setitem(registry(), "broken", ENTRY)
-    load = studies.load_study
+    from metier.core.registry import load_study as load
+
     monkeypatch.setattr(
         "metier.core.registry.load_study",
         lambda name: dataclasses.replace(load("toy"), run=broken) if name == "broken" else load(name),
@@ -381,3 +383,20 @@ def test_doctor_should_compare_releases_and_not_builds(monkeypatch):
     assert newer_than_tested({"moe": [{"name": "torch", "found": f"{tested}+cu126"}]}) == []
     (note,) = newer_than_tested({"moe": [{"name": "torch", "found": "99.0+cpu"}]})
     assert note.startswith("torch 99.0+cpu is newer than")
+
+
+def test_without_studies_the_verbs_should_say_what_to_install(monkeypatch, tmp_path, command, document):
+    monkeypatch.chdir(tmp_path)
+    for name in list(registry()):
+        monkeypatch.delitem(registry(), name)
+    code, text, _ = command("list")
+    assert code == 0
+    assert "metier-studies" in text
+    for words in (["tour"], ["run", "iv"]):
+        code, out, err = command(*words)
+        assert (code, out) == (2, "")
+        assert "holds no" in err or "holds none" in err
+        advice = re.search(r"metier-studies: (\S+) -m pip install (\S+)", err)
+        assert advice, "the clone is at hand, so the command names it"
+        assert Path(advice[2], "pyproject.toml").is_file()
+    assert not list(tmp_path.iterdir())

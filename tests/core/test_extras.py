@@ -249,8 +249,9 @@ print(json.dumps(outcome))
 
 
 def modules():
-    """Every module of metier, but for those that run a command when they are imported."""
-    paths = [path.relative_to(SOURCE.parent) for path in sorted(SOURCE.rglob("*.py"))]
+    """Every module of metier and its studies, but for those that run a command when they are imported."""
+    sources = (SOURCE, SOURCE.parents[1] / "studies" / "metier_studies")
+    paths = [path.relative_to(source.parent) for source in sources for path in sorted(source.rglob("*.py"))]
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
     return [name for name in names if not name.endswith("__main__")]
 
