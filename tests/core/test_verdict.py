@@ -95,14 +95,24 @@ def test_exact_values_should_be_judged_without_units():
     assert judge(Estimate.exact(3.0), at_least=3.0).verdict == "holds"
     assert judge(Estimate.exact(3.0), at_most=3.0).verdict == "holds"
     assert judge(Estimate.exact(3.0), at_least=3.0, at_most=3.0).verdict == "equivalent"
-    unsure = judge(Estimate.enclosure(2.9, 3.1), at_least=3.0)
-    assert (unsure.verdict, unsure.reason, unsure.needed) == ("undecided", Reason.OPEN, math.inf)
+    for limit in (3.0, 3.1):
+        unsure = judge(Estimate.enclosure(2.9, 3.1), at_least=limit)
+        assert (unsure.verdict, unsure.reason, unsure.needed) == ("undecided", Reason.OPEN, math.inf)
+    assert judge(Estimate.enclosure(2.9, 3.1), at_least=2.9).verdict == "holds"
+    assert judge(Estimate.enclosure(2.9, 3.1), at_most=2.9).verdict == "undecided"
 
 
 def test_identical_losses_should_be_equivalent():
     for limits in ({"at_least": 0.0}, {"at_most": 0.0}, {"at_least": 0.0, "margin": 0.1}):
         judged = judge(compare_paired([1.0, 2.0], [1.0, 2.0]), **limits)
         assert (judged.verdict, judged.reason, judged.needed) == ("equivalent", Reason.IDENTICAL, math.inf)
+
+
+def test_identical_losses_beside_the_limit_should_be_an_exact_gain_of_zero():
+    same = compare_paired([1.0, 2.0], [1.0, 2.0])
+    assert judge(same, at_least=-0.01).verdict == "holds"
+    assert judge(same, at_least=0.01).verdict == "does not hold"
+    assert judge(same, at_least=-0.01, at_most=0.01).verdict == "equivalent"
 
 
 def test_equivalence_should_need_both_sides():

@@ -162,7 +162,8 @@ def judge(
     At the limit a wrong "holds" has probability (1 - level) / 2 at most. A single unit is undecided whatever
     its value. So are equal values of fewer units than a sign test needs to decide, six at level 0.95. A
     standard error without degrees of freedom gets n - 1. An exact value (`Estimate.exact`,
-    `Estimate.enclosure`) is judged without units. Losses that are identical in every pair are "equivalent".
+    `Estimate.enclosure`) is judged without units. Losses that are identical in every pair are "equivalent"
+    where the limit is a gain of zero, and an exact gain of zero beside other limits.
 
     Args:
         measured: An estimate, or a paired comparison, whose gain is judged.
@@ -333,20 +334,24 @@ def _decide(
 ) -> tuple[str, Reason]:
     low, high = interval
     if estimate.method == IDENTICAL_LOSSES:
-        return "equivalent", Reason.IDENTICAL
+        # A gain of exactly zero in every unit: on a limit it is a tie, beside one it is on its side.
+        beside = (region.verdict for region in regions if region.low < 0.0 < region.high)
+        return next(beside, "equivalent"), Reason.IDENTICAL
     if estimate.n == 1:
         return "undecided", Reason.ONE_UNIT
     if math.isnan(low) or math.isnan(high):
         return "undecided", Reason.NO_INTERVAL
     if _is_flat(estimate) and _effective(estimate, estimate.n) < _sign_test_units(level):
         return "undecided", Reason.EQUAL_VALUES
-    verdict = next((region.verdict for region in regions if region.low <= low and high <= region.high), "")
-    if not verdict:
+    region = next((region for region in regions if region.low <= low and high <= region.high), None)
+    # What is proven to lie up to the limit may be the limit, which keeps it.
+    touches = region is not None and (low == region.low or high == region.high)
+    if region is None or (estimate.n == 0 and region.verdict == "does not hold" and touches):
         at_limit = estimate.n and any(estimate.value in (region.low, region.high) for region in regions)
         return "undecided", Reason.AT_LIMIT if at_limit else Reason.OPEN
     if estimate.n == 0:
-        return verdict, Reason.EXACT
-    return verdict, Reason.INSIDE if verdict == "equivalent" else Reason.CLEAR
+        return region.verdict, Reason.EXACT
+    return region.verdict, Reason.INSIDE if region.verdict == "equivalent" else Reason.CLEAR
 
 
 def _is_flat(estimate: Estimate) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from metier.core import specialize_or_fall_back
+from metier.core import Estimate, specialize_or_fall_back
 from metier.runs import (
     Claim,
     Column,
@@ -24,6 +24,7 @@ from metier.runs import (
     paid,
 )
 from metier_studies.bilevel_iv.cases import STRONG
+from metier_studies.lib.claims import claim
 from metier_studies.lib.shares import mean, ratio, share
 from metier_studies.lib.statements import Statement
 
@@ -158,44 +159,27 @@ def _claims(
             limit=0.9,
         ),
     ]
-    judged = [_judged(statement, command) for statement in statements]
+    judged = [statement.judged(command) for statement in statements]
     if "card" in real:
         warned = any("weak" in text for text in real["card"]["warnings"])
         row = real["card"]["first_stage"]
         judged.append(
-            Claim(
+            claim(
+                Estimate.exact(float(warned)),
+                at_least=1.0,
+                shown=Measured(value=row["f_effective"], unit=f"effective F, {row['f_critical']:.1f} needed"),
                 id="card-warned",
                 statement="Distance to college as an instrument for schooling is called weak.",
                 source="metier",
                 minimum_effect="the effective F is below what is needed, and the summary says so",
-                measured=Measured(
-                    value=row["f_effective"], unit=f"effective F, {row['f_critical']:.1f} needed"
-                ),
-                verdict="holds" if warned else "does not hold",
                 command=command,
-            )
+            ).model_copy(update={"minimum_effect_value": None})
         )
     return judged
 
 
 def _exact(value: float, unit: str) -> Measured:
     return Measured(value=value, unit=unit, method="exact")
-
-
-def _judged(statement: Statement, command: str) -> Claim:
-    if statement.measured.level is not None or statement.measured.method != "exact":
-        return statement.judged(command)
-    holds = (statement.measured.value <= statement.limit) == statement.below
-    return Claim(
-        id=statement.id,
-        statement=statement.text,
-        source="metier",
-        minimum_effect=statement.effect,
-        minimum_effect_value=statement.limit,
-        measured=statement.measured,
-        verdict="holds" if holds else "does not hold",
-        command=command,
-    )
 
 
 def _wald(estimate: Sequence[float], n: int) -> Measured:

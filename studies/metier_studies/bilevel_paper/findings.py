@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metier.runs import Claim, Column, Figure, Lines, Measured, Result, Run, Section, Series, Table
+from metier_studies.lib.claims import claim
 from metier_studies.lib.shares import ratio, share
 from metier_studies.lib.statements import Statement
 
@@ -84,17 +85,15 @@ def _claims(config: PaperConfig, found: Mapping[str, Any], run: Run) -> list[Cla
             for n in sizes
             for k, kind in enumerate(KINDS)
         ]
-        verdict = "holds" if max(gaps) <= TOLERANCE else "does not hold"
         out.append(
-            Claim(
+            claim(
+                Measured(value=max(gaps), unit="largest difference"),
+                at_most=TOLERANCE,
+                unless="" if published else "not the authors' 300 replicates",
                 id=f"figure-{figure}-table",
                 statement=f"The published errors of Figure {figure} come out again.",
                 source="paper",
                 minimum_effect="every root mean squared error within 0.0001",
-                minimum_effect_value=TOLERANCE,
-                measured=Measured(value=max(gaps), unit="largest difference"),
-                verdict=verdict if published else "undecided",
-                reason="" if published else "not the authors' 300 replicates",
                 command=run.command,
             )
         )

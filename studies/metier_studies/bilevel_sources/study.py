@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from metier.runs import Claim, Column, DataUsed, Measured, Progress, Result, Run, Section, Study, Table
+from metier_studies.lib.claims import all_hold, claim
 
 TITLE = "Weights of data sources: how much should each count, and does it pay?"
 QUESTION = (
@@ -165,19 +166,21 @@ def _claims(
     ]
     for name, what in (("against_equal", "one model for all"), ("against_own", "a model of its own")):
         verdicts = [cluster[name]["verdict"] for cluster in flights["clusters"]]
-        paying = verdicts.count("pays")
-        holds = paying == len(verdicts)
+        parts = [
+            {"pays": "holds", "hurts": "does not hold"}.get(verdict, "undecided") for verdict in verdicts
+        ]
         claims.append(
-            Claim(
+            claim(
+                all_hold(parts),
+                at_least=1.0,
+                shown=Measured(value=verdicts.count("pays"), unit=f"of {len(verdicts)} clusters"),
+                reason="" if set(parts) == {"holds"} else "verdicts: " + ", ".join(verdicts),
                 id=f"flights-{name.replace('_', '-')}",
                 statement=f"On the flights weighed pasts forecast better than {what}, in every cluster.",
                 source="metier",
                 minimum_effect="the held-out verdict is `pays` in every cluster",
-                measured=Measured(value=paying, unit=f"of {len(verdicts)} clusters"),
-                verdict="holds" if holds else "does not hold" if "hurts" in verdicts else "undecided",
-                reason="" if holds else "verdicts: " + ", ".join(verdicts),
                 command=command,
-            )
+            ).model_copy(update={"minimum_effect_value": None})
         )
     return claims
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from metier.records.results import Verdict
 from metier.runs import Claim, Measured
 from metier_studies.exponents.half_ratio import EXCESS, measured_half_ratios
 from metier_studies.exponents.measures import FACTORS
+from metier_studies.lib.claims import claim
 from metier_studies.lib.paired_seeds import LEVEL, mean_of
 
 if TYPE_CHECKING:
@@ -28,36 +28,20 @@ LADDER_SHARE = 0.03
 LOSS_SHARE = 0.05
 
 
-def verdict_of(low: float, high: float, limits: tuple[float, float]) -> Verdict:
-    """Holds if the interval lies within the limits, fails if it lies outside, else undecided."""
-    if limits[0] <= low and high <= limits[1]:
-        return "holds"
-    return "does not hold" if high < limits[0] or low > limits[1] else "undecided"
-
-
 def _claim(
     id_: str, statement: str, measured: Measured, limits: tuple[float, float], effect: str, command: str
 ) -> Claim:
-    low = measured.value if measured.low is None else measured.low
-    high = measured.value if measured.high is None else measured.high
-    verdict = verdict_of(low, high, limits)
-    needed = None
-    if verdict == "undecided" and measured.n:
-        room = min(abs(measured.value - limit) for limit in limits if math.isfinite(limit))
-        half = max((high - low) / 2.0, 1e-12)
-        # The interval must shrink to the distance from the nearest limit, with 80 % power.
-        needed = min(10**6, math.ceil(measured.n * (1.43 * half / max(room, 1e-6)) ** 2))
-    return Claim(
+    low, high = (limit if math.isfinite(limit) else None for limit in limits)
+    return claim(
+        measured,
+        at_least=low,
+        at_most=high,
         id=id_,
         statement=statement,
         source="paper and metier" if id_.startswith(("slope", "ladder", "loss")) else "metier",
         minimum_effect=effect,
-        measured=measured,
-        verdict=verdict,
-        needed=needed,
-        needed_unit="" if needed is None else "seeds",
         command=command,
-    )
+    ).model_copy(update={"minimum_effect_value": None})
 
 
 def claims_of(config: ExponentsConfig, found: Found, seed: int, command: str) -> Iterator[Claim]:
@@ -67,7 +51,7 @@ def claims_of(config: ExponentsConfig, found: Found, seed: int, command: str) ->
     yield _claim(
         "all-certified",
         f"Every exponent of the {len(rows)} registered activations is certified; none is left undecided.",
-        Measured(value=certified, n=len(rows), unit="activations"),
+        Measured(value=certified, unit="activations"),
         (len(rows), len(rows)),
         "all of them",
         command,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metier.core import Decision, compare_paired, information, specialize_or_fall_back
+from metier.core import Estimate, compare_paired, information, judge
 from metier.core.mutual_information import InformationResult
-from metier.forecast.report import gain_decision, relative_gain
-from metier.forecast.report.gains import ALPHA, LEVEL
+from metier.forecast.report import relative_estimate, relative_gain
+from metier.forecast.report.gains import LEVEL
 from metier.runs import Claim, Measured
-from metier_studies.lib.shares import seeds_needed, share, verdict_above, verdict_below
+from metier_studies.lib.claims import claim
+from metier_studies.lib.shares import share
 
 Floats = NDArray[np.float64]
 
@@ -30,27 +30,21 @@ def gain_claim(
     effect: str = "",
 ) -> Claim:
     """A relative gain of more than `minimum` (negative: a loss of less than that)."""
-    decision = gain_decision(loss, base, minimum=minimum)
     gain = relative_gain(loss, base)
-    verdict = {"pays": "holds", "hurts": "does not hold"}.get(decision.verdict, "undecided")
-    small = (
-        gain.low is not None
-        and gain.high is not None
-        and -abs(minimum) <= gain.low <= gain.high <= abs(minimum)
-    )
-    if verdict == "does not hold" and small:
-        verdict = "equivalent"
-    return Claim(
-        id=claim_id,
-        statement=statement,
-        source="metier",
-        minimum_effect=effect or f"{100 * minimum:g} % of the loss",
-        minimum_effect_value=minimum,
-        measured=gain,
-        verdict=verdict,
-        **_needed(decision, verdict),
-        command=command,
-    )
+    sentences: dict[str, Any] = {
+        "id": claim_id,
+        "statement": statement,
+        "source": "metier",
+        "minimum_effect": effect or f"{100 * minimum:g} % of the loss",
+        "command": command,
+    }
+    estimate = relative_estimate(loss, base)
+    judged = claim(estimate, at_least=minimum, shown=gain, **sentences)
+    if judged.verdict == "does not hold" and minimum:
+        # Too small to matter is another finding than a loss.
+        near = judge(estimate, at_least=-abs(minimum), at_most=abs(minimum)).verdict
+        judged = judged.model_copy(update={"verdict": near}) if near == "equivalent" else judged
+    return judged.model_copy(update={"minimum_effect_value": minimum})
 
 
 def coverage_claim(
@@ -58,25 +52,14 @@ def coverage_claim(
 ) -> Claim:
     """The coverage over time lies within `tolerance` of its level: both one-sided tests pass."""
     x = np.asarray(shares, dtype=np.float64)
-    comparison = compare_paired(np.full(len(x), level), x, dependence="time", level=LEVEL)
-    mean = float(x.mean())
-    half = (comparison.interval[1] - comparison.interval[0]) / 2
-    sides = [
-        specialize_or_fall_back(
-            sign * (x - level), np.full(len(x), tolerance), dependence="time", alpha=ALPHA
-        )
-        for sign in (1.0, -1.0)
-    ]
-    verdicts = [side.verdict for side in sides]
-    verdict = "holds" if verdicts == ["pays", "pays"] else "undecided"
-    verdict = "does not hold" if "hurts" in verdicts else verdict
-    return Claim(
-        id=claim_id,
-        statement=f"{100 * level:g} % intervals hold {100 * level:g} % of the values that come",
-        source="metier",
-        minimum_effect=f"within {100 * tolerance:g} points",
-        minimum_effect_value=tolerance,
-        measured=Measured(
+    excess = compare_paired(np.full(len(x), level), x, dependence="time", level=LEVEL)
+    # The comparison's gain is minus the excess coverage; limits on both sides are symmetric.
+    mean, half = float(x.mean()), (excess.interval[1] - excess.interval[0]) / 2
+    return claim(
+        excess,
+        at_least=-tolerance,
+        at_most=tolerance,
+        shown=Measured(
             value=mean,
             low=mean - half,
             high=mean + half,
@@ -86,16 +69,12 @@ def coverage_claim(
             method="EWC Student t",
             percent=True,
         ),
-        verdict=verdict,
-        **_needed(max(sides, key=lambda side: side.needed), verdict),
+        id=claim_id,
+        statement=f"{100 * level:g} % intervals hold {100 * level:g} % of the values that come",
+        source="metier",
+        minimum_effect=f"within {100 * tolerance:g} points",
         command=command,
-    )
-
-
-def _needed(decision: Decision, verdict: str) -> dict[str, Any]:
-    if verdict != "undecided" or not math.isfinite(decision.needed):
-        return {}
-    return {"needed": math.ceil(decision.needed), "needed_unit": "time steps"}
+    ).model_copy(update={"minimum_effect_value": tolerance})
 
 
 def information_claim(
@@ -112,33 +91,21 @@ def information_claim(
     """The clusters tell more than chance about what a series is, in nats; the interval is a jackknife's."""
     labels = np.asarray(labels)
     found = information(contexts, labels, permutations=permutations, rng=rng)
-    half = 1.96 * jackknife_error(contexts, labels)
-    verdict = "undecided"
-    if found.excess - half > minimum and found.p_value < 1 - LEVEL:
-        verdict = "holds"
-    elif found.excess + half < minimum:
-        verdict = "does not hold"
-    needed: dict[str, Any] = {}
-    if verdict == "undecided" and found.excess != minimum:
-        ratio = (1.96 + 0.8416) * half / 1.96 / abs(found.excess - minimum)
-        needed = {"needed": math.ceil(len(labels) * ratio**2), "needed_unit": "series"}
-    return found, Claim(
+    estimate = Estimate.from_stderr(
+        found.excess,
+        jackknife_error(contexts, labels),
+        n=found.n_units,
+        dof=found.n_units - 1.0,
+        method="jackknife over series, less the permutation mean",
+        unit="series",
+    )
+    return found, claim(
+        estimate,
+        at_least=minimum,
         id=claim_id,
         statement=statement,
         source="metier",
         minimum_effect=f"{minimum:g} nats above chance",
-        minimum_effect_value=minimum,
-        measured=Measured(
-            value=found.excess,
-            low=found.excess - half,
-            high=found.excess + half,
-            level=LEVEL,
-            n=found.n_units,
-            unit="series",
-            method="jackknife over series, less the permutation mean",
-        ),
-        verdict=verdict,
-        **needed,
         command=command,
     )
 
@@ -176,18 +143,14 @@ def share_claim(
     measured: Measured, *, limit: float, below: bool, claim_id: str, statement: str, source: str, command: str
 ) -> Claim:
     """A share of panels of at most (`below`) or at least the limit, by its one-sided 95 % binomial limits."""
-    verdict = (verdict_below if below else verdict_above)(measured, limit)
-    needed = seeds_needed(measured, limit) if verdict == "undecided" else None
-    return Claim(
+    return claim(
+        measured,
+        at_least=None if below else limit,
+        at_most=limit if below else None,
         id=claim_id,
         statement=statement,
         source=source,
         minimum_effect=f"at {'most' if below else 'least'} {100 * limit:g} % of panels",
-        minimum_effect_value=limit,
-        measured=measured,
-        verdict=verdict,
-        needed=needed,
-        needed_unit="" if needed is None else "panels",
         command=command,
     )
 

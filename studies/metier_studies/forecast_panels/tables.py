@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metier.core import Decision, compare_paired, specialize_or_fall_back
+from metier.core import Decision, Estimate, compare_paired, specialize_or_fall_back
 from metier.forecast.report import IN_USE
 from metier.forecast.report.figures import WORDS
 from metier.runs import (
@@ -27,6 +27,7 @@ from metier.runs import (
     paid,
 )
 from metier_studies.forecast_panels.cases import PanelCase
+from metier_studies.lib.claims import claim
 
 Floats = NDArray[np.float64]
 Squared = Mapping[str, Mapping[str, Floats]]
@@ -135,21 +136,16 @@ def _claim(
     measured: Measured,
     command: str,
 ) -> Claim:
-    decision, needed = above(values, minimum), {}
-    verdict = {"pays": "holds", "hurts": "does not hold"}.get(decision.verdict, "undecided")
-    if verdict == "undecided" and math.isfinite(decision.needed):
-        needed = {"needed": math.ceil(decision.needed), "needed_unit": "panels"}
-    return Claim(
+    return claim(
+        Estimate.from_values(values, level=LEVEL, unit="panels"),
+        at_least=minimum,
+        shown=measured,
         id=claim_id,
         statement=statement,
         source="ours",
         minimum_effect=effect,
-        minimum_effect_value=abs(minimum),
-        measured=measured,
-        verdict=verdict,
-        **needed,
         command=command,
-    )
+    ).model_copy(update={"minimum_effect_value": abs(minimum)})
 
 
 def headline(squared: Squared, chosen: Mapping[str, Sequence[str]]) -> Headline:

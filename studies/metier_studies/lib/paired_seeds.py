@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from metier.core import Decision, specialize_or_fall_back
-from metier.runs import Claim, Measured, Series
+from metier.core import Decision, Estimate, compare_paired, specialize_or_fall_back
+from metier.records import Claim, Measured, Series, measured
+from metier_studies.lib.claims import claim
 
 Floats = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
 LEVEL = 0.95
 POWER = 0.8
-VERDICTS = {"pays": "holds", "hurts": "does not hold"}
 
 
 def of(rows: Rows, figure: str) -> Floats:
@@ -33,18 +34,8 @@ def paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def mean_of(values: ArrayLike, *, percent: bool = False) -> Measured:
-    """Mean over seeds with its Student t interval."""
-    x = np.asarray(values, dtype=float)
-    half = half_width(x)
-    interval = {} if math.isnan(half) else {"low": x.mean() - half, "high": x.mean() + half, "level": LEVEL}
-    return Measured(
-        value=float(x.mean()),
-        n=x.size,
-        unit="seeds",
-        method="Student t over seeds",
-        percent=percent,
-        **interval,
-    )
+    """Mean over seeds with its Student t interval; a single seed has none."""
+    return measured(Estimate.from_values(values, level=LEVEL, unit="seeds"), percent=percent)
 
 
 def band(name: str, x: Sequence[float], told: Sequence[Measured], **style: Any) -> Series:
@@ -106,44 +97,31 @@ def decide(ours: ArrayLike, rival: ArrayLike, *, margin: float = 0.0) -> Decisio
     return specialize_or_fall_back(a, b, alpha=(1 - LEVEL) / 2, margin=margin)
 
 
-def lower_claim(ours: Floats, rival: Floats, *, margin: float = 0.0, **words: Any) -> Claim:
+def lower_claim(ours: Floats, rival: Floats, *, margin: float = 0.0, **sentences: Any) -> Claim:
     """Ours is lower than the rival; the measured value is how much: rival minus ours."""
     a, b = paired(ours, rival)
-    decision = decide(a, b, margin=margin)
-    open_ = decision.verdict == "undecided" and math.isfinite(decision.needed)
     least = detectable(a, b)
-    return Claim(
-        minimum_effect_value=margin or None,
-        measured=mean_of(b - a),
-        verdict=VERDICTS.get(decision.verdict, decision.verdict),
-        needed=math.ceil(decision.needed) if open_ else None,
-        needed_unit="seeds" if open_ else "",
+    found = compare_paired(a, b, level=LEVEL).estimate if a.size > 1 else Estimate.from_values(b - a)
+    return claim(
+        replace(found, unit="seeds"),
+        at_least=0.0,
+        margin=margin,
+        shown=mean_of(b - a),
         reason=f"minimum detectable effect {least:.4f}, {a.size} paired seeds"
         if math.isfinite(least)
         else "",
-        **words,
-    )
+        **sentences,
+    ).model_copy(update={"minimum_effect_value": margin or None})
 
 
-def within_claim(values: Floats, limit: float, *, below: bool, **words: Any) -> Claim:
+def within_claim(values: Floats, limit: float, *, below: bool, **sentences: Any) -> Claim:
     """The mean over seeds is on the right side of a limit, interval and all."""
-    told = mean_of(values)
-    sides = (told.low, told.high) if told.low is not None else (told.value, told.value)
-    good = sides[1] <= limit if below else sides[0] > limit  # type: ignore[operator]
-    bad = sides[0] > limit if below else sides[1] <= limit  # type: ignore[operator]
-    verdict = "holds" if good else "does not hold" if bad else "undecided"
-    needed: dict[str, Any] = {}
     least = detectable(values, np.full(values.size, limit))
-    if verdict == "undecided" and values.size > 1:
-        # Seeds at which this distance from the limit is found with 80 % power, not those of an even chance.
-        decision = decide(values, np.full(values.size, limit))
-        if math.isfinite(decision.needed):
-            needed = {"needed": math.ceil(decision.needed), "needed_unit": "seeds"}
-    return Claim(
-        minimum_effect_value=limit,
-        measured=told,
-        verdict=verdict,
+    return claim(
+        Estimate.from_values(values, level=LEVEL, unit="seeds"),
+        at_least=None if below else limit,
+        at_most=limit if below else None,
+        shown=mean_of(values),
         reason=f"minimum detectable distance from {limit:g}: {least:.4f}" if math.isfinite(least) else "",
-        **needed,
-        **words,
+        **sentences,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metier.runs import Claim, Measured
-from metier_studies.lib.shares import seeds_needed, verdict_above, verdict_below
+from metier.records import Claim, Measured
+from metier_studies.lib.claims import claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,18 +20,14 @@ class Statement:
     below: bool = False
 
     def judged(self, command: str) -> Claim:
-        """The claim with the verdict of its interval, and how many of its units would decide an open one."""
-        verdict = (verdict_below if self.below else verdict_above)(self.measured, self.limit)
-        needed = seeds_needed(self.measured, self.limit) if verdict == "undecided" else None
-        return Claim(
+        """The claim with its verdict, and how many of its units would decide an open one."""
+        return claim(
+            self.measured,
+            at_least=None if self.below else self.limit,
+            at_most=self.limit if self.below else None,
             id=self.id,
             statement=self.text,
             source="metier",
             minimum_effect=self.effect,
-            minimum_effect_value=self.limit,
-            measured=self.measured,
-            verdict=verdict,
-            needed=needed,
-            needed_unit="" if needed is None else self.measured.unit,
             command=command,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from metier.core import Decision, specialize_or_fall_back
-from metier.runs import Claim, Measured
+from metier.core import Decision, Estimate, compare_paired, specialize_or_fall_back
+from metier.records import Claim, Measured
+from metier_studies.lib.claims import claim
 
 from .intervals import (
     FEWEST_COVERED,
@@ -185,16 +185,16 @@ def tried(config: PartnersConfig, facts: Sequence[Facts], arm: str) -> str:
 
 def _enough(config: PartnersConfig, rows: Sequence[Facts], best: str, command: str) -> Claim:
     counted = [counts_as_population(config, facts) for facts in rows]
-    return Claim(
+    return claim(
+        Estimate.exact(float(np.mean(counted)), method="every seed of this run"),
+        at_least=1.0,
+        shown=Measured(value=float(np.mean(counted)), n=len(counted), unit="seeds", percent=True),
+        reason="" if all(counted) else f"not reproduced: {tried(config, rows, best)}",
         id="specialists-count",
         statement=f"At least {100 * SHARE_CAPABLE:.0f} % of the {best} partners are capable and they cover "
         f"at least {FEWEST_COVERED} behaviours.",
         source="ours",
         minimum_effect="in every seed",
-        minimum_effect_value=1.0,
-        measured=Measured(value=float(np.mean(counted)), n=len(counted), unit="seeds", percent=True),
-        verdict="holds" if all(counted) else "does not hold",
-        reason="" if all(counted) else f"not reproduced: {tried(config, rows, best)}",
         command=command,
     )
 
@@ -205,57 +205,53 @@ def _about_methods(config: PartnersConfig, cells: Cells, statement: Statement, c
     found, limit = over_seeds(values, stderrs), statement.limit
     short = shortcomings(config, cells, (statement.low, statement.high))
     reasons = [short] if short else []
-    needed: int | None = None
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
-    verdict = "holds" if low > limit else "does not hold" if high < limit else "undecided"
-    if len(values) < FEWEST_SEEDS:
-        verdict, needed = "undecided", FEWEST_SEEDS
-        reasons.insert(0, f"{len(values)} seeds say nothing about a method")
-    elif verdict == "undecided":
-        needed = needed_of(specialize_or_fall_back(np.full(len(values), limit), values, alpha=ALPHA))
-    if short and verdict == "holds":
-        verdict = "undecided"
+    few = len(values) < FEWEST_SEEDS
     if statement.published is not None and config.game == "cooking":
         reasons.append(f"the paper's tables: {statement.published:+.2f}")
-    return Claim(
+    judged = claim(
+        found,
+        at_least=limit,
+        unless=f"{len(values)} seeds say nothing about a method" if few else "",
+        reason="; ".join(reasons),
         id=statement.id,
         statement=statement.text,
         source=PAPER,
         minimum_effect=f"a difference of {statement.letter} above {limit:g} "
         f"({statement.high} against {statement.low}), over seeds",
-        minimum_effect_value=limit,
-        measured=found,
-        verdict=verdict,
-        needed=needed,
-        needed_unit="" if needed is None else "seeds",
-        reason="; ".join(reasons),
         command=command,
+    )
+    return (
+        judged.model_copy(update={"needed": FEWEST_SEEDS, "needed_unit": "seeds"})
+        if few
+        else _short(judged, short)
+    )
+
+
+def _short(judged: Claim, short: str) -> Claim:
+    """A claim about populations that do not count as such cannot hold."""
+    return (
+        judged.model_copy(update={"verdict": "undecided"}) if short and judged.verdict == "holds" else judged
     )
 
 
 def _pays(config: PartnersConfig, cells: Cells, best: str, command: str) -> Claim:
     decision, unit = decide(cells, best)
     short = shortcomings(config, cells, (best,))
-    verdicts = {"pays": "holds", "hurts": "does not hold", "equivalent": "equivalent"}
-    verdict: Any = verdicts.get(decision.verdict, "undecided")
-    if short and verdict == "holds":
-        verdict = "undecided"
-    needed = needed_of(decision) if verdict == "undecided" else None
-    return Claim(
+    own, base = (np.array([failures(facts) for facts in cells[arm]]) for arm in (best, BASELINE))
+    losses = (own.mean(axis=1), base.mean(axis=1)) if unit == "seeds" else (own.ravel(), base.ravel())
+    judged = claim(
+        compare_paired(*losses, level=LEVEL),
+        at_least=0.0,
+        shown=_gain(decision, unit),
+        reason=short,
         id="specialists-pay",
         statement=f"A generalist that trained with {best} partners fails less with held-out specialists "
         f"than one that trained with {BASELINE} partners.",
         source=PAPER,
         minimum_effect="a mean difference of failure shares above zero",
-        minimum_effect_value=0.0,
-        measured=_gain(decision, unit),
-        verdict=verdict,
-        needed=needed,
-        needed_unit="" if needed is None else unit,
-        reason=short,
         command=command,
     )
+    return _short(judged if judged.needed is None else judged.model_copy(update={"needed_unit": unit}), short)
 
 
 def _gain(decision: Decision, unit: str) -> Measured:

@@ -7,7 +7,11 @@ from metier.forecast.report.facts import (
     naive_losses as naive_losses,
     trace_of as trace_of,
 )
-from metier.forecast.report.gains import gain_decision as gain_decision, relative_gain as relative_gain
+from metier.forecast.report.gains import (
+    gain_decision as gain_decision,
+    relative_estimate as relative_estimate,
+    relative_gain as relative_gain,
+)
 from metier.forecast.report.sections import headline as headline, sections as sections
 
 __all__ = [
@@ -17,6 +21,7 @@ __all__ = [
     "gain_decision",
     "headline",
     "naive_losses",
+    "relative_estimate",
     "relative_gain",
     "sections",
     "trace_of",

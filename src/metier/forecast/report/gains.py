@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metier.core import Decision, compare_paired, specialize_or_fall_back
-from metier.records import Measured
+from metier.core import Decision, Estimate, compare_paired, specialize_or_fall_back
+from metier.records import Measured, measured
 
 LEVEL = 0.95
 ALPHA = (1 - LEVEL) / 2
@@ -22,19 +24,21 @@ def relative_gain(loss: ArrayLike, base: ArrayLike) -> Measured:
         >>> relative_gain([0.9, 0.8, 1.0, 0.9], [1.0, 1.0, 1.1, 0.9]).value
         0.1
     """
+    estimate = relative_estimate(loss, base)
+    return measured(replace(estimate, method="EWC Student t of the ratio"), percent=True)
+
+
+def relative_estimate(loss: ArrayLike, base: ArrayLike) -> Estimate:
+    """The same as an estimate, for a verdict on it."""
     a, b = np.asarray(loss, dtype=np.float64), np.asarray(base, dtype=np.float64)
     share = 1.0 - float(a.mean() / b.mean())
     spread = compare_paired(a, (1.0 - share) * b, dependence="time", level=LEVEL)
     half = (spread.interval[1] - spread.interval[0]) / 2 / float(b.mean())
-    return Measured(
+    return replace(
+        spread.estimate,
         value=round(share, 15),
-        low=share - half,
-        high=share + half,
-        level=LEVEL,
-        n=spread.n,
-        unit="time steps",
-        method="EWC Student t of the ratio",
-        percent=True,
+        stderr=spread.stderr / float(b.mean()),
+        interval=(share - half, share + half),
     )
 
 
