@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+"""Fold or cluster of every row, counted from 0."""
 Rows = Mapping[str, NDArray[Any]]
 """Named arrays whose first axis is the row; the covariates are there as "X"."""
 RowFunction = Callable[[Floats, Rows], Any]

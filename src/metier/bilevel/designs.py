@@ -19,11 +19,11 @@ from metier.core.parallel import map_tasks
 from metier.core.rng import derive, derive_seed
 
 from .arrays import Floats
-from .cautions import OPENINGS
+from .diagnostics import OPENINGS
 from .estimate import HypergradientEstimate
+from .loss_families import Squared
 from .obigrad import OBiGrad
 from .problem import BilevelProblem
-from .residual_losses import Squared
 from .sieve import SieveRidge
 from .targets import AffineTarget
 

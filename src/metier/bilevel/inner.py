@@ -12,9 +12,9 @@ from scipy.special import logit
 from metier.core.errors import InputError
 
 from .arrays import Floats, Rows
-from .likelihood_losses import Logistic, SoftmaxCE
+from .crossfit import weight_arguments
+from .loss_families import Logistic, SoftmaxCE, Squared
 from .losses import Derivatives, Loss
-from .residual_losses import Squared
 from .risks import Parts, SieveRisk, power_of, quadratic_risk
 from .sieve import SieveRidge, checked_penalty
 
@@ -155,8 +155,6 @@ def _log_odds(learner: Any, task: InnerTask) -> InnerSurface:
     """A probability learner's logits, for the two losses whose minimizer they are."""
     from sklearn.base import clone
 
-    from .learners import weight_parameter
-
     if not (isinstance(task.loss, Logistic | SoftmaxCE)):
         raise InputError(
             "a classifier learns h of a logistic or softmax inner loss",
@@ -177,18 +175,7 @@ def _log_odds(learner: Any, task: InnerTask) -> InnerSurface:
     if task.loss.weight is not None:
         c, _ = task.loss.weight.evaluate(task.w, task.rows)
         om = c if om is None else om * c
-    extra = {}
-    if om is not None:
-        name = weight_parameter(learner)
-        if name is None:
-            raise InputError(
-                "weights reach the classifier",
-                expected="a classifier whose fit takes sample_weight",
-                got=type(learner).__name__,
-                next_step="Choose another classifier for the nuisance h.",
-            )
-        extra[name] = om
-    fitted = clone(learner).fit(task.parts.X["train"], labels, **extra)
+    fitted = clone(learner).fit(task.parts.X["train"], labels, **weight_arguments(learner, om))
 
     def predict(part: str) -> Floats:
         p = np.full((len(task.parts.X[part]), t.shape[1] + 1), CLIP)

@@ -1,8 +1,9 @@
-"""What a pointwise loss is: values with the derivatives that the score needs, sums, targets and weights."""
+"""What a pointwise loss is: values with the derivatives that the score needs, and a check of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from metier.core.errors import InputError
+from metier.core.extras import require
 
 from .arrays import Floats, Rows, added
 from .targets import ColumnTarget, Target, TermWeight, as_target
@@ -222,3 +224,156 @@ class CustomLoss(Loss):
 
         names = ("value", *(n for n in Derivatives.__slots__ if n != "value"))
         return Derivatives(**{name: call(getattr(self, name)) for name in names})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class TorchLoss(Loss):
+    """A loss by a torch function of one row: f(w (d,), v (q,), row) -> scalar; row maps names to tensors.
+
+    Args:
+        function: The loss of one row, in torch operations that `torch.func` can differentiate.
+
+    Example:
+        >>> loss = TorchLoss(lambda w, v, z: (v[0] - w[0] * z["T"]) ** 2 / 2)
+        >>> loss.derivatives(np.array([2.0]), np.array([[1.0]]), {"T": np.array([3.0])}).d2_wv.item()
+        -3.0
+    """
+
+    function: Callable[..., Any]
+
+    def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
+        """Return value and derivatives by automatic differentiation in float64."""
+        torch: Any = require("torch")
+        functional = torch.func
+        batch = {
+            name: torch.as_tensor(np.ascontiguousarray(x)) for name, x in rows.items() if x.dtype != object
+        }
+        at = torch.as_tensor(np.array(w, dtype=np.float64)), torch.as_tensor(np.array(v, dtype=np.float64))
+
+        def call(w_: Any, v_: Any, row: Any) -> Any:
+            out = self.function(w_, v_, row)
+            if getattr(out, "shape", None) != ():
+                raise InputError(
+                    "a torch loss returns the loss of one row",
+                    expected="a scalar tensor",
+                    got=f"shape {tuple(out.shape)}" if hasattr(out, "shape") else type(out).__name__,
+                    next_step="v has shape (q,): write v[0] where q = 1, or sum over coordinates.",
+                )
+            return out
+
+        in_v = functional.jacrev(call, argnums=1)
+        in_vv = functional.jacrev(in_v, argnums=1)
+        wanted = {
+            "value": call,
+            "d_v": in_v,
+            "d2_v": in_vv,
+            "d_w": functional.jacrev(call, argnums=0),
+            "d2_wv": functional.jacrev(in_v, argnums=0),
+            "d3_v": functional.jacrev(in_vv, argnums=1),
+            "d3_wvv": functional.jacrev(in_vv, argnums=0),
+        }
+        found = {
+            name: functional.vmap(f, in_dims=(None, 0, 0))(*at, batch).detach().numpy().astype(np.float64)
+            for name, f in wanted.items()
+        }
+        # torch puts the derivative that was taken last in the last axis.
+        found["d2_wv"] = np.moveaxis(found["d2_wv"], -1, 1)
+        found["d3_wvv"] = np.moveaxis(found["d3_wvv"], -1, 1)
+        return Derivatives(**found)
+
+
+STEP = 1e-5
+TOLERANCE = 1e-4
+ROUNDING = 1e-7
+"""Rounding of a central difference at that step, as a share of what is differenced, with room to spare."""
+N_ROWS = 8
+
+
+def check_loss(loss: Loss, w: Floats, v: Floats, rows: Rows, *, name: str = "loss") -> None:
+    """Raise if a derivative of `loss` differs from the central difference of the one below it.
+
+    Args:
+        loss: Any loss.
+        w: (d,) where to look.
+        v: (n, q) values, one per row.
+        rows: The rows.
+        name: How the error names the loss.
+
+    Raises:
+        InputError: A shape is wrong, or a derivative disagrees; the text names the derivative.
+
+    Example:
+        >>> from metier.bilevel import Squared
+        >>> check_loss(Squared("Y"), np.zeros(1), np.ones((2, 1)), {"Y": np.array([0.0, 2.0])})
+    """
+    at = loss.derivatives(w, v, rows)
+    for derivative, expected_shape in _shapes(w, v).items():
+        found = getattr(at, derivative)
+        if found is not None and found.shape != expected_shape:
+            raise InputError(
+                f"{derivative} of the {name} has a fixed layout",
+                expected=f"shape {expected_shape}",
+                got=f"{found.shape}",
+                next_step="Return one row per data row, w before v.",
+            )
+    for derivative, difference, size in _differences(loss, w, v, rows):
+        found = getattr(at, derivative)
+        claimed = np.zeros_like(difference) if found is None else found
+        # In units of the loss, so that a loss of tiny numbers is checked as closely as one of large ones.
+        allowed = TOLERANCE * float(np.abs(difference).max()) + ROUNDING * size
+        gap = float(np.abs(claimed - difference).max())
+        # NaN must not pass.
+        if not gap <= allowed:
+            raise InputError(
+                f"the derivatives of the {name} agree with finite differences",
+                expected=f"{derivative} within {allowed:.3g} of the central difference",
+                got=f"a gap of {gap:.3g}",
+                next_step=f"Correct {derivative}, or pass a torch function and let autodiff do it.",
+            )
+
+
+def _shapes(w: Floats, v: Floats) -> dict[str, tuple[int, ...]]:
+    (n, q), d = v.shape, len(w)
+    return {
+        "value": (n,),
+        "d_v": (n, q),
+        "d2_v": (n, q, q),
+        "d_w": (n, d),
+        "d2_wv": (n, d, q),
+        "d3_v": (n, q, q, q),
+        "d3_wvv": (n, d, q, q),
+    }
+
+
+def _differences(loss: Loss, w: Floats, v: Floats, rows: Rows) -> Iterator[tuple[str, Floats, float]]:
+    """Yield (derivative, its central difference in its layout, size of what was differenced)."""
+
+    def at(w_: Floats, v_: Floats) -> Derivatives:
+        return loss.derivatives(w_, v_, rows)
+
+    def steps(size: int) -> Iterator[Floats]:
+        yield from STEP * np.eye(size)
+
+    def along(
+        name: str,
+        pick: Callable[[Derivatives], Floats | None],
+        pairs: list[tuple[Derivatives, Derivatives]],
+    ) -> tuple[str, Floats, float]:
+        columns, size = [], 0.0
+        for up, down in pairs:
+            high, low = pick(up), pick(down)
+            shape = next((x for x in (high, low) if x is not None), None)
+            zero = np.zeros(1) if shape is None else np.zeros_like(shape)
+            up_to = zero if high is None else high
+            columns.append((up_to - (zero if low is None else low)) / (2 * STEP))
+            size = max(size, float(np.abs(up_to).max()))
+        return name, np.stack(columns, axis=1), size
+
+    in_v = [(at(w, v + e), at(w, v - e)) for e in steps(v.shape[1])]
+    in_w = [(at(w + e, v), at(w - e, v)) for e in steps(len(w))]
+    yield along("d_v", lambda x: x.value, in_v)
+    yield along("d2_v", lambda x: x.d_v, in_v)
+    yield along("d3_v", lambda x: x.d2_v, in_v)
+    yield along("d_w", lambda x: x.value, in_w)
+    yield along("d2_wv", lambda x: x.d_v, in_w)
+    yield along("d3_wvv", lambda x: x.d2_v, in_w)

@@ -10,10 +10,9 @@ from metier.core.checks import positive_int
 from metier.core.errors import InputError
 
 from .arrays import Rows
-from .losses import Loss
-from .residual_losses import Squared
+from .loss_families import Squared
+from .losses import Loss, TorchLoss
 from .targets import AffineTarget, ColumnTarget, as_target
-from .torch_loss import TorchLoss
 
 
 @dataclass(frozen=True, slots=True)

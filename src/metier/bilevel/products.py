@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Floats
-from .crossfit import Codes
+from .arrays import Codes, Floats
 
 MOST_FEATURES = 40
 ROWS_PER_FEATURE = 4

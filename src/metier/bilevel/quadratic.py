@@ -6,17 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 from metier.core.rng import derive
 
-from .arrays import Floats
-from .crossfit import Codes, draw_folds
-from .evaluation import Evaluation, Fitted
-from .learners import cross_fitter, fit_regressor, is_linear_smoother, rows_of
-from .problem import BilevelProblem
-from .sample import Sample
-from .scores import quadratic_scores
-from .settings import External
+from .arrays import Codes, Floats
+from .crossfit import cross_fitter, fit_regressor, folds_within, is_linear_smoother, rows_of
+from .scores import Evaluation, Fitted, quadratic_scores
+from .setup import Setup
 from .sieve import SieveRidge
 from .targets import AffineTarget, as_target
 
@@ -29,50 +25,39 @@ class QuadraticRepeat:
     otherwise it is refitted at every w. Nothing of size n x d x d is stored.
     """
 
-    def __init__(
-        self,
-        sample: Sample,
-        problem: BilevelProblem,
-        *,
-        learners: dict[str, Any],
-        external: External,
-        codes: Codes | None,
-        residual: str,
-        backend: str,
-        seed: int = 0,
-    ) -> None:
-        self.seed = seed
-        self.sample, self.learners, self.external, self.codes = sample, learners, external, codes
-        self.separate, self.backend = residual == "separate", backend
-        self.target = as_target(problem.inner_loss.target)  # type: ignore[attr-defined]
-        outer = as_target(problem.outer_loss.target)  # type: ignore[attr-defined]
-        y = outer.evaluate(np.zeros(0), sample.rows)[0]
+    def __init__(self, setup: Setup, codes: Codes | None) -> None:
+        self.setup, self.sample, self.codes = setup, setup.sample, codes
+        self.learners, self.external = setup.learners, setup.external
+        self.separate = setup.residual == "separate"
+        self.target = as_target(setup.problem.inner_loss.target)  # type: ignore[attr-defined]
+        outer = as_target(setup.problem.outer_loss.target)  # type: ignore[attr-defined]
+        y = outer.evaluate(np.zeros(0), self.sample.rows)[0]
         _one_value("the outer target", y)
         self.y: Floats = y[:, 0]
         self.fitters: dict[int, Any] = {}
         self._halves: list[tuple[Floats, Floats]] | None = None
         self.affine: _AffineFits | None = None
         if isinstance(self.target, AffineTarget):
-            self.affine = _AffineFits(self, *self.target.parts(sample.rows))
+            self.affine = _AffineFits(self, *self.target.parts(self.sample.rows))
         self.exact_slope = self.affine is not None and self.affine.residual is not None
 
     def regress(self, requests: dict[str, tuple[str, Floats]]) -> dict[str, Floats]:
         """Cross-fit {answer: (nuisance, targets (n, m))}, targets of one linear learner in one go."""
         if not requests:
             return {}
-        if self.codes is None:
-            raise InputError(
-                'estimator="oracle" fits nothing',
-                expected="every nuisance in external_predictions",
-                got=f"none for {', '.join(requests)}",
-                next_step="Pass the true nuisances: jacobian, and residual or h and outcome.",
-            )
+        ensure(
+            self.codes is not None,
+            'estimator="oracle" fits nothing',
+            expected="every nuisance in external_predictions",
+            got=f"none for {', '.join(requests)}",
+            next_step="Pass the true nuisances: jacobian, and residual or h and outcome.",
+        )
         out: dict[str, Floats] = {}
         for answers in self._batches(requests):
             learner = self.learners[requests[answers[0]][0]]
             if id(learner) not in self.fitters:
                 self.fitters[id(learner)] = cross_fitter(
-                    learner, self.sample.X, self.codes, self.sample.weights, backend=self.backend
+                    learner, self.sample.X, self.codes, self.sample.weights, backend=self.setup.backend
                 )
             targets = [requests[answer][1] for answer in answers]
             fitted = self.fitters[id(learner)].predict(np.concatenate(targets, axis=1))
@@ -101,16 +86,17 @@ class QuadraticRepeat:
             self._halves = _half_fits(self, dg[:, :, 0], np.column_stack([g0[:, 0] - self.y, dg[:, :, 0]]))
         return [(j, r[:, 0] + r[:, 1:] @ w) for j, r in self._halves]
 
-    def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
+    def at(self, w: Floats) -> Evaluation:
         """Return the scores at w."""
         g, dg = self.target.evaluate(w, self.sample.rows)
-        if dg is None:
-            raise InputError(
-                "the inner target moves with w",
-                expected="AffineTarget or FunctionTarget",
-                got="a target that is free of w",
-                next_step="Without w in the inner problem there is no hypergradient to correct.",
-            )
+        ensure(
+            dg is not None,
+            "the inner target moves with w",
+            expected="AffineTarget or FunctionTarget",
+            got="a target that is free of w",
+            next_step="Without w in the inner problem there is no hypergradient to correct.",
+        )
+        assert dg is not None
         _one_value("the inner target", g)
         g, dg = g[:, 0], dg[:, :, 0]
         j, h, r = self._fitted_affine(w, g) if self.affine is not None else self._fitted(w, g, dg)
@@ -134,24 +120,24 @@ class QuadraticRepeat:
     def _fitted(self, w: Floats, g: Floats, dg: Floats) -> tuple[Floats, Floats, Floats]:
         """Fit at w what is not given from outside."""
         given, n = self.external, self.sample.n
-        wanted: dict[str, tuple[str, Floats]] = {}
+        requests: dict[str, tuple[str, Floats]] = {}
         if "jacobian" not in given:
-            wanted["j"] = ("jacobian", dg)
+            requests["j"] = ("jacobian", dg)
         if "h" not in given and self.codes is not None:
-            wanted["h"] = ("h", g[:, None])
+            requests["h"] = ("h", g[:, None])
         direct = "residual" not in given and "outcome" not in given and not self.separate
         if direct:
-            wanted["r"] = ("residual", (g - self.y)[:, None])
+            requests["r"] = ("residual", (g - self.y)[:, None])
         if self.separate and not {"residual", "outcome"} & set(given.given):
-            wanted["m"] = ("outcome", self.y[:, None])
-        found = self.regress(wanted)
-        j = found["j"] if "j" in found else given.at("jacobian", w, dg.shape)
-        h = found["h"][:, 0] if "h" in found else self._external_or_nan("h", w)
+            requests["m"] = ("outcome", self.y[:, None])
+        fits = self.regress(requests)
+        j = fits["j"] if "j" in fits else given.at("jacobian", w, dg.shape)
+        h = fits["h"][:, 0] if "h" in fits else self._external_or_nan("h", w)
         if "residual" in given:
             return j, h, given.at("residual", w, (n,))
         if direct:
-            return j, h, found["r"][:, 0]
-        return j, h, h - (found["m"][:, 0] if "m" in found else given.at("outcome", w, (n,)))
+            return j, h, fits["r"][:, 0]
+        return j, h, h - (fits["m"][:, 0] if "m" in fits else given.at("outcome", w, (n,)))
 
     def _external_or_nan(self, name: str, w: Floats) -> Floats:
         n = self.sample.n
@@ -159,10 +145,9 @@ class QuadraticRepeat:
 
     def _evaluation(self, g: Floats, dg: Floats, j: Floats, h: Floats, r: Floats) -> Evaluation:
         y, om = self.y, self.sample.weights
-        weighted = j if om is None else j * (om / om.mean())[:, None]
+        weighted = self.sample.weighted(j)
         slope_j = j if self.affine is None or self.affine.residual is None else self.affine.residual[1]
-        weighted_gap = (dg - j) if om is None else (dg - j) * (om / om.mean())[:, None]
-        slope = (weighted.T @ dg + weighted_gap.T @ slope_j) / len(y)
+        slope = (weighted.T @ dg + self.sample.weighted(dg - j).T @ slope_j) / len(y)
         if self.external.given and not self.exact_slope:
             slope = (weighted.T @ dg + dg.T @ weighted - weighted.T @ j) / len(y)
         return Evaluation(
@@ -187,13 +172,13 @@ class QuadraticRepeat:
 
 
 def _one_value(name: str, values: Floats) -> None:
-    if values.shape[1] != 1:
-        raise InputError(
-            f"{name} has one value per row, as the inner solution has",
-            expected="a column (n,)",
-            got=f"{values.shape[1]} columns",
-            next_step="Name one column, or say n_outputs in the BilevelProblem.",
-        )
+    ensure(
+        values.shape[1] == 1,
+        f"{name} has one value per row, as the inner solution has",
+        expected="a column (n,)",
+        got=f"{values.shape[1]} columns",
+        next_step="Name one column, or set n_outputs in the BilevelProblem.",
+    )
 
 
 class _AffineFits:
@@ -203,30 +188,30 @@ class _AffineFits:
         given, y = repeat.external, repeat.y
         g0, dg = g0[:, 0], dg[:, :, 0]
         constant = bool((g0 == g0[0]).all())
-        wanted: dict[str, tuple[str, Floats]] = {}
+        requests: dict[str, tuple[str, Floats]] = {}
         if "jacobian" not in given:
-            wanted["j"] = ("jacobian", dg)
+            requests["j"] = ("jacobian", dg)
         if "h" not in given and not constant and repeat.codes is not None:
-            wanted["h0"] = ("h", g0[:, None])
+            requests["h0"] = ("h", g0[:, None])
         ours = not {"residual", "outcome"} & set(given.given)
         linear = ours and not repeat.separate and is_linear_smoother(repeat.learners["residual"])
         shared = repeat.learners["residual"] is repeat.learners["jacobian"] and "jacobian" not in given
         if linear and repeat.codes is not None:
-            wanted["r0"] = ("residual", (g0 - y)[:, None])
+            requests["r0"] = ("residual", (g0 - y)[:, None])
             if not shared:
-                wanted["jr"] = ("residual", dg)
+                requests["jr"] = ("residual", dg)
         if ours and repeat.separate:
-            wanted["m"] = ("outcome", y[:, None])
-        found = repeat.regress(wanted)
+            requests["m"] = ("outcome", y[:, None])
+        fits = repeat.regress(requests)
         nowhere = np.zeros(dg.shape[1])
-        self.j = found["j"] if "j" in found else given.at("jacobian", nowhere, dg.shape)
-        self.h0 = found["h0"][:, 0] if "h0" in found else (g0 if constant else np.full(len(y), np.nan))
+        self.j = fits["j"] if "j" in fits else given.at("jacobian", nowhere, dg.shape)
+        self.h0 = fits["h0"][:, 0] if "h0" in fits else (g0 if constant else np.full(len(y), np.nan))
         self.residual: tuple[Floats, Floats] | None = None
         self.outcome: Floats | None = None
-        if "r0" in found:
-            self.residual = found["r0"][:, 0], found.get("jr", self.j)
-        if "m" in found or "outcome" in given:
-            self.outcome = found["m"][:, 0] if "m" in found else given.at("outcome", nowhere, (len(y),))
+        if "r0" in fits:
+            self.residual = fits["r0"][:, 0], fits.get("jr", self.j)
+        if "m" in fits or "outcome" in given:
+            self.outcome = fits["m"][:, 0] if "m" in fits else given.at("outcome", nowhere, (len(y),))
             if "h" not in given:
                 self.residual = self.h0 - self.outcome, self.j
 
@@ -236,13 +221,11 @@ def _half_fits(repeat: QuadraticRepeat, dg: Floats, residual: Floats) -> list[tu
     assert repeat.codes is not None
     sample, codes = repeat.sample, repeat.codes
     test, train = np.flatnonzero(codes == 0), np.flatnonzero(codes != 0)
-    unit = np.arange(sample.n) if sample.clusters is None else sample.clusters
-    units, order = np.unique(unit[train], return_inverse=True)
-    half_of = draw_folds(len(units), 2, derive(repeat.seed, "halves"))[order]
+    half_of = folds_within(train, 2, derive(repeat.setup.seed, "halves"), sample.clusters)
     out = []
     for half in (0, 1):
         rows = train[half_of == half]
-        om = None if sample.weights is None else sample.weights[rows]
+        om = sample.weights_of(rows)
         X, X_test = rows_of(sample.X, rows), rows_of(sample.X, test)
         j = fit_regressor(repeat.learners["jacobian"], X, dg[rows], om)(X_test)
         r = fit_regressor(repeat.learners["residual"], X, residual[rows], om)(X_test)

@@ -9,7 +9,7 @@ import numpy as np
 from metier.core.errors import InputError
 
 from .arrays import Floats
-from .learners import fit_regressor, weight_parameter
+from .crossfit import fit_regressor, weight_parameter
 from .sieve import FeatureMap, PenalizedSystem, SieveRidge, checked_penalty, singular
 
 RATIO_BELOW = 1e-8

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 
 from .arrays import Floats
@@ -73,14 +74,19 @@ def checked_penalty(penalty: float | str) -> float | None:
     """Return the penalty as a number, or None for "gcv"."""
     if isinstance(penalty, str) and penalty == "gcv":
         return None
-    if isinstance(penalty, int | float | np.floating) and 0 <= penalty < np.inf:
-        return float(penalty)
-    raise InputError(
+    ensure(
+        isinstance(penalty, int | float | np.floating) and 0 <= penalty < np.inf,
         "penalty of a SieveRidge",
         expected='a number of at least 0, or "gcv"',
         got=repr(penalty),
         next_step='Pass penalty="gcv" to have it tuned.',
     )
+    return float(penalty)
+
+
+def is_tuned(learner: Any) -> bool:
+    """Whether a learner is a `SieveRidge` that tunes its penalty, which is checked."""
+    return isinstance(learner, SieveRidge) and checked_penalty(learner.penalty) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class FeatureMap:
         # The intercept is free, so centers change nothing but the rounding.
         shift = psi.mean(axis=0)
         scale = np.ones(psi.shape[1])
-        if checked_penalty(learner.penalty) is None:
+        if is_tuned(learner):
             sd = psi.std(axis=0)
             scale = np.where(sd > 1e-12 * (1.0 + np.abs(shift)), sd, 1.0)
         return cls(raw, shift, scale)
@@ -163,22 +169,23 @@ class PenalizedSystem:
         """Return theta (P, m) for b (P, m); `power` (m,), y'y per output, is needed to tune."""
         if self.eigenvalues is None or self.vectors is None or self.cross is None:
             return np.asarray(cho_solve(self.factor, b))
-        f = self.n_free
-        start = cho_solve(self.factor, b[:f])
-        z = self.vectors.T @ (b[f:] - self.cross.T @ b[:f])
-        rest_power = np.zeros(b.shape[1]) if power is None else power - (b[:f] * start).sum(axis=0)
-        alpha = self._tuned(z, rest_power)
+        start, z, alpha = self._eliminated(b, power)
         theta = self.vectors @ (z / (self.eigenvalues[:, None] + alpha))
         return np.concatenate([start - self.cross @ theta, theta])
 
     def chosen(self, b: Floats, power: Floats) -> float:
         """Return the penalty that one right-hand side (P, 1) would get."""
+        return float(self._eliminated(b, power)[2][0])
+
+    def _eliminated(self, b: Floats, power: Floats | None) -> tuple[Floats, Floats, Floats]:
+        """Return the free block's solution, the rest by eigenvectors, and the penalty of every output."""
         assert self.vectors is not None
         assert self.cross is not None
         f = self.n_free
         start = cho_solve(self.factor, b[:f])
         z = self.vectors.T @ (b[f:] - self.cross.T @ b[:f])
-        return float(self._tuned(z, power - (b[:f] * start).sum(axis=0))[0])
+        rest = np.zeros(b.shape[1]) if power is None else power - (b[:f] * start).sum(axis=0)
+        return start, z, self._tuned(z, rest)
 
     def _tuned(self, z: Floats, power: Floats) -> Floats:
         """Return the penalty of least generalized cross-validation error, (m,)."""

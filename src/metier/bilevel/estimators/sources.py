@@ -6,18 +6,19 @@ from collections.abc import Hashable
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
 
+from metier.bilevel.arrays import Codes, Floats
 from metier.bilevel.crossfit import draw_folds
 from metier.bilevel.inner import InnerTask, fit_inner
-from metier.bilevel.likelihood_losses import Logistic
+from metier.bilevel.loss_families import Logistic, Squared
 from metier.bilevel.losses import Loss
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
-from metier.bilevel.residual_losses import Squared
 from metier.bilevel.risks import Parts
-from metier.bilevel.settings import learners_by_nuisance
+from metier.bilevel.roots import BoxRoot, root_in_box
+from metier.bilevel.setup import learners_by_nuisance
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import ColumnWeight, ExponentialWeight
 from metier.core.checks import finite_array, label_codes, non_negative, one_of, open_fraction
@@ -25,11 +26,8 @@ from metier.core.decision import Decision, specialize_or_fall_back
 from metier.core.errors import InputError
 from metier.core.rng import derive, derive_seed, seed_of
 
-from .box_root import BoxRoot, root_in_box
-from .summary_table import WIDTH, layout
+from .tables import WIDTH, layout
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
 LOSSES: dict[str, type[Squared] | type[Logistic]] = {"squared": Squared, "logistic": Logistic}
 
 
@@ -222,7 +220,8 @@ class SourceReweighting:
             diagnose=False,
         )
         groups = None if clusters is None else clusters[index]
-        return root_in_box(engine.fit(self._x[index], rows, groups=groups), rows["u"].shape[1], self.bound)
+        gradient = engine.fit(self._x[index], rows, groups=groups)._gradient()
+        return root_in_box(gradient, rows["u"].shape[1], self.bound)
 
     def _judge(self, codes: Codes, clusters: Codes | None, seed: int) -> None:
         held, equal = np.full(len(codes), np.nan), np.full(len(codes), np.nan)

@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from metier.bilevel.arrays import Floats
 from metier.bilevel.estimate import HypergradientEstimate, Solution
+from metier.bilevel.loss_families import Squared
 from metier.bilevel.obigrad import OBiGrad
 from metier.bilevel.problem import BilevelProblem
-from metier.bilevel.residual_losses import Squared
 from metier.bilevel.targets import AffineTarget
 from metier.core.checks import finite_array, one_of
 from metier.core.errors import InputError
 from metier.core.estimate import Estimate
 
 from .columns import role_columns
-from .summary_table import CoefficientTable, layout
-
-Floats = NDArray[np.float64]
+from .tables import CoefficientTable, layout
 
 
 class FittedBellman:
