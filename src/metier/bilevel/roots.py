@@ -242,8 +242,8 @@ def root_in_box(gradient: Gradient, d: int, bound: float) -> BoxRoot:
         The root. A step below a tenth of a standard error ends the search.
     """
     w, converged = np.zeros(d), False
+    mean, slope = gradient.estimate(w), gradient.slope(w)
     for _ in range(BOX_STEPS):
-        mean, slope = gradient.estimate(w), gradient.slope(w)
         free = ~(((w <= -bound) & (mean.value > 0)) | ((w >= bound) & (mean.value < 0)))
         if not free.any():
             return _box_root(w, mean, slope, bound, converged=True)
@@ -255,8 +255,8 @@ def root_in_box(gradient: Gradient, d: int, bound: float) -> BoxRoot:
         small = SMALL_STEP * np.where(np.isfinite(stderr), stderr, 1e-3)
         converged = bool((np.abs(moved - w)[free] <= small).all())
         w = moved
+        mean, slope = gradient.estimate(w), gradient.slope(w)
         if converged:
-            mean, slope = gradient.estimate(w), gradient.slope(w)
             break
     return _box_root(w, mean, slope, bound, converged=converged)
 
