@@ -16,6 +16,12 @@ Rows = Mapping[str, NDArray[Any]]
 RowFunction = Callable[[Floats, Rows], Any]
 
 
+def two_dimensional(values: Any) -> Floats:
+    """Return values (n,) or (n, m) as numbers (n, m)."""
+    array = np.asarray(values, dtype=np.float64)
+    return array[:, None] if array.ndim == 1 else array
+
+
 def take(rows: Rows, index: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Return the rows of `index` of every column."""
     return {name: column[index] for name, column in rows.items()}

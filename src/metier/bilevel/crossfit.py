@@ -117,13 +117,13 @@ def is_linear_smoother(learner: Any) -> bool:
 
 def is_rough(learners: Mapping[str, Any]) -> bool:
     """Whether a learner's fit may jump where its targets move a little: trees, forests, networks."""
-    return any(not _is_continuous(one) for one in learners.values())
-
-
-def _is_continuous(learner: Any) -> bool:
-    last = learner.steps[-1][1] if hasattr(learner, "steps") else learner
-    linear = type(last).__module__.startswith("sklearn.linear_model")
-    return linear or isinstance(last, SieveRidge) or is_linear_smoother(last)
+    last = [one.steps[-1][1] if hasattr(one, "steps") else one for one in learners.values()]
+    return not all(
+        type(one).__module__.startswith("sklearn.linear_model")
+        or isinstance(one, SieveRidge)
+        or is_linear_smoother(one)
+        for one in last
+    )
 
 
 def _ignores_target(step: Any) -> bool:

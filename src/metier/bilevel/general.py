@@ -31,16 +31,8 @@ from .sieve import is_tuned
 
 NAMES = ("h", "adjoint", "jacobian", "adjoint_jacobian")
 NESTED_FOLDS = 3
-
-
-@dataclass(slots=True)
-class Split:
-    """Training and test rows of a fold, of both samples; outer ones are empty where there is one sample."""
-
-    train: NDArray[np.intp]
-    test: NDArray[np.intp]
-    outer_train: NDArray[np.intp]
-    outer_test: NDArray[np.intp]
+Split = dict[str, NDArray[np.intp]]
+"""Rows of a fold by part: "train" and "test", and of an outer sample "outer_train" and "outer_test"."""
 
 
 @dataclass(slots=True)
@@ -58,16 +50,13 @@ class Fold:
 
     def __init__(self, setup: Setup, split: Split, w: Floats, given: dict[str, Floats]) -> None:
         self.setup, self.split, self.w, self.given = setup, split, w, given
-        sample, outer = setup.sample, setup.outer
-        self.q = setup.problem.outputs(sample.rows)
-        X = {"train": rows_of(sample.X, split.train), "test": rows_of(sample.X, split.test)}
-        if outer is not None:
-            X["outer_train"] = rows_of(outer.X, split.outer_train)
-            X["outer_test"] = rows_of(outer.X, split.outer_test)
-        self.parts = Parts(**X)
-        self.rows = take(sample.rows, split.train)
-        self.weights = sample.weights_of(split.train)
-        self.total = len(split.train) if self.weights is None else float(self.weights.sum())
+        sample, outer = setup.sample, setup.sample if setup.outer is None else setup.outer
+        self.train, self.q = split["train"], setup.problem.outputs(sample.rows)
+        self.parts = Parts(
+            **{p: rows_of((outer if p.startswith("outer") else sample).X, rows) for p, rows in split.items()}
+        )
+        self.rows, self.weights = take(sample.rows, self.train), sample.weights_of(self.train)
+        self.total = len(self.train) if self.weights is None else float(self.weights.sum())
 
     def fill(self, inner: Nuisances, outer: Nuisances | None, extras: Extras) -> None:
         """Fit what is not given and write the predictions of the test rows."""
@@ -80,15 +69,12 @@ class Fold:
             surfaces.update(self._linear(h_train, surfaces.get("h"), missing))
         for name in NAMES:
             if name in self.given:
-                getattr(inner, name)[split.test] = self.given[name][split.test]
+                getattr(inner, name)[split["test"]] = self.given[name][split["test"]]
                 continue
-            for part, rows, predicted in (
-                ("test", split.test, inner),
-                ("outer_test", split.outer_test, outer),
-            ):
+            for part, predicted in (("test", inner), ("outer_test", outer)):
                 if predicted is not None:
                     values = surfaces[name].predict(part)
-                    getattr(predicted, name)[rows] = values[:, 0] if name == "adjoint" else values
+                    getattr(predicted, name)[split[part]] = values[:, 0] if name == "adjoint" else values
         self._report(surfaces, extras)
 
     def _inner(self, parts: Parts, rows: dict[str, NDArray[Any]], weights: Floats | None) -> InnerSurface:
@@ -98,12 +84,12 @@ class Fold:
     def _train_values(self, surface: InnerSurface | None) -> Floats:
         """Return h on the training rows: given, in sample, or from inner folds."""
         if surface is None:
-            return self.given["h"][self.split.train]
+            return self.given["h"][self.train]
         if not self.setup.nested:
             return surface.predict("train")
-        out = np.empty((len(self.split.train), self.q))
+        out = np.empty((len(self.train), self.q))
         rng, X = derive(self.setup.seed, "nested"), self.parts.X["train"]
-        codes = folds_within(self.split.train, NESTED_FOLDS, rng, self.setup.sample.clusters)
+        codes = folds_within(self.train, NESTED_FOLDS, rng, self.setup.sample.clusters)
         for train, test in train_and_test(codes):
             parts = Parts(train=rows_of(X, train), test=rows_of(X, test))
             om = None if self.weights is None else self.weights[train]
@@ -128,10 +114,8 @@ class Fold:
         out: dict[str, Any] = {}
         out_rows, h_out = self.rows, h
         if outer_sample is not None and surface is not None:
-            out_rows, h_out = (
-                take(outer_sample.rows, self.split.outer_train),
-                surface.predict("outer_train"),
-            )
+            out_rows = take(outer_sample.rows, self.split["outer_train"])
+            h_out = surface.predict("outer_train")
         outer = problem.outer_loss.derivatives(self.w, h_out, out_rows)
         two = outer_sample is not None
         if "adjoint" in missing:
@@ -153,15 +137,15 @@ class Fold:
         if name in surfaces:
             values: Floats = surfaces[name].predict(part)
             return values
-        given = self.given[name][self.split.train]
+        given = self.given[name][self.train]
         return given[:, None, :] if name == "adjoint" else given
 
     def _share(self) -> Any:
         """Return the weight of outer rows that makes their mean count like one over the inner rows."""
         if self.setup.outer is None:
             return 1.0
-        om = self.setup.outer.weights_of(self.split.outer_train)
-        rows = np.ones(len(self.split.outer_train)) if om is None else om
+        om = self.setup.outer.weights_of(self.split["outer_train"])
+        rows = np.ones(len(self.split["outer_train"])) if om is None else om
         return rows * (self.total / rows.sum())
 
     def _report(self, surfaces: dict[str, Any], extras: Extras) -> None:
@@ -288,13 +272,15 @@ class GeneralRepeat:
 
 
 def _splits(setup: Setup, codes: Codes | None, outer_codes: Codes | None) -> list[Split]:
-    n_outer = 0 if setup.outer is None else setup.outer.n
-    if codes is None:
-        inner, outer = np.arange(setup.sample.n), np.arange(n_outer)
-        return [Split(inner, inner, outer, outer)]
-    folds, nothing = train_and_test(codes), np.arange(0)
-    outer_folds = [(nothing, nothing)] * len(folds) if outer_codes is None else train_and_test(outer_codes)
-    return [Split(*inner, *outer) for inner, outer in zip(folds, outer_folds, strict=True)]
+    everything = np.arange(setup.sample.n)
+    folds = [(everything, everything)] if codes is None else train_and_test(codes)
+    splits = [{"train": train, "test": test} for train, test in folds]
+    if setup.outer is not None:
+        everything = np.arange(setup.outer.n)
+        folds = [(everything, everything)] if outer_codes is None else train_and_test(outer_codes)
+        for split, (train, test) in zip(splits, folds, strict=True):
+            split |= {"outer_train": train, "outer_test": test}
+    return splits
 
 
 def _is_users(loss: Loss) -> bool:

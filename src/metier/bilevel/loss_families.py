@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import expit
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, positive_int
 
 from .arrays import Floats, Rows, diagonal2, diagonal3
 from .losses import Kernel, TargetLoss
@@ -51,13 +50,13 @@ class Squared(_ResidualLoss):
 
 
 def _positive_delta(name: str, delta: float) -> None:
-    if not 0.0 < delta < np.inf:
-        raise InputError(
-            f"delta of {name} is a scale",
-            expected="a positive number, in units of v",
-            got=repr(delta),
-            next_step="Pass delta=1.0, or the size of a usual residual.",
-        )
+    ensure(
+        0.0 < delta < np.inf,
+        f"delta of {name} is a scale",
+        expected="a positive number, in units of v",
+        got=repr(delta),
+        next_step="Pass delta=1.0, or the size of a usual residual.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +138,13 @@ class SmoothPinball(_ResidualLoss):
     smoothing: float = field(default=0.1, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.quantile < 1.0 and self.smoothing > 0.0):
-            raise InputError(
-                "a smoothed pinball loss has a level and a positive smoothing",
-                expected="0 < quantile < 1 and smoothing > 0",
-                got=f"quantile={self.quantile}, smoothing={self.smoothing}",
-                next_step="Smooth it: without curvature the inner problem has no adjoint.",
-            )
+        ensure(
+            0.0 < self.quantile < 1.0 and self.smoothing > 0.0,
+            "a smoothed pinball loss has a level and a positive smoothing",
+            expected="0 < quantile < 1 and smoothing > 0",
+            got=f"quantile={self.quantile}, smoothing={self.smoothing}",
+            next_step="Smooth it: without curvature the inner problem has no adjoint.",
+        )
 
     def residual(self, r: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
         """Return the loss and its derivatives."""
@@ -175,11 +174,12 @@ class _CanonicalLoss(TargetLoss):
         """Return b (n,), b' (n, q), b'' (n, q, q), b''' (n, q, q, q)."""
 
 
-def _out_of_range(name: str, expected: str, t: Floats) -> InputError:
-    return InputError(
+def _check_range(name: str, expected: str, t: Floats, most: float) -> None:
+    ensure(
+        ((t >= 0.0) & (t <= most)).all(),
         f"the target of {name} is in its range",
         expected=expected,
-        got=f"values from {t.min():g} to {t.max():g}",
+        got=lambda: f"values from {t.min():g} to {t.max():g}",
         next_step="Encode the target, or use Squared.",
     )
 
@@ -200,8 +200,8 @@ class Logistic(_CanonicalLoss):
     def target_of(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
         """Return g_w and its Jacobian; fixed targets are probabilities."""
         t, dt = as_target(self.target).evaluate(w, rows)
-        if dt is None and not ((t >= 0.0) & (t <= 1.0)).all():
-            raise _out_of_range("Logistic", "labels 0 and 1, or shares between", t)
+        if dt is None:
+            _check_range("Logistic", "labels 0 and 1, or shares between", t, 1.0)
         return t, dt
 
     def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -227,8 +227,8 @@ class Poisson(_CanonicalLoss):
     def target_of(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
         """Return g_w and its Jacobian; fixed targets are counts."""
         t, dt = as_target(self.target).evaluate(w, rows)
-        if dt is None and not (t >= 0.0).all():
-            raise _out_of_range("Poisson", "counts of at least 0", t)
+        if dt is None:
+            _check_range("Poisson", "counts of at least 0", t, np.inf)
         return t, dt
 
     def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -268,13 +268,13 @@ class SoftmaxCE(_CanonicalLoss):
         t, dt = as_target(self.target).evaluate(w, rows)
         if t.shape[1] == self.n_classes - 1 and (dt is not None or self.n_classes > 2):
             return t, dt
-        if not np.isin(t, np.arange(self.n_classes)).all():
-            raise InputError(
-                "SoftmaxCE counts classes from 0",
-                expected=f"labels 0..{self.n_classes - 1}",
-                got=f"values from {t.min():g} to {t.max():g}",
-                next_step="Encode the labels, or raise n_classes.",
-            )
+        ensure(
+            np.isin(t, np.arange(self.n_classes)).all(),
+            "SoftmaxCE counts classes from 0",
+            expected=f"labels 0..{self.n_classes - 1}",
+            got=lambda: f"values from {t.min():g} to {t.max():g}",
+            next_step="Encode the labels, or raise n_classes.",
+        )
         return (t == np.arange(1, self.n_classes)).astype(np.float64), None
 
     def cumulant(self, v: Floats) -> tuple[Floats, Floats, Floats, Floats]:

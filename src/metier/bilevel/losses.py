@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 from metier.core.extras import require
 
 from .arrays import Floats, Rows, added
@@ -142,13 +142,13 @@ class TargetLoss(Loss):
     def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
         """Return value and derivatives by the chain rule through g_w and c_w."""
         t, dt = self.target_of(w, rows)
-        if t.shape[1] not in (1, v.shape[1]):
-            raise InputError(
-                f"the target of {type(self).__name__} is as wide as the inner solution",
-                expected=f"{v.shape[1]} column(s)",
-                got=f"{t.shape[1]}",
-                next_step="Name columns of that width, or say n_outputs in the BilevelProblem.",
-            )
+        ensure(
+            t.shape[1] in (1, v.shape[1]),
+            f"the target of {type(self).__name__} is as wide as the inner solution",
+            expected=f"{v.shape[1]} column(s)",
+            got=f"{t.shape[1]}",
+            next_step="Name columns of that width, or say n_outputs in the BilevelProblem.",
+        )
         rho = self.kernel(v, np.broadcast_to(t, v.shape))
         if dt is not None:
             dt = np.broadcast_to(dt, (*dt.shape[:2], v.shape[1]))
@@ -252,13 +252,13 @@ class TorchLoss(Loss):
 
         def call(w_: Any, v_: Any, row: Any) -> Any:
             out = self.function(w_, v_, row)
-            if getattr(out, "shape", None) != ():
-                raise InputError(
-                    "a torch loss returns the loss of one row",
-                    expected="a scalar tensor",
-                    got=f"shape {tuple(out.shape)}" if hasattr(out, "shape") else type(out).__name__,
-                    next_step="v has shape (q,): write v[0] where q = 1, or sum over coordinates.",
-                )
+            ensure(
+                getattr(out, "shape", None) == (),
+                "a torch loss returns the loss of one row",
+                expected="a scalar tensor",
+                got=f"shape {tuple(out.shape)}" if hasattr(out, "shape") else type(out).__name__,
+                next_step="v has shape (q,): write v[0] where q = 1, or sum over coordinates.",
+            )
             return out
 
         in_v = functional.jacrev(call, argnums=1)
@@ -287,6 +287,8 @@ TOLERANCE = 1e-4
 ROUNDING = 1e-7
 """Rounding of a central difference at that step, as a share of what is differenced, with room to spare."""
 N_ROWS = 8
+REQUIRED = ("value", "d_v", "d2_v")
+"""Derivatives that a loss never leaves out."""
 
 
 def check_loss(loss: Loss, w: Floats, v: Floats, rows: Rows, *, name: str = "loss") -> None:
@@ -309,13 +311,13 @@ def check_loss(loss: Loss, w: Floats, v: Floats, rows: Rows, *, name: str = "los
     at = loss.derivatives(w, v, rows)
     for derivative, expected_shape in _shapes(w, v).items():
         found = getattr(at, derivative)
-        if found is not None and found.shape != expected_shape:
-            raise InputError(
-                f"{derivative} of the {name} has a fixed layout",
-                expected=f"shape {expected_shape}",
-                got=f"{found.shape}",
-                next_step="Return one row per data row, w before v.",
-            )
+        ensure(
+            getattr(found, "shape", None if derivative in REQUIRED else expected_shape) == expected_shape,
+            f"{derivative} of the {name} has a fixed layout",
+            expected=f"shape {expected_shape}",
+            got=getattr(found, "shape", None),
+            next_step="Return one row per data row, w before v.",
+        )
     for derivative, difference, size in _differences(loss, w, v, rows):
         found = getattr(at, derivative)
         claimed = np.zeros_like(difference) if found is None else found
@@ -323,13 +325,13 @@ def check_loss(loss: Loss, w: Floats, v: Floats, rows: Rows, *, name: str = "los
         allowed = TOLERANCE * float(np.abs(difference).max()) + ROUNDING * size
         gap = float(np.abs(claimed - difference).max())
         # NaN must not pass.
-        if not gap <= allowed:
-            raise InputError(
-                f"the derivatives of the {name} agree with finite differences",
-                expected=f"{derivative} within {allowed:.3g} of the central difference",
-                got=f"a gap of {gap:.3g}",
-                next_step=f"Correct {derivative}, or pass a torch function and let autodiff do it.",
-            )
+        ensure(
+            gap <= allowed,
+            f"the derivatives of the {name} agree with finite differences",
+            expected=f"{derivative} within {allowed:.3g} of the central difference",
+            got=f"a gap of {gap:.3g}",
+            next_step=f"Correct {derivative}, or pass a torch function and let autodiff do it.",
+        )
 
 
 def _shapes(w: Floats, v: Floats) -> dict[str, tuple[int, ...]]:
@@ -347,33 +349,15 @@ def _shapes(w: Floats, v: Floats) -> dict[str, tuple[int, ...]]:
 
 def _differences(loss: Loss, w: Floats, v: Floats, rows: Rows) -> Iterator[tuple[str, Floats, float]]:
     """Yield (derivative, its central difference in its layout, size of what was differenced)."""
-
-    def at(w_: Floats, v_: Floats) -> Derivatives:
-        return loss.derivatives(w_, v_, rows)
-
-    def steps(size: int) -> Iterator[Floats]:
-        yield from STEP * np.eye(size)
-
-    def along(
-        name: str,
-        pick: Callable[[Derivatives], Floats | None],
-        pairs: list[tuple[Derivatives, Derivatives]],
-    ) -> tuple[str, Floats, float]:
-        columns, size = [], 0.0
-        for up, down in pairs:
-            high, low = pick(up), pick(down)
-            shape = next((x for x in (high, low) if x is not None), None)
-            zero = np.zeros(1) if shape is None else np.zeros_like(shape)
-            up_to = zero if high is None else high
-            columns.append((up_to - (zero if low is None else low)) / (2 * STEP))
-            size = max(size, float(np.abs(up_to).max()))
-        return name, np.stack(columns, axis=1), size
-
-    in_v = [(at(w, v + e), at(w, v - e)) for e in steps(v.shape[1])]
-    in_w = [(at(w + e, v), at(w - e, v)) for e in steps(len(w))]
-    yield along("d_v", lambda x: x.value, in_v)
-    yield along("d2_v", lambda x: x.d_v, in_v)
-    yield along("d3_v", lambda x: x.d2_v, in_v)
-    yield along("d_w", lambda x: x.value, in_w)
-    yield along("d2_wv", lambda x: x.d_v, in_w)
-    yield along("d3_wvv", lambda x: x.d2_v, in_w)
+    in_v, in_w = STEP * np.eye(v.shape[1]), STEP * np.eye(len(w))
+    up_in_v = [loss.derivatives(w, v + e, rows) for e in in_v]
+    down_in_v = [loss.derivatives(w, v - e, rows) for e in in_v]
+    up_in_w = [loss.derivatives(w + e, v, rows) for e in in_w]
+    down_in_w = [loss.derivatives(w - e, v, rows) for e in in_w]
+    for ups, downs, names in (
+        (up_in_v, down_in_v, ("d_v", "d2_v", "d3_v")),
+        (up_in_w, down_in_w, ("d_w", "d2_wv", "d3_wvv")),
+    ):
+        for name, below in zip(names, REQUIRED, strict=True):
+            high, low = (np.stack([getattr(at, below) for at in side], axis=1) for side in (ups, downs))
+            yield name, (high - low) / (2 * STEP), float(np.abs(high).max())

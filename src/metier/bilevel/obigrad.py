@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metier.core.checks import ensure, finite_array, one_of, positive_int
+from metier.core.errors import InputError
 from metier.core.estimate import Estimate
 from metier.core.rng import as_generator, check_rng, seed_of
 
@@ -269,14 +270,13 @@ class OBiGrad:
         if w0 is not None:
             return _vector("w0", w0)
         target = getattr(problem.inner_loss, "target", None)
-        ensure(
-            isinstance(target, AffineTarget),
-            "a solver starts somewhere",
-            expected="w0, the start",
-            got="None, and a problem that does not fix the length of w",
-            next_step="Pass w0=np.zeros(d).",
-        )
-        assert isinstance(target, AffineTarget)
+        if not isinstance(target, AffineTarget):
+            raise InputError(
+                "a solver starts somewhere",
+                expected="w0, the start",
+                got="None, and a problem that does not fix the length of w",
+                next_step="Pass w0=np.zeros(d).",
+            )
         return np.zeros(target.parts(setup.sample.rows)[1].shape[1])
 
     def _cautions(self, root: Root, S: Floats) -> Iterator[str]:

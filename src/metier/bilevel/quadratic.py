@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from metier.core.checks import ensure
+from metier.core.errors import InputError
 from metier.core.rng import derive
 
 from .arrays import Codes, Floats
@@ -89,14 +90,13 @@ class QuadraticRepeat:
     def at(self, w: Floats) -> Evaluation:
         """Return the scores at w."""
         g, dg = self.target.evaluate(w, self.sample.rows)
-        ensure(
-            dg is not None,
-            "the inner target moves with w",
-            expected="AffineTarget or FunctionTarget",
-            got="a target that is free of w",
-            next_step="Without w in the inner problem there is no hypergradient to correct.",
-        )
-        assert dg is not None
+        if dg is None:
+            raise InputError(
+                "the inner target moves with w",
+                expected="AffineTarget or FunctionTarget",
+                got="a target that is free of w",
+                next_step="Without w in the inner problem there is no hypergradient to correct.",
+            )
         _one_value("the inner target", g)
         g, dg = g[:, 0], dg[:, :, 0]
         j, h, r = self._fitted_affine(w, g) if self.affine is not None else self._fitted(w, g, dg)

@@ -1,4 +1,11 @@
-"""The orthogonal score, its mean with a covariance, and all that one evaluation at w yields."""
+"""The orthogonal score, its mean with a covariance, and all that one evaluation at w yields.
+
+The score is the uncentered efficient influence function of grad F(w), phi = phi_out + phi_in, (n, d):
+
+    phi = d_w l_out + d2_wv l_in a + J (d2_v l_in a + d_v l_out) + A2 d_v l_in.
+
+Source: derived; for squared losses the authors' score.
+"""
 
 from __future__ import annotations
 
@@ -57,24 +64,6 @@ def inner_scores(inner: Derivatives, nuisances: Nuisances) -> Floats:
     out += np.einsum("ndq,nq->nd", nuisances.adjoint_jacobian, inner.d_v)
     moved = _dot(inner.d2_wv, nuisances.adjoint)
     return out if moved is None else out + moved
-
-
-def orthogonal_scores(inner: Derivatives, outer: Derivatives, nuisances: Nuisances) -> Floats:
-    r"""Return phi, (n, d): the uncentered efficient influence function of grad F(w).
-
-    phi = d_w l_out + d2_wv l_in a + J (d2_v l_in a + d_v l_out) + A2 d_v l_in.
-
-    Args:
-        inner: Derivatives of l_in at h.
-        outer: Derivatives of l_out at h.
-        nuisances: h, a, J, A2 at the rows.
-
-    Returns:
-        (n, d).
-
-    Source: derived; for squared losses the authors' score.
-    """
-    return outer_scores(outer, nuisances) + inner_scores(inner, nuisances)
 
 
 def inner_adjoint_terms(inner: Derivatives, adjoint: Floats, jacobian: Floats) -> Floats | None:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from metier.core.checks import ensure, finite_array, label_codes
 from metier.core.rng import derive_seed
 
-from .arrays import Codes, Floats
+from .arrays import Codes, Floats, two_dimensional
 from .problem import BilevelProblem
 from .sieve import SieveRidge, is_tuned
 
@@ -82,8 +82,7 @@ def _covariates(X: Any) -> tuple[Any, NDArray[Any]]:
         np.issubdtype(t, np.number) or t == np.bool_ for t in X.dtypes if isinstance(t, np.dtype)
     ):
         return X, np.asarray(X)
-    numbers = finite_array("X", X.to_numpy() if hasattr(X, "to_numpy") else X)
-    numbers = numbers[:, None] if numbers.ndim == 1 else numbers
+    numbers = two_dimensional(finite_array("X", X.to_numpy() if hasattr(X, "to_numpy") else X))
     ensure(
         numbers.ndim == 2 and 0 not in numbers.shape,
         "X is a table of covariates",

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin, clone
 from metier.core.checks import ensure
 from metier.core.errors import InputError
 
-from .arrays import Floats
+from .arrays import Floats, two_dimensional
 
 GRID = np.logspace(-8.0, 2.0, 41)
 """Penalties that `penalty="gcv"` tries, in units of the mean squared feature times the number of rows."""
@@ -102,12 +102,12 @@ class FeatureMap:
         """Fit basis, centers and, where the penalty is tuned, scales on the training rows."""
         basis = learner.basis
         if basis is None:
-            raw: Callable[[Any], Floats] = _plain
+            raw: Callable[[Any], Floats] = two_dimensional
         elif hasattr(basis, "fit"):
             fitted = clone(basis).fit(X)
             raw = lambda Z: _dense(fitted.transform(Z))  # noqa: E731
         else:
-            raw = lambda Z: _dense(basis(_plain(Z)))  # noqa: E731
+            raw = lambda Z: _dense(basis(two_dimensional(Z)))  # noqa: E731
         psi = raw(X)
         # The intercept is free, so centers change nothing but the rounding.
         shift = psi.mean(axis=0)
@@ -127,13 +127,8 @@ class FeatureMap:
         return out
 
 
-def _plain(X: Any) -> Floats:
-    array = np.asarray(X, dtype=np.float64)
-    return array[:, None] if array.ndim == 1 else array
-
-
 def _dense(features: Any) -> Floats:
-    return _plain(features.toarray() if hasattr(features, "toarray") else features)
+    return two_dimensional(features.toarray() if hasattr(features, "toarray") else features)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 
 from metier.bilevel.arrays import Floats
-from metier.core.checks import open_fraction
+from metier.bilevel.estimate import wald_interval
 
 from .first_stage import FirstStage
 from .moments import LinearFit, TestResult
@@ -42,17 +43,12 @@ class CoefficientTable:
     @property
     def p_values(self) -> Floats:
         """Two-sided normal p-values."""
-        from scipy.special import ndtr
-
         return np.asarray(2.0 * ndtr(-np.abs(self.z)))
 
     @property
     def interval(self) -> Floats:
         """(d, 2) Wald intervals."""
-        from scipy.special import ndtri
-
-        half = float(ndtri((1.0 + open_fraction("level", self.level)) / 2.0)) * self.stderr
-        return np.column_stack([self.coef - half, self.coef + half])
+        return wald_interval(self.coef, self.stderr, self.level)
 
     def lines(self) -> list[str]:
         """Return the table as lines of text."""
