@@ -99,49 +99,30 @@ class QuadraticRepeat:
             )
         _one_value("the inner target", g)
         g, dg = g[:, 0], dg[:, :, 0]
-        j, h, r = self._fitted_affine(w, g) if self.affine is not None else self._fitted(w, g, dg)
-        return self._evaluation(g, dg, j, h, r)
+        return self._evaluation(g, dg, *self._nuisances(w, g, dg))
 
-    def _fitted_affine(self, w: Floats, g: Floats) -> tuple[Floats, Floats, Floats]:
-        fits = self.affine
-        assert fits is not None
-        n = self.sample.n
-        h = self.external.at("h", w, (n,)) if "h" in self.external else fits.h0 + fits.j @ w
-        if "residual" in self.external:
-            r = self.external.at("residual", w, (n,))
-        elif fits.residual is not None:
-            r = fits.residual[0] + fits.residual[1] @ w
-        elif fits.outcome is not None:
-            r = h - fits.outcome
-        else:
-            r = self.regress({"r": ("residual", (g - self.y)[:, None])})["r"][:, 0]
-        return fits.j, h, r
-
-    def _fitted(self, w: Floats, g: Floats, dg: Floats) -> tuple[Floats, Floats, Floats]:
-        """Fit at w what is not given from outside."""
-        given, n = self.external, self.sample.n
+    def _nuisances(self, w: Floats, g: Floats, dg: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return j, h and r at w: as given from outside, else as fitted once, else fitted now."""
+        n, given = len(g), self.external
+        known = {} if self.affine is None else self.affine.at(w)
+        known |= {name: given.at(name, w, dg.shape if name == "jacobian" else (n,)) for name in given.given}
         requests: dict[str, tuple[str, Floats]] = {}
-        if "jacobian" not in given:
-            requests["j"] = ("jacobian", dg)
-        if "h" not in given and self.codes is not None:
+        if "jacobian" not in known:
+            requests["jacobian"] = ("jacobian", dg)
+        if "h" not in known and self.codes is not None:
             requests["h"] = ("h", g[:, None])
-        direct = "residual" not in given and "outcome" not in given and not self.separate
-        if direct:
-            requests["r"] = ("residual", (g - self.y)[:, None])
-        if self.separate and not {"residual", "outcome"} & set(given.given):
-            requests["m"] = ("outcome", self.y[:, None])
-        fits = self.regress(requests)
-        j = fits["j"] if "j" in fits else given.at("jacobian", w, dg.shape)
-        h = fits["h"][:, 0] if "h" in fits else self._external_or_nan("h", w)
-        if "residual" in given:
-            return j, h, given.at("residual", w, (n,))
-        if direct:
-            return j, h, fits["r"][:, 0]
-        return j, h, h - (fits["m"][:, 0] if "m" in fits else given.at("outcome", w, (n,)))
+        if "residual" not in known and "outcome" not in known:
+            requests |= self._residual_request(g)
+        for name, fit in self.regress(requests).items():
+            known[name] = fit if name == "jacobian" else fit[:, 0]
+        h = known.get("h", np.full(n, np.nan))
+        return known["jacobian"], h, known["residual"] if "residual" in known else h - known["outcome"]
 
-    def _external_or_nan(self, name: str, w: Floats) -> Floats:
-        n = self.sample.n
-        return self.external.at(name, w, (n,)) if name in self.external else np.full(n, np.nan)
+    def _residual_request(self, g: Floats) -> dict[str, tuple[str, Floats]]:
+        """Return what to regress for r: g_w - Y itself, or Y alone."""
+        if self.separate:
+            return {"outcome": ("outcome", self.y[:, None])}
+        return {"residual": ("residual", (g - self.y)[:, None])}
 
     def _evaluation(self, g: Floats, dg: Floats, j: Floats, h: Floats, r: Floats) -> Evaluation:
         y, om = self.y, self.sample.weights
@@ -193,27 +174,33 @@ class _AffineFits:
             requests["j"] = ("jacobian", dg)
         if "h" not in given and not constant and repeat.codes is not None:
             requests["h0"] = ("h", g0[:, None])
-        ours = not {"residual", "outcome"} & set(given.given)
-        linear = ours and not repeat.separate and is_linear_smoother(repeat.learners["residual"])
-        shared = repeat.learners["residual"] is repeat.learners["jacobian"] and "jacobian" not in given
-        if linear and repeat.codes is not None:
-            requests["r0"] = ("residual", (g0 - y)[:, None])
-            if not shared:
-                requests["jr"] = ("residual", dg)
-        if ours and repeat.separate:
-            requests["m"] = ("outcome", y[:, None])
-        fits = repeat.regress(requests)
-        nowhere = np.zeros(dg.shape[1])
+        learners = repeat.learners
+        if not {"residual", "outcome"} & set(given.given):
+            if repeat.separate:
+                requests["m"] = ("outcome", y[:, None])
+            elif is_linear_smoother(learners["residual"]) and repeat.codes is not None:
+                requests["r0"] = ("residual", (g0 - y)[:, None])
+                if learners["residual"] is not learners["jacobian"] or "jacobian" in given:
+                    requests["jr"] = ("residual", dg)
+        fits, nowhere = repeat.regress(requests), np.zeros(dg.shape[1])
         self.j = fits["j"] if "j" in fits else given.at("jacobian", nowhere, dg.shape)
         self.h0 = fits["h0"][:, 0] if "h0" in fits else (g0 if constant else np.full(len(y), np.nan))
         self.residual: tuple[Floats, Floats] | None = None
-        self.outcome: Floats | None = None
         if "r0" in fits:
             self.residual = fits["r0"][:, 0], fits.get("jr", self.j)
-        if "m" in fits or "outcome" in given:
-            self.outcome = fits["m"][:, 0] if "m" in fits else given.at("outcome", nowhere, (len(y),))
-            if "h" not in given:
-                self.residual = self.h0 - self.outcome, self.j
+        elif ("m" in fits or "outcome" in given) and "h" not in given:
+            m = fits["m"][:, 0] if "m" in fits else given.at("outcome", nowhere, (len(y),))
+            self.residual = self.h0 - m, self.j
+        self.outcome = fits["m"][:, 0] if "m" in fits else None
+
+    def at(self, w: Floats) -> dict[str, Floats]:
+        """Return the nuisances that are known at w."""
+        known = {"jacobian": self.j, "h": self.h0 + self.j @ w}
+        if self.residual is not None:
+            known["residual"] = self.residual[0] + self.residual[1] @ w
+        if self.outcome is not None:
+            known["outcome"] = self.outcome
+        return known
 
 
 def _half_fits(repeat: QuadraticRepeat, dg: Floats, residual: Floats) -> list[tuple[Floats, Floats]]:
