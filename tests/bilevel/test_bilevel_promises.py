@@ -329,3 +329,11 @@ def test_inner_splits_should_not_follow_the_order_of_the_rows(general):
     paired = OBiGrad(AFFINE, learner=RIDGE, folds=codes).fit(X[twice], rows).hypergradient([1.0])
     # By turns both halves would hold one twin of every pair: equal fits, and no difference to see.
     assert paired.diagnostics.halves_bias[0] > 1e-4
+
+
+@pytest.mark.parametrize("name", ["d_v", "d2_v"])
+def test_a_derivative_that_no_loss_may_leave_out_should_be_asked_for(name):
+    derivatives = {"d_v": lambda w, v, z: v, "d2_v": lambda w, v, z: np.ones((len(v), 1, 1))}
+    loss = CustomLoss(lambda w, v, z: v[:, 0] ** 2 / 2, **(derivatives | {name: None}))
+    with pytest.raises(InputError, match=f"^{name} of the loss has a fixed layout.* got None"):
+        check_loss(loss, np.ones(1), np.linspace(-1, 1, 5)[:, None], {"X": np.zeros((5, 1))})

@@ -33,8 +33,8 @@ from metier.bilevel.losses import (
     check_loss as check_loss,
 )
 from metier.bilevel.obigrad import OBiGrad as OBiGrad
-from metier.bilevel.problem import BilevelProblem as BilevelProblem
 from metier.bilevel.roots import BoxRoot as BoxRoot
+from metier.bilevel.setup import BilevelProblem as BilevelProblem
 from metier.bilevel.sieve import SieveRidge as SieveRidge
 from metier.bilevel.targets import (
     AffineTarget as AffineTarget,

@@ -23,7 +23,7 @@ from .diagnostics import OPENINGS
 from .estimate import HypergradientEstimate
 from .loss_families import Squared
 from .obigrad import OBiGrad
-from .problem import BilevelProblem
+from .setup import BilevelProblem
 from .sieve import SieveRidge
 from .targets import AffineTarget
 

@@ -17,7 +17,7 @@ from .setup import Setup
 NOISE_SHARE = 0.6
 """How much of the noise of the product's estimate the estimate itself has beyond its standard error."""
 HALVES_SHARE = 0.5
-"""Fits on half of the rows vary more than the fit whose bias is wanted."""
+"""Fits on half of the rows vary more than the fit whose bias is estimated."""
 EXPECTED_COVERAGE = 0.915
 """A 95 % interval expected to cover less deserves a warning.
 
@@ -55,7 +55,7 @@ FEW_CLUSTERS = 20
 
 
 def diagnose(
-    setup: Setup, w: Floats, evaluations: list[Evaluation], repeat: Repeat, mean: Mean, kept: int
+    setup: Setup, w: Floats, evaluations: list[Evaluation], repeat: Repeat, mean: Mean, number: int
 ) -> tuple[Diagnostics, tuple[str, ...]]:
     """Return the diagnostics of an estimate and its warnings.
 
@@ -65,9 +65,9 @@ def diagnose(
         evaluations: One per repeat.
         repeat: The evaluator of the repeat whose covariance is reported.
         mean: The estimate.
-        kept: The number of that repeat.
+        number: The number of that repeat.
     """
-    evaluation = evaluations[kept]
+    evaluation = evaluations[number]
     stderr: Floats = np.sqrt(np.maximum(np.diag(mean.covariance), 1e-300))
     nowhere = np.full(len(w), np.nan)
     pairs = zip(evaluation.orthogonal, evaluation.plugin, strict=True)

@@ -102,14 +102,16 @@ class Fold:
         at = problem.inner_loss.derivatives(self.w, h, self.rows)
         risks: dict[int, Any] = {}
 
-        def solve(name: str, G: Floats | None, G_outer: Floats | None = None) -> Any:
+        def solve(name: str, within: Floats | None, outside: Floats | None = None) -> Any:
             learner = self.setup.learners[name]
             if id(learner) not in risks:
                 alpha = surface.alpha if surface is not None and outer_sample is not None else None
                 risks[id(learner)] = quadratic_risk(learner, self.parts, at.d2_v, self.weights, alpha=alpha)
-            if G is None and G_outer is None:
-                G = np.zeros((len(h), d, self.q))
-            return risks[id(learner)].solve(G, outer=G_outer, share=self._share())
+            if outer_sample is None:
+                within, outside = added(within, outside), None
+            if within is None and outside is None:
+                within = np.zeros((len(h), d, self.q))
+            return risks[id(learner)].solve(within, outer=outside, share=self._share())
 
         out: dict[str, Any] = {}
         out_rows, h_out = self.rows, h
@@ -117,20 +119,15 @@ class Fold:
             out_rows = take(outer_sample.rows, self.split["outer_train"])
             h_out = surface.predict("outer_train")
         outer = problem.outer_loss.derivatives(self.w, h_out, out_rows)
-        two = outer_sample is not None
         if "adjoint" in missing:
-            G = outer.d_v[:, None, :]
-            out["adjoint"] = solve("adjoint", None, G) if two else solve("adjoint", G)
+            out["adjoint"] = solve("adjoint", None, outer.d_v[:, None, :])
         if "jacobian" in missing:
             out["jacobian"] = solve("jacobian", at.d2_wv)
         if "adjoint_jacobian" in missing:
             a, J = self._at("adjoint", out, "train")[:, 0], self._at("jacobian", out, "train")
-            J_out = self._at("jacobian", out, "outer_train") if two else J
-            within, outside = inner_adjoint_terms(at, a, J), outer_adjoint_terms(outer, J_out)
-            if two:
-                out["adjoint_jacobian"] = solve("adjoint_jacobian", within, outside)
-            else:
-                out["adjoint_jacobian"] = solve("adjoint_jacobian", added(within, outside))
+            J_out = J if outer_sample is None else self._at("jacobian", out, "outer_train")
+            terms = inner_adjoint_terms(at, a, J), outer_adjoint_terms(outer, J_out)
+            out["adjoint_jacobian"] = solve("adjoint_jacobian", *terms)
         return out
 
     def _at(self, name: str, surfaces: dict[str, Any], part: str) -> Floats:
@@ -149,14 +146,14 @@ class Fold:
         return rows * (self.total / rows.sum())
 
     def _report(self, surfaces: dict[str, Any], extras: Extras) -> None:
-        seen: set[int] = set()
+        reported: set[int] = set()
         for surface in surfaces.values():
             curvature = getattr(surface, "curvature", None)
             if isinstance(surface, RegressorSurface) and isinstance(curvature, CurvatureSurface):
-                if id(curvature) not in seen:
+                if id(curvature) not in reported:
                     extras.floored += curvature.floored.get("test", 0)
                     extras.least = float(np.fmin(extras.least, curvature.least.get("test", np.nan)))
-                seen.add(id(curvature))
+                reported.add(id(curvature))
         if self.setup.is_restricted:
             self._penalty(surfaces, extras)
 

@@ -162,7 +162,7 @@ def _log_odds(learner: Any, task: InnerTask) -> InnerSurface:
 
 
 def _reweighted(learner: Any, task: InnerTask) -> InnerSurface:
-    """Iteratively reweighted regressions, each mixed with the last where the training loss says so."""
+    """Iteratively reweighted regressions, each mixed with the last where that lowers the training loss."""
     n, q = len(task.rows["X"]), task.n_outputs
     constant = _constant(task, n, q)
     pieces: list[tuple[float, Any]] = []
@@ -199,6 +199,6 @@ def _constant(task: InnerTask, n: int, q: int) -> Floats:
     """Return the best constant, (q,): Newton on an intercept alone."""
     nothing = SieveRidge(lambda X: np.zeros((len(X), 0)), penalty=0.0)
     alone = InnerTask(task.loss, task.w, task.rows, task.weights, Parts(train=np.zeros((n, 1))), q)
-    found = _newton(nothing, alone).coefficients
-    assert found is not None
-    return np.asarray(found[0])
+    coefficients = _newton(nothing, alone).coefficients
+    assert coefficients is not None
+    return np.asarray(coefficients[0])

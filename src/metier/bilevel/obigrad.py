@@ -20,11 +20,18 @@ from .diagnostics import diagnose, root_warnings
 from .estimate import HypergradientEstimate, Solution
 from .general import NAMES as GENERAL_NAMES, general_repeats
 from .kernel import KernelRepeat
-from .problem import BilevelProblem
 from .quadratic import QuadraticRepeat
 from .roots import METHODS, Gradient, Root, closed_form, difference_slope, sandwich
 from .scores import Evaluation, Mean, Repeat, median_of_repeats
-from .setup import External, Setup, check_outer_sample, check_sample, draws, learners_by_nuisance
+from .setup import (
+    BilevelProblem,
+    External,
+    Setup,
+    check_outer_sample,
+    check_sample,
+    draws,
+    learners_by_nuisance,
+)
 from .sieve import SieveRidge, is_tuned
 from .targets import AffineTarget
 
@@ -171,16 +178,16 @@ class OBiGrad:
         """
         at = _vector("w", w)
         evaluations = self._evaluate(at)
-        mean, kept = self._combined(evaluations)
+        mean, number = self._combined(evaluations)
         plugin, _ = median_of_repeats([e.mean(e.plugin) for e in evaluations])
-        repeat = self.repeats_[kept]
-        diagnostics, warnings = diagnose(self._setup, at, evaluations, repeat, mean, kept)
+        repeat = self.repeats_[number]
+        diagnostics, warnings = diagnose(self._setup, at, evaluations, repeat, mean, number)
         return HypergradientEstimate(
             w=at,
             value=mean.value,
             covariance=mean.covariance,
             plugin=plugin.value,
-            scores=np.concatenate(evaluations[kept].scores_of(self.estimator)),
+            scores=np.concatenate(evaluations[number].scores_of(self.estimator)),
             n=mean.n,
             estimator=self.estimator,
             diagnostics=diagnostics,
@@ -223,7 +230,7 @@ class OBiGrad:
         """Find the w where the hypergradient is zero, with its sandwich covariance.
 
         Args:
-            w0: (d,) start; None is zero where the problem says how long w is.
+            w0: (d,) start; None is zero where the problem fixes the length of w.
             method: "newton" (one exact step where the estimate is affine in w), "gd" (step 1 / L), or "lbfgs"
                 on the debiased objective.
             stop: "statistical": gradient' covariance^-1 gradient below the chi-squared quantile of 95 %,
@@ -232,7 +239,7 @@ class OBiGrad:
             max_steps: Most steps.
 
         Returns:
-            The root; `converged` says whether the rule was met.
+            The root; `converged` tells whether it met the rule.
         """
         chosen = one_of("method", method, METHODS)
         rule = stop if isinstance(stop, int | float) else one_of("stop", stop, ("statistical",))

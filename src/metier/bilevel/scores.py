@@ -153,8 +153,8 @@ def median_of_repeats(means: Sequence[Mean]) -> tuple[Mean, int]:
     covariances = [m.covariance + np.outer(m.value - value, m.value - value) for m in means]
     order = np.argsort([np.trace(c) for c in covariances], kind="stable")
     # With an even number of repeats the larger of the two middle ones, to be safe.
-    kept = int(order[len(means) // 2])
-    return Mean(value, covariances[kept], means[kept].n), kept
+    middle = int(order[len(means) // 2])
+    return Mean(value, covariances[middle], means[middle].n), middle
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from metier.bilevel.arrays import Floats
 from metier.bilevel.estimate import HypergradientEstimate, Solution
 from metier.bilevel.loss_families import Squared
 from metier.bilevel.obigrad import OBiGrad
-from metier.bilevel.problem import BilevelProblem
+from metier.bilevel.setup import BilevelProblem
 from metier.bilevel.targets import AffineTarget
 from metier.core.checks import ensure, finite_array, one_of
 from metier.core.estimate import Estimate

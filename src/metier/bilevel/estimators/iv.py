@@ -15,9 +15,8 @@ from metier.bilevel.crossfit import draw_folds, fit_regressor
 from metier.bilevel.estimate import HypergradientEstimate, Solution
 from metier.bilevel.loss_families import Squared
 from metier.bilevel.obigrad import OBiGrad
-from metier.bilevel.problem import BilevelProblem
 from metier.bilevel.scores import Mean, median_of_repeats
-from metier.bilevel.setup import seeded
+from metier.bilevel.setup import BilevelProblem, seeded
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import AffineTarget
 from metier.core.checks import finite_array, one_of, positive_int

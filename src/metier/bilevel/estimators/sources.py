@@ -16,10 +16,9 @@ from metier.bilevel.inner import InnerTask, fit_inner
 from metier.bilevel.loss_families import Logistic, Squared
 from metier.bilevel.losses import Loss
 from metier.bilevel.obigrad import OBiGrad
-from metier.bilevel.problem import BilevelProblem
 from metier.bilevel.risks import Parts
 from metier.bilevel.roots import BoxRoot, root_in_box
-from metier.bilevel.setup import learners_by_nuisance
+from metier.bilevel.setup import BilevelProblem, learners_by_nuisance
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import ColumnWeight, ExponentialWeight
 from metier.core.checks import ensure, finite_array, label_codes, non_negative, one_of, open_fraction
@@ -46,7 +45,7 @@ class SourceReweighting:
             to tune it by.
         train_on_trusted: whether trusted rows also train h, with weight 1. Then with enough data nothing else
             is needed, and a source that differs at all earns a weight that falls toward zero as data grow.
-        bound: largest |log weight|; a weight that arrives there is said to.
+        bound: largest |log weight|; a weight that arrives there is reported.
         folds: of cross-fitting, and of the verdict.
         alpha, margin: of the verdict, as in `metier.specialize_or_fall_back`.
         rng: seed.
@@ -279,8 +278,8 @@ class SourceReweighting:
     @property
     def weights_(self) -> dict[Hashable, float]:
         """Source -> weight, the reference's 1 included."""
-        found = {name: float(np.exp(w)) for name, w in zip(self.sources_, self.log_weights_, strict=True)}
-        return found if self.reference_ is None else {self.reference_: 1.0, **found}
+        weights = {name: float(np.exp(w)) for name, w in zip(self.sources_, self.log_weights_, strict=True)}
+        return weights if self.reference_ is None else {self.reference_: 1.0, **weights}
 
     def interval(self, level: float = 0.95) -> Floats:
         """Return intervals of the weights, (d, 2): exponentials of Wald intervals of the logarithms.
@@ -296,12 +295,12 @@ class SourceReweighting:
     @property
     def warnings_(self) -> tuple[str, ...]:
         """What to know before trusting the numbers."""
-        found = list(self.root_.warnings)
+        warnings = list(self.root_.warnings)
         for name, side in zip(self.sources_, self.root_.at_bound, strict=True):
             if side:
-                words = "counts for next to nothing" if side < 0 else "outweighs all others"
-                found.append(f"Source {name!r} {words}: its weight stopped at the bound.")
-        return tuple(found)
+                effect = "counts for next to nothing" if side < 0 else "outweighs all others"
+                warnings.append(f"Source {name!r} {effect}: its weight stopped at the bound.")
+        return tuple(warnings)
 
     def summary(self, level: float = 0.95) -> str:
         """Return weights, intervals, verdict and warnings as text."""
