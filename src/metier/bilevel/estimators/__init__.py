@@ -1,1 +1,1 @@
-"""Front doors: instrumental variables, fitted Bellman equations, the weights of data sources."""
+"""Estimators for a task: instrumental variables, fitted Bellman equations, the weights of data sources."""
