@@ -25,7 +25,7 @@ from sklearn.linear_model import LassoCV, Ridge
 from sklearn.model_selection import KFold, cross_val_predict
 
 from metier.bilevel import AffineTarget, BilevelProblem, GaussianRidge, OBiGrad, SieveRidge, Squared
-from metier.bilevel.learners import RegressorCrossFit
+from metier.bilevel.crossfit import RegressorCrossFit
 from metier.core.parallel import map_tasks
 from record import in_turn, ratio, table, timed, write
 

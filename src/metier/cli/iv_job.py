@@ -118,7 +118,7 @@ def iv_file(job: IVJob, *, say: Callable[[str], None] = lambda text: None) -> IV
 
 
 def _check_columns(job: IVJob, columns: list[str]) -> None:
-    from metier.bilevel.doors.columns import unknown_columns
+    from metier.bilevel.estimators.columns import unknown_columns
 
     for role, names in job.roles().items():
         unknown = [name for name in names if name not in columns]

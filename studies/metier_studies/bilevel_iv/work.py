@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.bilevel import IVBilevel
-from metier.bilevel.doors.moments import Moments
-from metier.bilevel.doors.weak_instruments import anderson_rubin_set
+from metier.bilevel.estimators.moments import Moments
+from metier.bilevel.estimators.weak_instruments import anderson_rubin_set
 from metier.core import InputError, information, require
 from metier_studies.bilevel_iv.cases import CASES, Case
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from metier.bilevel.arrays import Floats
 
 from .moments import Moments, outer_sum, solve
 
-Floats = NDArray[np.float64]
 WORST_BIAS = 0.10
 """Share of the worst-case bias that the effective F is held against."""
 

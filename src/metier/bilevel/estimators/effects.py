@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from metier.bilevel.arrays import Floats
 from metier.core.checks import open_fraction
 from metier.core.rng import derive
 
-Floats = NDArray[np.float64]
 BAND_DRAWS = 20_000
 
 

@@ -6,30 +6,27 @@ from collections.abc import Hashable
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
 
-from metier.bilevel.crossfit import draw_folds
+from metier.bilevel.arrays import Codes, Floats, two_dimensional
+from metier.bilevel.crossfit import draw_folds, train_and_test
+from metier.bilevel.estimate import wald_interval
 from metier.bilevel.inner import InnerTask, fit_inner
-from metier.bilevel.likelihood_losses import Logistic
+from metier.bilevel.loss_families import Logistic, Squared
 from metier.bilevel.losses import Loss
 from metier.bilevel.obigrad import OBiGrad
-from metier.bilevel.problem import BilevelProblem
-from metier.bilevel.residual_losses import Squared
 from metier.bilevel.risks import Parts
-from metier.bilevel.settings import learners_by_nuisance
+from metier.bilevel.roots import BoxRoot, root_in_box
+from metier.bilevel.setup import BilevelProblem, learners_by_nuisance
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import ColumnWeight, ExponentialWeight
-from metier.core.checks import finite_array, label_codes, non_negative, one_of, open_fraction
+from metier.core.checks import ensure, finite_array, label_codes, non_negative, one_of, open_fraction
 from metier.core.decision import Decision, specialize_or_fall_back
-from metier.core.errors import InputError
 from metier.core.rng import derive, derive_seed, seed_of
 
-from .box_root import BoxRoot, root_in_box
-from .summary_table import WIDTH, layout
+from .tables import WIDTH, layout
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
 LOSSES: dict[str, type[Squared] | type[Logistic]] = {"squared": Squared, "logistic": Logistic}
 
 
@@ -48,7 +45,7 @@ class SourceReweighting:
             to tune it by.
         train_on_trusted: whether trusted rows also train h, with weight 1. Then with enough data nothing else
             is needed, and a source that differs at all earns a weight that falls toward zero as data grow.
-        bound: largest |log weight|; a weight that arrives there is said to.
+        bound: largest |log weight|; a weight that arrives there is reported.
         folds: of cross-fitting, and of the verdict.
         alpha, margin: of the verdict, as in `metier.specialize_or_fall_back`.
         rng: seed.
@@ -124,40 +121,40 @@ class SourceReweighting:
             InputError: an unknown trusted label, fewer than two other sources without `features`, or labels
                 that are not 0 or 1 with the logistic loss.
         """
-        x = finite_array("X", X)
-        x = x[:, None] if x.ndim == 1 else x
+        x = two_dimensional(finite_array("X", X))
         target = finite_array("y", y, ndim=1)
-        if self.loss == "logistic" and not np.isin(target, (0.0, 1.0)).all():
-            raise InputError(
-                "the logistic loss takes labels",
-                expected="y of 0 and 1",
-                got=f"values from {target.min():g} to {target.max():g}",
-                next_step='Use loss="squared", or code the labels.',
-            )
+        ensure(
+            self.loss != "logistic" or np.isin(target, (0.0, 1.0)).all(),
+            "the logistic loss takes labels",
+            expected="y of 0 and 1",
+            got=lambda: f"values from {target.min():g} to {target.max():g}",
+            next_step='Use loss="squared", or code the labels.',
+        )
         codes, levels = label_codes("source", source)
         for name, length in (("y", len(target)), ("source", len(codes))):
-            if length != len(x):
-                raise InputError(
-                    f"{name} has one entry per row of X",
-                    expected=f"{len(x)} entries",
-                    got=f"{length}",
-                    next_step="Pass data of the same rows, in the same order.",
-                )
+            ensure(
+                length == len(x),
+                f"{name} has one entry per row of X",
+                expected=f"{len(x)} entries",
+                got=length,
+                next_step="Pass data of the same rows, in the same order.",
+            )
         u = self._weight_features(codes, levels, trusted, reference, features)
         is_trusted = codes == levels.index(trusted)
         inner = np.ones(len(x)) if self.train_on_trusted else (~is_trusted).astype(np.float64)
         self._rows = {"y": target, "u": u, "inner": inner, "outer": is_trusted / is_trusted.mean()}
         self._x = x
         clusters = None if groups is None else label_codes("groups", groups)[0]
-        self._seed = seed = seed_of(self.rng)
+        self._seed = seed_of(self.rng)
         everything = np.arange(len(x))
-        self.root_ = self._root(everything, clusters, folds, derive_seed(seed, "all"))
+        self.root_ = self._root(everything, clusters, folds, derive_seed(self._seed, "all"))
         self.log_weights_, self.covariance_ = self.root_.w, self.root_.covariance
         self.decision_: Decision | None = None
         self.fold_log_weights_ = np.empty((0, u.shape[1]))
         if judge:
-            codes_of = self._fold_codes(len(x), clusters, folds, derive(seed, "verdict"))
-            self._judge(codes_of, clusters, seed)
+            rng = derive(self._seed, "verdict")
+            given = None if folds is None else label_codes("folds", folds)[0]
+            self._judge(draw_folds(len(x), self.folds, rng, clusters) if given is None else given, clusters)
         return self
 
     def _weight_features(
@@ -169,16 +166,15 @@ class SourceReweighting:
         features: ArrayLike | None,
     ) -> Floats:
         for role, label in (("trusted", trusted), ("reference", asked)):
-            if label not in levels and not (role == "reference" and label is None):
-                raise InputError(
-                    f"{role} names one of the sources",
-                    expected=", ".join(map(repr, levels[:20])),
-                    got=repr(label),
-                    next_step="Pass one of these labels.",
-                )
+            ensure(
+                label in levels or (role == "reference" and label is None),
+                f"{role} names one of the sources",
+                expected=", ".join(map(repr, levels[:20])),
+                got=repr(label),
+                next_step="Pass one of these labels.",
+            )
         if features is not None:
-            u = finite_array("features", features)
-            u = u[:, None] if u.ndim == 1 else u
+            u = two_dimensional(finite_array("features", features))
             self.sources_: tuple[Hashable, ...] = tuple(f"u{k + 1}" for k in range(u.shape[1]))
             self.reference_: Hashable = None
             return u
@@ -188,22 +184,15 @@ class SourceReweighting:
         reference = reference if asked is None else levels.index(asked)
         candidates = range(len(levels)) if self.train_on_trusted else others
         free = [k for k in candidates if k != reference]
-        if not free:
-            raise InputError(
-                "weights are relative: one source has weight 1",
-                expected="two sources beside the trusted one, or train_on_trusted=True",
-                got=f"{len(others)} beside it",
-                next_step="Pass train_on_trusted=True, or more sources.",
-            )
+        ensure(
+            bool(free),
+            "weights are relative: one source has weight 1",
+            expected="two sources beside the trusted one, or train_on_trusted=True",
+            got=f"{len(others)} beside it",
+            next_step="Pass train_on_trusted=True, or more sources.",
+        )
         self.sources_, self.reference_ = tuple(levels[k] for k in free), levels[reference]
         return np.asarray(codes[:, None] == np.array(free), dtype=np.float64)
-
-    def _fold_codes(
-        self, n: int, clusters: Codes | None, given: ArrayLike | None, rng: np.random.Generator
-    ) -> Codes:
-        if given is not None:
-            return label_codes("folds", given)[0]
-        return draw_folds(n, self.folds, rng, clusters)
 
     def _losses(self) -> tuple[Loss, Loss]:
         kind = LOSSES[self.loss]
@@ -222,24 +211,25 @@ class SourceReweighting:
             diagnose=False,
         )
         groups = None if clusters is None else clusters[index]
-        return root_in_box(engine.fit(self._x[index], rows, groups=groups), rows["u"].shape[1], self.bound)
+        gradient = engine.fit(self._x[index], rows, groups=groups)._gradient()
+        return root_in_box(gradient, rows["u"].shape[1], self.bound)
 
-    def _judge(self, codes: Codes, clusters: Codes | None, seed: int) -> None:
-        held, equal = np.full(len(codes), np.nan), np.full(len(codes), np.nan)
+    def _judge(self, codes: Codes, clusters: Codes | None) -> None:
+        weighted, equal = np.full(len(codes), np.nan), np.full(len(codes), np.nan)
         chosen = []
-        trusted = self._rows["outer"] > 0
-        for fold in range(int(codes.max()) + 1):
-            train, test = np.flatnonzero(codes != fold), np.flatnonzero((codes == fold) & trusted)
-            inside = codes[train] if fold_count(codes[train]) > 1 else None
-            w = self._root(train, clusters, _spread(codes, inside, train), derive_seed(seed, "fold", fold)).w
+        for fold, (train, test) in enumerate(train_and_test(codes)):
+            trusted = test[self._rows["outer"][test] > 0]
+            # The other folds serve again, unless only one is left.
+            inside = codes if len(np.unique(codes[train])) > 1 else None
+            w = self._root(train, clusters, inside, derive_seed(self._seed, "fold", fold)).w
             chosen.append(w)
-            held[test] = self._loss_on(w, train, test)
-            equal[test] = self._loss_on(np.zeros_like(w), train, test)
+            weighted[trusted] = self._loss_on(w, train, trusted)
+            equal[trusted] = self._loss_on(np.zeros_like(w), train, trusted)
         self.fold_log_weights_ = np.array(chosen)
-        judged = np.isfinite(held)
+        judged = np.isfinite(weighted)
         dependence: Any = "independent" if clusters is None else clusters[judged]
         self.decision_ = specialize_or_fall_back(
-            held[judged], equal[judged], dependence=dependence, alpha=self.alpha, margin=self.margin
+            weighted[judged], equal[judged], dependence=dependence, alpha=self.alpha, margin=self.margin
         )
 
     def _fit_model(self, w: Floats, train: Any, X_test: Floats) -> Floats:
@@ -265,17 +255,19 @@ class SourceReweighting:
         Raises:
             InputError: X has other columns than in `fit`, or log_weights another length.
         """
-        x = finite_array("X", X)
-        x = x[:, None] if x.ndim == 1 else x
+        x = two_dimensional(finite_array("X", X))
         w = self.log_weights_ if log_weights is None else finite_array("log_weights", log_weights, ndim=1)
         for name, got, fitted in (
             ("X has the columns of fit", x.shape[1], self._x.shape[1]),
             ("log_weights has one entry per free source", len(w), len(self.log_weights_)),
         ):
-            if got != fitted:
-                raise InputError(
-                    name, expected=f"{fitted}", got=f"{got}", next_step="Pass the same, in the same order."
-                )
+            ensure(
+                got == fitted,
+                name,
+                expected=fitted,
+                got=got,
+                next_step="Pass the same, in the same order.",
+            )
         return self._fit_model(w, np.arange(len(self._x)), x)[:, 0]
 
     @property
@@ -286,18 +278,15 @@ class SourceReweighting:
     @property
     def weights_(self) -> dict[Hashable, float]:
         """Source -> weight, the reference's 1 included."""
-        found = {name: float(np.exp(w)) for name, w in zip(self.sources_, self.log_weights_, strict=True)}
-        return found if self.reference_ is None else {self.reference_: 1.0, **found}
+        weights = {name: float(np.exp(w)) for name, w in zip(self.sources_, self.log_weights_, strict=True)}
+        return weights if self.reference_ is None else {self.reference_: 1.0, **weights}
 
     def interval(self, level: float = 0.95) -> Floats:
         """Return intervals of the weights, (d, 2): exponentials of Wald intervals of the logarithms.
 
         A weight at the lower bound has the interval from 0 to it; one at the upper from it to infinity.
         """
-        from scipy.special import ndtri
-
-        half = float(ndtri((1.0 + open_fraction("level", level)) / 2.0)) * self.stderr_
-        ends = np.exp(np.column_stack([self.log_weights_ - half, self.log_weights_ + half]))
+        ends = np.exp(wald_interval(self.log_weights_, self.stderr_, level))
         for k, side in enumerate(self.root_.at_bound):
             if side:
                 ends[k] = (0.0, np.exp(-self.bound)) if side < 0 else (np.exp(self.bound), np.inf)
@@ -306,12 +295,12 @@ class SourceReweighting:
     @property
     def warnings_(self) -> tuple[str, ...]:
         """What to know before trusting the numbers."""
-        found = list(self.root_.warnings)
+        warnings = list(self.root_.warnings)
         for name, side in zip(self.sources_, self.root_.at_bound, strict=True):
             if side:
-                words = "counts for next to nothing" if side < 0 else "outweighs all others"
-                found.append(f"Source {name!r} {words}: its weight stopped at the bound.")
-        return tuple(found)
+                effect = "counts for next to nothing" if side < 0 else "outweighs all others"
+                warnings.append(f"Source {name!r} {effect}: its weight stopped at the bound.")
+        return tuple(warnings)
 
     def summary(self, level: float = 0.95) -> str:
         """Return weights, intervals, verdict and warnings as text."""
@@ -351,25 +340,11 @@ def _checked_learner(learner: Any) -> Any:
         return SieveRidge(StandardScaler(), penalty=1.0)
     chosen = learners_by_nuisance(learner)
     tuned = [n for n, one in chosen.items() if isinstance(one, SieveRidge) and one.penalty == "gcv"]
-    if tuned:
-        raise InputError(
-            "sources are weighed by learners of fixed penalty",
-            expected="a number as penalty of every SieveRidge",
-            got=f'penalty="gcv" for {", ".join(tuned)}',
-            next_step="Pass for example SieveRidge(basis, penalty=1.0).",
-        )
+    ensure(
+        not tuned,
+        "sources are weighed by learners of fixed penalty",
+        expected="a number as penalty of every SieveRidge",
+        got=f'penalty="gcv" for {", ".join(tuned)}',
+        next_step="Pass for example SieveRidge(basis, penalty=1.0).",
+    )
     return learner
-
-
-def fold_count(codes: Codes) -> int:
-    """Return how many distinct folds there are."""
-    return len(np.unique(codes))
-
-
-def _spread(codes: Codes, inside: Codes | None, train: Any) -> Floats | None:
-    """Folds of the training part as a full-length array: the judged division without the fold held out."""
-    if inside is None:
-        return None
-    full = np.zeros(len(codes))
-    full[train] = inside
-    return full

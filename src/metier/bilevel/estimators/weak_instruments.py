@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from metier.bilevel.arrays import Floats
 from metier.core.checks import finite_array, open_fraction
 from metier.core.errors import InputError
 
 from .moments import Moments, TestResult, chi_squared_test, two_stage_least_squares, unit_sums
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

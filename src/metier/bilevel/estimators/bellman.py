@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from metier.bilevel.arrays import Floats
 from metier.bilevel.estimate import HypergradientEstimate, Solution
+from metier.bilevel.loss_families import Squared
 from metier.bilevel.obigrad import OBiGrad
-from metier.bilevel.problem import BilevelProblem
-from metier.bilevel.residual_losses import Squared
+from metier.bilevel.setup import BilevelProblem
 from metier.bilevel.targets import AffineTarget
-from metier.core.checks import finite_array, one_of
-from metier.core.errors import InputError
+from metier.core.checks import ensure, finite_array, one_of
 from metier.core.estimate import Estimate
 
 from .columns import role_columns
-from .summary_table import CoefficientTable, layout
-
-Floats = NDArray[np.float64]
+from .tables import CoefficientTable, layout
 
 
 class FittedBellman:
@@ -65,13 +63,13 @@ class FittedBellman:
         repeats: int = 1,
         rng: int | np.random.Generator = 0,
     ) -> None:
-        if not 0.0 <= discount < 1.0:
-            raise InputError(
-                "discount is in [0, 1)",
-                expected="a factor per step below 1",
-                got=repr(discount),
-                next_step="Pass for example discount=0.95.",
-            )
+        ensure(
+            0.0 <= discount < 1.0,
+            "discount is in [0, 1)",
+            expected="a factor per step below 1",
+            got=repr(discount),
+            next_step="Pass for example discount=0.95.",
+        )
         self.discount = discount
         self.learner = learner
         self.estimator = one_of("estimator", estimator, ("obigrad", "plugin", "adjoint_instrument"))
@@ -105,34 +103,34 @@ class FittedBellman:
         Raises:
             InputError: both or none of `features` and `outcome`, or shapes that do not fit.
         """
-        if (features is None) == (outcome is None):
-            raise InputError(
-                "a Bellman equation is judged by one thing",
-                expected="either features= (the residual) or outcome= (observed returns)",
-                got="both" if features is not None else "neither",
-                next_step="Pass one of them.",
-            )
+        ensure(
+            (features is None) != (outcome is None),
+            "a Bellman equation is judged by one thing",
+            expected="either features= (the residual) or outcome= (observed returns)",
+            got="both" if features is not None else "neither",
+            next_step="Pass one of them.",
+        )
         n = np.shape(X)[0] if np.ndim(X) else 0
         after = role_columns("next features", next_features, prefix="w")
         for name, values in (("reward", reward), ("next_features", after.values), ("outcome", outcome)):
-            if values is not None and np.shape(values)[:1] != (n,):
-                raise InputError(
-                    f"{name} has one entry per transition",
-                    expected=f"{n} rows, as X has",
-                    got=f"shape {np.shape(values)}",
-                    next_step="Pass data of the same transitions, in the same order.",
-                )
+            ensure(
+                values is None or np.shape(values)[:1] == (n,),
+                f"{name} has one entry per transition",
+                expected=f"{n} rows, as X has",
+                got=f"shape {np.shape(values)}",
+                next_step="Pass data of the same transitions, in the same order.",
+            )
         finite_array("next_features", after.values)
         slope, returns = self.discount * after.values, np.zeros(len(after.values))
         if features is not None:
             now = role_columns("features", features, prefix="w")
-            if now.values.shape != slope.shape:
-                raise InputError(
-                    "features now and next are the same functions",
-                    expected=f"shape {slope.shape}, as next_features",
-                    got=f"{now.values.shape}",
-                    next_step="Evaluate the same features at both.",
-                )
+            ensure(
+                now.values.shape == slope.shape,
+                "features now and next are the same functions",
+                expected=f"shape {slope.shape}, as next_features",
+                got=f"{now.values.shape}",
+                next_step="Evaluate the same features at both.",
+            )
             slope = slope - now.values
         else:
             returns = finite_array("outcome", outcome, ndim=1)
@@ -181,13 +179,13 @@ class FittedBellman:
             level: coverage aimed at.
         """
         psi = finite_array("features", features, ndim=1)
-        if len(psi) != len(self.coef_):
-            raise InputError(
-                "features of a state have one entry per weight",
-                expected=f"{len(self.coef_)} entries",
-                got=f"{len(psi)}",
-                next_step="Evaluate the same features there.",
-            )
+        ensure(
+            len(psi) == len(self.coef_),
+            "features of a state have one entry per weight",
+            expected=f"{len(self.coef_)} entries",
+            got=f"{len(psi)}",
+            next_step="Evaluate the same features there.",
+        )
         return Estimate.from_stderr(
             float(psi @ self.coef_),
             float(np.sqrt(psi @ self.covariance_ @ psi)),

@@ -8,40 +8,39 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from metier.bilevel.crossfit import Mean, draw_folds, median_of_repeats
+from metier.bilevel.arrays import Floats
+from metier.bilevel.crossfit import draw_folds, fit_regressor
 from metier.bilevel.estimate import HypergradientEstimate, Solution
-from metier.bilevel.learners import fit_regressor
+from metier.bilevel.loss_families import Squared
 from metier.bilevel.obigrad import OBiGrad
-from metier.bilevel.problem import BilevelProblem
-from metier.bilevel.residual_losses import Squared
-from metier.bilevel.settings import seeded
+from metier.bilevel.scores import Mean, median_of_repeats
+from metier.bilevel.setup import BilevelProblem, seeded
 from metier.bilevel.sieve import SieveRidge
 from metier.bilevel.targets import AffineTarget
 from metier.core.checks import finite_array, one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive, derive_seed, seed_of
 
-from .columns import Columns
+from .columns import Columns, InstrumentRows, read_rows
 from .effects import Effect, make_effect, plot_coefficients, plot_effect
 from .features import make_features
 from .first_stage import FirstStage, first_stage
-from .iv_report import iv_dict, iv_text, iv_warnings
-from .iv_rows import InstrumentRows, read_rows
 from .moments import (
     LinearFit,
     Moments,
     TestResult,
     is_solvable,
+    least_squares,
     over_identification,
+    partial_out,
+    refuse_explained,
     two_stage_least_squares,
 )
-from .residuals import least_squares, partial_out, refuse_explained
-from .summary_table import CoefficientTable
+from .tables import SMALL_SAMPLE, CoefficientTable, IVReport, iv_warnings
 from .weak_instruments import ConfidenceSet, anderson_rubin_set, anderson_rubin_test
 
-Floats = NDArray[np.float64]
 LEARNER_KNOTS = 8
 CACHED = (
     *("has_enough_instruments", "first_stage_", "over_identification_"),
@@ -326,7 +325,36 @@ class IVBilevel:
     @cached_property
     def warnings_(self) -> tuple[str, ...]:
         """What to know before trusting the numbers, each sentence with what to do."""
-        return iv_warnings(self)
+        return iv_warnings(
+            self.solution_.warnings,
+            n_features=len(self.feature_names_),
+            n_instruments=len(self.instrument_names_),
+            first_stage=self.first_stage_ if self.has_enough_instruments else None,
+            over_identification=self.over_identification_,
+            one_small_division=self.repeats == 1 and bool(self.control_names_) and self.n_ < SMALL_SAMPLE,
+        )
+
+    def _report(self, level: float) -> IVReport:
+        enough = self.has_enough_instruments
+        single = enough and len(self.feature_names_) == 1
+        return IVReport(
+            outcome=self.outcome_name_,
+            treatment=self.treatment_names_,
+            instruments=self.instrument_names_,
+            controls=self.control_names_,
+            n=self.n_,
+            clusters=None if self.groups_ is None else self.moments_.n_units,
+            estimator=self.estimator,
+            folds=self.folds,
+            repeats=self.repeats,
+            coefficients=self.coefficients(level),
+            covariance=self.covariance_,
+            first_stage=self.first_stage_ if enough else None,
+            two_stage_least_squares=self.two_stage_least_squares_,
+            anderson_rubin=self.anderson_rubin_set(level) if single else None,
+            over_identification=self.over_identification_,
+            warnings=self.warnings_,
+        )
 
     def effect(
         self, treatment: ArrayLike, *, reference: ArrayLike | None = None, level: float = 0.95
@@ -367,8 +395,8 @@ class IVBilevel:
 
     def summary(self, level: float = 0.95) -> str:
         """Return the tables as text: coefficients, first stage, tests, warnings."""
-        return iv_text(self, level)
+        return self._report(level).text()
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Return everything the summary shows as plain Python values."""
-        return iv_dict(self, level)
+        return self._report(level).to_dict()

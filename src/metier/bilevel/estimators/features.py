@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from metier.bilevel.arrays import Floats
 from metier.core.checks import one_of
 from metier.core.errors import InputError
 
-Floats = NDArray[np.float64]
 N_KNOTS = 5
 N_HARMONICS = 3
 
