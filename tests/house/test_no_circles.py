@@ -11,9 +11,9 @@ import pytest
 import metier
 
 SRC = Path(metier.__file__).parent
-PACKAGES = sorted(path.parent.name for path in SRC.glob("*/__init__.py"))
+STUDIES = SRC.parents[1] / "studies"
+PACKAGES = [*sorted(path.parent.name for path in SRC.glob("*/__init__.py")), "metier_studies"]
 STILL_CIRCULAR: dict[str, tuple[str, ...]] = {
-    "core": ("assignment", "mutual_information"),
     "forecast": ("backtest", "forecaster", "persistence", "settings", "words.describe"),
     "moe": (
         "auditing.picture",
@@ -42,7 +42,7 @@ STILL_CIRCULAR: dict[str, tuple[str, ...]] = {
         "training.xp_terms",
         "training.xp_trainer",
     ),
-    "studies": (
+    "metier_studies": (
         "bilevel_iv.findings",
         "bilevel_iv.study",
         "bilevel_paper.findings",
@@ -122,7 +122,8 @@ def _reachable(start: str, graph: dict[str, set[str]]) -> set[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_files_of_a_package_should_form_no_circle(package):
-    on_a_circle = set().union(*circles(import_graph(package)))
+    root = STUDIES if package == "metier_studies" else SRC
+    on_a_circle = set().union(*circles(import_graph(package, root)))
     # Equality, so that a circle that was removed cannot come back.
     assert on_a_circle == {f"{package}.{name}" for name in STILL_CIRCULAR.get(package, ())}
 

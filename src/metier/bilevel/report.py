@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from metier.bilevel.doors.first_stage import FirstStageRow
-from metier.bilevel.doors.iv import IVBilevel
+from metier.bilevel.estimators.first_stage import FirstStageRow
+from metier.bilevel.estimators.iv import IVBilevel
 from metier.records import (
     Column,
     Figure,
