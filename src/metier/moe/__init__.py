@@ -9,15 +9,16 @@ if TYPE_CHECKING:
     from . import inspect as inspect
     from .attachment.builtin_losses import BuiltinLoss as BuiltinLoss, builtin_losses as builtin_losses
     from .attachment.callback import BalancingCallback as BalancingCallback
-    from .attachment.families import RouterFamily as RouterFamily, router_families as router_families
     from .attachment.handle import (
         Attachment as Attachment,
         attach as attach,
         set_selection_bias as set_selection_bias,
     )
+    from .attachment.routers import RouterFamily as RouterFamily, router_families as router_families
     from .auditing.report import Audit as Audit, RouterAudit as RouterAudit
     from .auditing.run import audit as audit
     from .balancing.balancer import Balancer as Balancer
+    from .balancing.bias_rules import quantile_bias as quantile_bias
     from .balancing.information import (
         RoutingInformation as RoutingInformation,
         composition as composition,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     )
     from .balancing.potentials import Potential as Potential
     from .balancing.presets import PRESETS as PRESETS, balancer as balancer
-    from .balancing.quantiles import quantile_bias as quantile_bias
     from .balancing.rivals import (
         expert_choice as expert_choice,
         simbal_loss as simbal_loss,
@@ -79,8 +79,7 @@ if TYPE_CHECKING:
     from .multilinear.replacing import rebuild as rebuild, replace as replace
     from .multilinear.warm_start import warm_start as warm_start
     from .sparse.experts import Experts as Experts
-    from .sparse.layer import SparseMoE as SparseMoE
-    from .sparse.routing import Routing as Routing, TopKRouter as TopKRouter
+    from .sparse.layer import Routing as Routing, SparseMoE as SparseMoE, TopKRouter as TopKRouter
     from .sparse.upcycle import upcycle as upcycle
 
 # One line per module: its path below metier.moe, then the public names that live there. A module directly
@@ -88,7 +87,7 @@ if TYPE_CHECKING:
 _MODULES: dict[str, tuple[str, ...]] = {
     "attachment.builtin_losses": ("BuiltinLoss", "builtin_losses"),
     "attachment.callback": ("BalancingCallback",),
-    "attachment.families": ("RouterFamily", "router_families"),
+    "attachment.routers": ("RouterFamily", "router_families"),
     "attachment.handle": ("Attachment", "attach", "set_selection_bias"),
     "auditing.report": ("Audit", "RouterAudit"),
     "auditing.run": ("audit",),
@@ -109,11 +108,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "balancing.potentials": ("Potential",),
     "balancing.presets": ("PRESETS", "balancer"),
-    "balancing.quantiles": ("quantile_bias",),
+    "balancing.bias_rules": ("quantile_bias",),
     "balancing.rivals": ("expert_choice", "simbal_loss", "sinkhorn_route", "switch_loss", "z_loss"),
     "sparse.experts": ("Experts",),
-    "sparse.layer": ("SparseMoE",),
-    "sparse.routing": ("Routing", "TopKRouter"),
+    "sparse.layer": ("Routing", "SparseMoE", "TopKRouter"),
     "sparse.upcycle": ("upcycle",),
     "multilinear.accounting": ("Cost", "activation_bytes", "cost_of"),
     "multilinear.blocks": ("MultilinearGLU", "MultilinearMLP"),

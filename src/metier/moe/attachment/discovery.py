@@ -7,7 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from .families import router_families
+from .routers import router_families
 
 # To the next line that begins at the margin; a header over several lines closes there with a parenthesis.
 _CLASS = re.compile(r"^class (\w*(?:Router|Gate)\w*)\b.*?(?=^[^\s)]|\Z)", re.MULTILINE | re.DOTALL)

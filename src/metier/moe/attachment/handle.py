@@ -16,11 +16,16 @@ from metier.core.errors import InputError
 from metier.moe.balancing.balancer import Balancer
 
 from .builtin_losses import refuse_builtin_losses, refuse_requested_loss
-from .eager import uncompiled
-from .families import RouterFamily
-from .hooks import RouterHook, SelectionBias, put
-from .masks import MaskReader, call_asks_for_router_logits, takes_attention_mask
-from .routers import FoundRouter, find_routers
+from .hooks import (
+    MaskReader,
+    RouterHook,
+    SelectionBias,
+    call_asks_for_router_logits,
+    put,
+    takes_attention_mask,
+    uncompiled,
+)
+from .routers import FoundRouter, RouterFamily, find_routers
 
 
 class Attachment:

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metier.core.errors import InputError
-from metier.moe.attachment.eager import uncompiled
-from metier.moe.attachment.masks import MaskReader
+from metier.moe.attachment.hooks import MaskReader, uncompiled
 from metier.moe.attachment.routers import FoundRouter
-from metier.moe.balancing.gating import gate_probabilities
+from metier.moe.balancing.calls import gate_probabilities
 
 
 @dataclass(slots=True)

@@ -12,14 +12,11 @@ from torch import nn
 from metier.core import InformationResult
 from metier.core.checks import label_codes, positive_int
 from metier.moe.attachment.builtin_losses import builtin_losses
-from metier.moe.attachment.families import RouterFamily
-from metier.moe.attachment.routers import find_routers
+from metier.moe.attachment.routers import RouterFamily, find_routers
 from metier.moe.balancing.information import routing_information
 
 from .collect import Collected, Record, collect
-from .loads import loads_of
-from .remedies import remedy
-from .report import Audit, RouterAudit
+from .report import Audit, RouterAudit, loads_of, remedy
 
 
 def audit(

@@ -10,17 +10,12 @@ from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
 from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule
-from .block_update import BlockUpdate
-from .calls import RouterCall
-from .gating import read_tokens, selection_scores
-from .inject import Inject, InjectedLoss, inside_backward
-from .layers import Block, Layers, checked_shape
-from .memory import resolve_memory
-from .paper_price import PaperPrices, fold
-from .potentials import Potential, resolve_potential
-from .reduce import reduce_step
-from .state import pack_state, unpack_state
-from .step_report import StepReport
+from .calls import Inject, InjectedLoss, RouterCall, inside_backward, read_tokens, selection_scores
+from .layers import Block, Layers, checked_shape, pack_state, unpack_state
+from .memory import PaperPrices, fold, resolve_memory
+from .potential_members import resolve_potential
+from .potentials import Potential
+from .steps import BlockUpdate, StepReport, reduce_step
 
 with naming_extras():
     import torch

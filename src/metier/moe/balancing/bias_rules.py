@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
 from .potentials import Potential
@@ -14,6 +16,106 @@ from .potentials import Potential
 with naming_extras():
     import torch
     from torch import Tensor
+
+
+RANGE = 64.0
+"""Distances beyond this are counted in the outermost bins."""
+
+
+def distance_to_selection(scores: Tensor, bias: Tensor, indices: Tensor) -> Tensor:
+    r"""Return cut - score: what must be added to each expert's score for it to be among the chosen.
+
+    With t the sorted scores + bias of a token, cut is t_(k+1) for the experts it chose and t_k for the
+    others; expert e is chosen for a bias b_e exactly where cut - score < b_e.
+
+    Args:
+        scores: Selection scores before the bias, (N, E).
+        bias: Biases, (E,).
+        indices: Chosen experts, (N, k), k < E.
+
+    Returns:
+        Distances, (N, E).
+
+    Raises:
+        InputError: Every expert is chosen.
+
+    Example:
+        >>> d = distance_to_selection(torch.tensor([[0.5, 0.3, 0.2]]), torch.zeros(3), torch.tensor([[0]]))
+        >>> [round(x, 3) for x in d[0].tolist()]
+        [-0.2, 0.2, 0.3]
+    """
+    n_experts, top_k = scores.shape[-1], indices.shape[-1]
+    if top_k >= n_experts:
+        raise InputError(
+            "the quantile rule needs experts that are not chosen",
+            expected=f"top_k below n_experts={n_experts}",
+            got=f"top_k={top_k}",
+            next_step="Route to fewer experts, or drop the balancer: all loads are equal.",
+        )
+    best = torch.topk(scores + bias, top_k + 1, dim=-1).values
+    # One slot more for ids beyond the experts, which expert parallelism uses for absent ones.
+    chosen = torch.zeros(scores.shape[0], n_experts + 1, dtype=torch.bool, device=scores.device)
+    chosen.scatter_(-1, indices.clamp(0, n_experts), True)
+    cut = torch.where(chosen[:, :n_experts], best[:, -1:], best[:, -2:-1])
+    return cut - scores
+
+
+def quantile_bias(scores: Tensor, bias: Tensor, indices: Tensor) -> Tensor:
+    """Return the biases, not centered, at which each expert wins top_k / E of these tokens.
+
+    Args:
+        scores: Selection scores before the bias, (N, E).
+        bias: Biases of this step, (E,).
+        indices: Chosen experts, (N, k), k < E.
+
+    Returns:
+        The top_k / E quantile over tokens of `distance_to_selection`, (E,): the fraction of tokens
+        below it is top_k / E within 1 / N.
+
+    Raises:
+        InputError: Every expert is chosen.
+
+    Example:
+        >>> scores = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
+        >>> chosen = scores.topk(1).indices
+        >>> b = quantile_bias(scores, torch.zeros(4), chosen)
+        >>> ((distance_to_selection(scores, torch.zeros(4), chosen) < b).sum(0)).tolist()
+        [75, 75, 75, 75]
+
+    Source: quantile balancing as in torchtitan; the cut of the chosen experts is ours.
+    """
+    distance = distance_to_selection(scores, bias, indices)
+    ordered = distance.sort(dim=0).values
+    n_tokens = distance.shape[0]
+    rank = round(n_tokens * indices.shape[-1] / distance.shape[-1])
+    return ordered[min(rank, n_tokens - 1)]
+
+
+def count_distances(histogram: Tensor, distance: Tensor, weight: Tensor) -> None:
+    """Add distances (N, E) to a histogram (E, bins) in place; `weight` (N,) is 0 for masked tokens."""
+    n_experts, bins = histogram.shape
+    place = torch.asinh(distance * 8.0 * n_experts) / math.asinh(RANGE * 8.0 * n_experts)
+    slot = ((place + 1.0) * (0.5 * bins)).clamp(0, bins - 1).long()
+    slot = slot + torch.arange(n_experts, device=slot.device) * bins
+    weights = weight.to(histogram.dtype)[:, None].expand_as(slot)
+    histogram.view(-1).scatter_add_(0, slot.reshape(-1), weights.reshape(-1))
+
+
+def histogram_quantile(histogram: Tensor, level: Tensor) -> Tensor:
+    """Return the quantile at `level` (..., E) of histograms (..., E, bins), interpolated within the bin.
+
+    The bins are evenly spaced in asinh(8 E x), so that they are finest near 0, where scores of
+    a softmax over many experts lie.
+    """
+    n_experts, bins = histogram.shape[-2], histogram.shape[-1]
+    below = histogram.cumsum(-1)
+    wanted = level[..., None] * below[..., -1:]
+    slot = (below < wanted).sum(-1, keepdim=True).clamp_max(bins - 1)
+    inside = histogram.gather(-1, slot)
+    before = below.gather(-1, slot) - inside
+    place = slot + ((wanted - before) / inside.clamp_min(1e-12)).clamp(0.0, 1.0)
+    scale = math.asinh(RANGE * 8.0 * n_experts)
+    return (torch.sinh((place * (2.0 / bins) - 1.0) * scale) / (8.0 * n_experts)).squeeze(-1)
 
 
 BIAS_FLOOR = 1e-3

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
+from metier.core.checks import one_of
 from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
@@ -385,3 +386,32 @@ POTENTIALS: MappingProxyType[str, Callable[..., Potential]] = MappingProxyType(
     }
 )
 """The potentials by name; each takes its parameters and `target` as keywords."""
+
+
+def resolve_potential(potential: str | Potential, *, target: Any = None) -> Potential:
+    """Return a potential from its name or as it is, with other target loads where they are given.
+
+    Args:
+        potential: A name in `moe.POTENTIALS`, or a `Potential`.
+        target: Loads to aim for, shape (E,).
+
+    Returns:
+        The potential.
+
+    Raises:
+        InputError: The name is not known, or it is no potential.
+
+    Example:
+        >>> resolve_potential("tsallis").identity()
+        'Tsallis(a=1.1)'
+    """
+    if isinstance(potential, Potential):
+        return potential if target is None else potential.with_target(target)
+    if isinstance(potential, str):
+        return POTENTIALS[one_of("potential", potential, POTENTIALS)](target=target)
+    raise InputError(
+        "a potential is a name or a moe.Potential",
+        expected=" | ".join(repr(name) for name in POTENTIALS) + " | a subclass of moe.Potential",
+        got=repr(potential),
+        next_step="Subclass moe.Potential with one method, raw_value(loads).",
+    )

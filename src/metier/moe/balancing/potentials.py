@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from metier.core.checks import one_of
 from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
@@ -194,35 +193,4 @@ def _without(potential: Potential, method: str) -> InputError:
         expected=f"a potential that writes {method}(prices)",
         got=repr(potential),
         next_step=f"Write {method} in your subclass; training itself never needs it.",
-    )
-
-
-def resolve_potential(potential: str | Potential, *, target: Any = None) -> Potential:
-    """Return a potential from its name or as it is, with other target loads where they are given.
-
-    Args:
-        potential: A name in `moe.POTENTIALS`, or a `Potential`.
-        target: Loads to aim for, shape (E,).
-
-    Returns:
-        The potential.
-
-    Raises:
-        InputError: The name is not known, or it is no potential.
-
-    Example:
-        >>> resolve_potential("tsallis").identity()
-        'Tsallis(a=1.1)'
-    """
-    from .potential_members import POTENTIALS
-
-    if isinstance(potential, Potential):
-        return potential if target is None else potential.with_target(target)
-    if isinstance(potential, str):
-        return POTENTIALS[one_of("potential", potential, POTENTIALS)](target=target)
-    raise InputError(
-        "a potential is a name or a moe.Potential",
-        expected=" | ".join(repr(name) for name in POTENTIALS) + " | a subclass of moe.Potential",
-        got=repr(potential),
-        next_step="Subclass moe.Potential with one method, raw_value(loads).",
     )

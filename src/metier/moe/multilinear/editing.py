@@ -14,9 +14,9 @@ from torch import Tensor
 from metier.core.decision import Decision, specialize_or_fall_back
 from metier.core.errors import InputError
 
-from .edits import Edits, ExpertIndex, in_place
+from .edits import Edits, ExpertIndex
 from .evaluation import evaluating
-from .layer import MultilinearMoE
+from .layer import MultilinearMoE, in_place
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def _threshold(layer: MultilinearMoE, profile: Tensor, output: int, amount: floa
     like = layer.factors.input_weight
     into, out = like.new_zeros(layer.in_features + 1), like.new_zeros(layer.out_features)
     into[-1], out[output] = amount, 1.0
-    return Edits.of(layer, components=[(profile.detach().to(like), into, out)])
+    return Edits.of(layer.factors, layer.edits, components=[(profile.detach().to(like), into, out)])
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def absorbed(layer: MultilinearMoE) -> MultilinearMoE:
             got=f"form={layer.form!r} and n_experts={layer.n_experts}",
             next_step="Keep the edits beside the factors: they are saved with the layer.",
         )
-    edits = layer.edits or Edits(0, 0, layer)
+    edits = layer.edits or Edits(0, 0, layer.factors)
     if not layer.bias and bool(edits.into[:, -1].any()):
         raise InputError(
             "an addition to biases needs the bias slot",

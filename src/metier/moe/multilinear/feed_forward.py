@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from metier.core.errors import InputError
 
 from .blocks import ACTIVATIONS
+from .dense import dense_weight
 from .evaluation import evaluating
-from .warm_start import dense_weight
 
 # Names of (up, down, activation) and (activated, up, down, activation), by library.
 TWO_LAYER = (

@@ -14,6 +14,7 @@ from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_activation
 from .blocks import MultilinearGLU, MultilinearMLP
+from .dense import dense_weight, effective_weight, fill_from_dense, full_rank, noise_generator
 from .evaluation import evaluating
 from .forms import FORMS, Rank
 from .forms.ranks import two_ranks
@@ -23,7 +24,6 @@ from .ranks import largest
 from .replacement import ReplacedLayer, Replacement
 from .sizes import expert_modes
 from .targets import Pattern, Target, find_targets, looks_causal, refuse_shared
-from .warm_start import dense_weight, effective_weight, fill_from_dense, full_rank, noise_generator
 
 CLASSES: dict[str, Any] = {
     "linear": MultilinearMoE,
@@ -214,10 +214,10 @@ def _fill(
         if moment is not None and bias is None:
             moment = moment[:-1, :-1]
         stream = noise_generator(seed, role)
-        fill_from_dense(layer, weight, bias, moment=moment, noise=noise, generator=stream)
+        fill_from_dense(layer.factors, weight, bias, moment=moment, noise=noise, generator=stream)
         column = weight.new_zeros(len(weight)) if bias is None else bias
         dense = torch.cat([weight, column.unsqueeze(1)], dim=1).double()
-        off = effective_weight(layer).double() - dense
+        off = effective_weight(layer.factors).double() - dense
         errors[role] = float(off.norm() / dense.norm())
         if role in moments:
             full = moments[role].to(dense)

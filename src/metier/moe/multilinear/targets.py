@@ -11,9 +11,9 @@ from torch import nn
 
 from metier.core.errors import InputError
 
+from .dense import dense_weight
 from .feed_forward import FeedForward, is_dense, recognize
 from .forms import Shape
-from .warm_start import dense_weight
 
 Pattern = str | re.Pattern[str] | Sequence[str] | Callable[[str, nn.Module], bool]
 

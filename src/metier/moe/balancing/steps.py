@@ -1,4 +1,4 @@
-"""One all-reduce per optimizer step, and what must hold before anything is changed."""
+"""A finished step: reduced over ranks and checked, its effect on the layers, and what it looked like."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
-from .layers import Block, Layers
+from .bias_rules import BiasRule, StepLoads, histogram_quantile
+from .layers import Block, Layers, part_of
+from .memory import Memory
+from .metrics import RoutingMetrics, routing_metrics
+from .potentials import FLOOR, Potential
 
 with naming_extras():
     import torch
@@ -217,3 +221,187 @@ def _check(names: list[str], facts: dict[str, Any]) -> None:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"layer{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:3]))}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReport:
+    """The reduced sums of a block, and the loads its prices came from.
+
+    Attributes:
+        names: Layer names.
+        top_k: Experts per token.
+        n_experts: E.
+        sums: The step's sums over all ranks.
+        before: Remembered loads before the step, (L, E).
+        noise: eta' such that Cov m = eta' Cov p, per layer.
+    """
+
+    names: tuple[str, ...]
+    top_k: tuple[int, ...]
+    n_experts: int
+    sums: Tensor
+    before: Tensor
+    noise: tuple[float, ...]
+
+    def part(self, name: str) -> Tensor:
+        """Return one part of the sums."""
+        return part_of(self.sums, name, self.n_experts)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Figures of the last finished step, computed when they are asked for.
+
+    Attributes:
+        blocks: The layers' sums.
+        names: Layer names in the order of registration.
+        hard: Whether the memory tracks choices.
+        potential: The balancer's potential.
+    """
+
+    blocks: tuple[BlockReport, ...]
+    names: tuple[str, ...]
+    hard: bool
+    potential: Potential
+
+    def table(self, name: str) -> dict[str, Tensor]:
+        """Return one part of the sums by layer, on the host; layers without tokens are left out."""
+        rows = {}
+        for block in self.blocks:
+            part, tokens = block.part(name).cpu(), block.part("tokens").tolist()
+            rows.update({n: part[i] for i, n in enumerate(block.names) if tokens[i] > 0})
+        return {name: rows[name] for name in self.names if name in rows}
+
+    def counts(self) -> dict[str, Tensor]:
+        """Return how often each expert was chosen, by layer."""
+        return {name: row for name, row in self.table("hard").items() if float(row.sum()) > 0}
+
+    def routing(self) -> RoutingMetrics | None:
+        """Return the batch figures, or None where no token was seen."""
+        counts, gates = self.counts(), self.table("soft")
+        return routing_metrics(counts, gates={name: gates[name] for name in counts}) if counts else None
+
+    def dual_gap(self) -> dict[str, tuple[float, float]]:
+        r"""Return by layer the divergence of the step's loads from the remembered ones, and its floor.
+
+        The floor is what independent tokens would give: sum_e h_e Var_e (1 + eta') / (2 n), with h the second
+        derivatives of the potential, Var_e the variance of a token's load, eta' = eta / (2 - eta). For
+        Shannon with soft loads this is chi / (n (2 - eta)). A gap far above it: batches unlike each other,
+        or drift.
+        """
+        gaps: dict[str, tuple[float, float]] = {}
+        for block in self.blocks:
+            tokens = block.part("tokens").clamp_min(1.0)[:, None]
+            loads, variance = self._loads(block, tokens)
+            floor = FLOOR / block.n_experts
+            gap = self.potential.bregman(loads.clamp_min(floor), block.before.clamp_min(floor))
+            noise = torch.tensor(block.noise, dtype=loads.dtype, device=loads.device)
+            curvature = self.potential.second_derivatives(loads.clamp_min(floor))
+            least = (curvature * variance / (2.0 * tokens)).sum(-1) * (1.0 + noise)
+            pairs = torch.stack([gap, least], -1).tolist()
+            gaps.update({name: (pair[0], pair[1]) for name, pair in zip(block.names, pairs, strict=True)})
+        return {name: gaps[name] for name in self.names}
+
+    def _loads(self, block: BlockReport, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the step's loads and the variance of one token's load."""
+        if self.hard:
+            counts = block.part("hard")
+            loads = counts / counts.sum(-1, keepdim=True).clamp_min(1.0)
+            top_k = torch.tensor(block.top_k, dtype=loads.dtype, device=loads.device)[:, None]
+            return loads, (loads / top_k - loads**2).clamp_min(0.0)
+        loads = block.part("soft") / tokens
+        return loads, (block.part("square") / tokens - loads**2).clamp_min(0.0)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return mean and worst of every figure, in as many keys for any number of layers."""
+        routing = self.routing()
+        figures = {} if routing is None else routing.to_dict()
+        pairs = list(self.dual_gap().values())
+        figures["dual_gap/mean"] = sum(gap for gap, _ in pairs) / len(pairs)
+        figures["dual_gap/worst"] = max(gap for gap, _ in pairs)
+        figures["dual_gap_floor/mean"] = sum(floor for _, floor in pairs) / len(pairs)
+        figures["dual_gap_floor/worst"] = max(floor for _, floor in pairs)
+        return figures
+
+
+def block_report(block: Block, before: Tensor, noise: list[float]) -> BlockReport:
+    """Keep what a report needs of a block before its sums are cleared."""
+    return BlockReport(
+        names=tuple(block.names),
+        top_k=tuple(block.top_k),
+        n_experts=block.n_experts,
+        sums=block.sums.clone(),
+        before=before,
+        noise=tuple(noise),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockUpdate:
+    """Moves loads, prices and biases by a step's reduced sums.
+
+    Attributes:
+        potential: Whose gradient is the price.
+        memory: The weight of a step among the remembered loads.
+        track: "soft" remembers gate values, "hard" choices.
+        price_mode: "lagged", or "paper", whose loads were folded in the forward pass.
+        bias_rule: How selection biases move; None where there are none.
+    """
+
+    potential: Potential
+    memory: Memory
+    track: str
+    price_mode: str
+    bias_rule: BiasRule | None
+
+    @torch.no_grad()
+    def apply(self, block: Block, facts: StepFacts) -> BlockReport:
+        """Change `block` in place and return what happened."""
+        before = block.ema.clone()
+        counts = block.part("hard")
+        hard = counts / counts.sum(-1, keepdim=True).clamp_min(1.0)
+        seen = [facts.tokens[name] for name in block.names]
+        # Of the running mean: steps that had tokens for this layer, whenever it was added.
+        earlier = list(block.folds)
+        weights = [self.memory.weight(tokens=n, steps=t) for n, t in zip(seen, earlier, strict=True)]
+        self._move_loads(block, hard, weights, world=facts.world)
+        # Not in place: a graph that is still waiting for its backward pass holds the old prices.
+        block.price = self.potential.price(block.ema).to(block.price.dtype)
+        if self.bias_rule is not None:
+            self._move_bias(block, hard, self.bias_rule)
+        noise = [self._noise(weight, t) for weight, t in zip(weights, earlier, strict=True)]
+        report = block_report(block, before, noise)
+        for i, n in enumerate(seen):
+            block.tokens[i] += round(n)
+            block.folds[i] += self.price_mode == "lagged" and n > 0
+        return report
+
+    def _move_loads(self, block: Block, hard: Tensor, weights: list[float], *, world: int) -> None:
+        tokens = block.part("tokens")[:, None]
+        if self.price_mode == "paper":
+            folded = block.part("folded") / tokens.clamp_min(1.0)
+            if world > 1:
+                block.ema.copy_(torch.where(tokens > 0, folded, block.ema))
+            return
+        eta = torch.tensor(weights, dtype=block.ema.dtype, device=block.device)[:, None]
+        target = block.part("soft") / tokens.clamp_min(1.0) if self.track == "soft" else hard
+        known = target.sum(-1, keepdim=True) > 0
+        block.ema.add_(eta * known * (target - block.ema))
+
+    def _move_bias(self, block: Block, hard: Tensor, rule: BiasRule) -> None:
+        aim = self.potential.target_loads(block.ema)
+        quantile = None
+        if block.histogram is not None:
+            top_k = torch.tensor(block.top_k, dtype=hard.dtype, device=hard.device)[:, None]
+            quantile = histogram_quantile(block.histogram, (top_k * aim).clamp_max(1.0))
+        loads = StepLoads(hard=hard, ema=block.ema, target=aim, quantile=quantile)
+        bias = rule.update(block.bias.to(hard.dtype), loads)
+        bias = bias - bias.mean(-1, keepdim=True)
+        chosen = hard.sum(-1, keepdim=True) > 0
+        block.bias.copy_(torch.where(chosen, bias, block.bias.to(hard.dtype)))
+
+    def _noise(self, weight: float, earlier: int) -> float:
+        """Return eta' such that Cov m = eta' Cov p for independent steps."""
+        if self.memory.running:
+            return 1.0 / max(earlier, 1)
+        return weight / (2.0 - weight)
