@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from metier.core.checks import one_of
-
 
 def grouped_product(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """Multiply each group of rows with its own matrix: `y_i = W_g x_i` for the rows i of group g.
@@ -360,7 +358,7 @@ def dispatch(
     Returns:
         (N, D) in the dtype of `x`.
     """
-    layout = BACKENDS[one_of("dispatch", backend, BACKENDS)](plan)
+    layout = BACKENDS[backend](plan)
     hidden = layout.linear(layout.enter(x), experts.up, experts.up_bias)
     rows = layout.leave(layout.linear(experts.activation(hidden), experts.down, experts.down_bias))
     choices = rows.view(*indices.shape, x.shape[1])
