@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 from metier.core.extras import require
 from metier.moe.balancing.balancer import Balancer
@@ -51,13 +52,13 @@ def load_state(path: Path) -> dict[str, Any]:
 
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-        if "metier" not in metadata:
-            raise InputError(
-                "a balancer's file says what it holds",
-                expected="a file written by metier",
-                got=f"{path.name} without metier's header",
-                next_step="Pass a checkpoint folder that BalancingCallback saved into.",
-            )
+        ensure(
+            "metier" in metadata,
+            "a balancer's file says what it holds",
+            expected="a file written by metier",
+            got=f"{path.name} without metier's header",
+            next_step="Pass a checkpoint folder that BalancingCallback saved into.",
+        )
         state: dict[str, Any] = json.loads(metadata["metier"])
         for key in file.keys():  # noqa: SIM118 (a file, not a dictionary)
             *parents, last = key.split(_SEPARATOR)
@@ -149,22 +150,24 @@ class BalancingCallback:
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Attach to the model; take up the state of the checkpoint that training resumes from."""
         model: nn.Module = kwargs["model"]
-        if args.fp16:
-            raise InputError(
-                "the injected gradient needs a constant loss scale",
-                expected="bf16 or fp32",
-                got="fp16=True, whose scaler changes the scale as it goes",
-                next_step="Train with bf16=True, or in a loop of your own that sets balancer.loss_scale.",
-            )
+        ensure(
+            not args.fp16,
+            "the injected gradient needs a constant loss scale",
+            expected="bf16 or fp32",
+            got="fp16=True, whose scaler changes the scale as it goes",
+            next_step="Train with bf16=True, or in a loop of your own that sets balancer.loss_scale.",
+        )
         trainer_loss = getattr(args, "router_aux_loss_coef", 0.0)
-        if trainer_loss:
-            # TRL's trainers ask MoE models for the built-in loss unless this is 0, and add it themselves.
-            raise InputError(
-                "a model is balanced once",
-                expected="no balancing loss beside the balancer",
-                got=f"{type(args).__name__}.router_aux_loss_coef={trainer_loss:g}, which the trainer adds",
-                next_step="Set router_aux_loss_coef=0.0 in the trainer's arguments.",
-            )
+        # TRL's trainers ask MoE models for the built-in loss unless this is 0, and add it themselves.
+        ensure(
+            not trainer_loss,
+            "a model is balanced once",
+            expected="no balancing loss beside the balancer",
+            got=lambda: (
+                f"{type(args).__name__}.router_aux_loss_coef={trainer_loss:g}, which the trainer adds"
+            ),
+            next_step="Set router_aux_loss_coef=0.0 in the trainer's arguments.",
+        )
         if self._means:
             self.balancer.loss_scale = 1.0 / args.gradient_accumulation_steps
         elif args.world_size > 1:

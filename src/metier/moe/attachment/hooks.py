@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 from metier.moe.balancing.balancer import Balancer
 from metier.moe.balancing.calls import inside_backward
 
@@ -145,13 +145,13 @@ def _fit(layer: str, mask: Tensor | None, logits: Tensor) -> Tensor | None:
     n = logits.shape[0]
     if mask.dim() == 2 and mask.numel() != n and n % mask.shape[0] == 0 and n < mask.numel():
         mask = mask[:, -(n // mask.shape[0]) :]
-    if mask.numel() != n:
-        raise InputError(
-            "the attention mask has one entry a token",
-            expected=f"{n} entries at router {layer!r}",
-            got=f"shape {tuple(mask.shape)}",
-            next_step="Pass attention_mask as (batch, length), or your own by handle.token_mask(mask).",
-        )
+    ensure(
+        mask.numel() == n,
+        "the attention mask has one entry a token",
+        expected=f"{n} entries at router {layer!r}",
+        got=f"shape {tuple(mask.shape)}",
+        next_step="Pass attention_mask as (batch, length), or your own by handle.token_mask(mask).",
+    )
     return mask.reshape(-1).to(logits.device)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metier.core.checks import one_of
+from metier.core.checks import ensure, one_of
 from metier.core.errors import InputError
 
 from . import selection
@@ -77,13 +77,13 @@ class RouterFamily:
         """Refuse a family that could not be used."""
         if not callable(self.gating):
             one_of("gating", self.gating, ("softmax", "sigmoid"))
-        if not self.routers or isinstance(self.routers, str):
-            raise InputError(
-                "a router family names its router classes",
-                expected="a tuple of class names",
-                got=repr(self.routers),
-                next_step='Pass routers=("MyRouter",).',
-            )
+        ensure(
+            bool(self.routers) and not isinstance(self.routers, str),
+            "a router family names its router classes",
+            expected="a tuple of class names",
+            got=repr(self.routers),
+            next_step='Pass routers=("MyRouter",).',
+        )
 
     @property
     def takes_bias(self) -> bool:

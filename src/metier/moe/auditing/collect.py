@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 from metier.moe.attachment.hooks import MaskReader, uncompiled
 from metier.moe.attachment.routers import FoundRouter
@@ -84,21 +85,21 @@ def collect(
     finally:
         for handle in handles:
             handle.remove()
-    if state.n_batches == 0:
-        raise InputError(
-            "an audit needs batches",
-            expected="at least one batch",
-            got="none",
-            next_step="Pass a list of batches; a generator that was used up is empty.",
-        )
+    ensure(
+        state.n_batches > 0,
+        "an audit needs batches",
+        expected="at least one batch",
+        got="none",
+        next_step="Pass a list of batches; a generator that was used up is empty.",
+    )
     found = state.labels if isinstance(labels, str) else _flat_labels(labels)
-    if found is not None and len(found) != state.n_sequences:
-        raise InputError(
-            "labels has one entry per sequence",
-            expected=f"{state.n_sequences} labels",
-            got=len(found),
-            next_step="Pass one label for each row of the batches, in their order.",
-        )
+    ensure(
+        found is None or len(found) == state.n_sequences,
+        "labels has one entry per sequence",
+        expected=f"{state.n_sequences} labels",
+        got=lambda: len(found or ()),
+        next_step="Pass one label for each row of the batches, in their order.",
+    )
     return Collected(state.records, state.token_ids, state.n_sequences, state.n_batches, found)
 
 
@@ -145,13 +146,13 @@ class _Run:
         place = torch.arange(n_tokens, device=logits.device)
         if mask is not None:
             logits, indices, place = logits[mask], indices[mask], place[mask]
-        if not bool(torch.isfinite(logits).all()):
-            raise InputError(
-                "router logits are finite",
-                expected="no NaN and no infinity",
-                got=f"such a value at router {record.router.name!r} in batch {self.n_batches}",
-                next_step="Look at this batch: the model itself fails on it.",
-            )
+        ensure(
+            bool(torch.isfinite(logits).all()),
+            "router logits are finite",
+            expected="no NaN and no infinity",
+            got=f"such a value at router {record.router.name!r} in batch {self.n_batches}",
+            next_step="Look at this batch: the model itself fails on it.",
+        )
         gates = gate_probabilities(logits.double(), record.router.gating).sum(0).cpu().numpy()
         kept = indices.reshape(-1)
         counts = torch.bincount(kept[kept < n_experts], minlength=n_experts).cpu().numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from metier.core.checks import non_negative, one_of
+from metier.core.checks import ensure, non_negative, one_of
 from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
@@ -103,13 +103,13 @@ class Balancer:
         self.price_mode = one_of("price", price, ("lagged", "paper"))
         self.loss_scale = non_negative("loss_scale", loss_scale)
         self.tokens_per_step = _checked_tokens(tokens_per_step)
-        if self.sink == "aux" and (bias_rule is not None or bias_strength is not None):
-            raise InputError(
-                "a bias rule needs a bias to move",
-                expected='sink="bias" or sink="both"',
-                got=f'sink="aux" with bias_rule={bias_rule!r}, bias_strength={bias_strength!r}',
-                next_step='Pass sink="bias", or drop the bias settings.',
-            )
+        ensure(
+            self.sink != "aux" or (bias_rule is None and bias_strength is None),
+            "a bias rule needs a bias to move",
+            expected='sink="bias" or sink="both"',
+            got=f'sink="aux" with bias_rule={bias_rule!r}, bias_strength={bias_strength!r}',
+            next_step='Pass sink="bias", or drop the bias settings.',
+        )
         self.bias_rule = one_of("bias_rule", bias_rule or "potential", BIAS_RULES)
         default = BIAS_STRENGTHS[self.bias_rule]
         self.bias_strength = (
@@ -312,13 +312,13 @@ class Balancer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return loads, prices, biases, counts and what they belong to; taken between two steps."""
-        if self._pending:
-            raise InputError(
-                "a state is taken between two steps",
-                expected="balancer.step() since the last forward pass in training mode",
-                got="counts of an unfinished step",
-                next_step="Call step() before saving, or discard() to drop the unfinished counts.",
-            )
+        ensure(
+            not self._pending,
+            "a state is taken between two steps",
+            expected="balancer.step() since the last forward pass in training mode",
+            got="counts of an unfinished step",
+            next_step="Call step() before saving, or discard() to drop the unfinished counts.",
+        )
         return pack_state(
             self._layers, potential=self.potential.identity(), track=self.track, steps=self.steps
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from metier.core.checks import positive_int
+from metier.core.checks import ensure, positive_int
 from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
@@ -202,21 +202,21 @@ def checked_shape(
         known: Names that are taken.
         needs_a_loser: Whether some expert must go without each token.
     """
-    if name in known:
-        raise InputError(
-            "layer names are unique",
-            expected="a new name",
-            got=f"{name!r} a second time",
-            next_step="Use one balancer per model, and one name per router.",
-        )
+    ensure(
+        name not in known,
+        "layer names are unique",
+        expected="a new name",
+        got=f"{name!r} a second time",
+        next_step="Use one balancer per model, and one name per router.",
+    )
     n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
-    if top_k > n_experts or (needs_a_loser and top_k >= n_experts):
-        raise InputError(
-            f"top_k of layer {name!r} leaves a choice",
-            expected=f"{'fewer than' if needs_a_loser else 'at most'} n_experts={n_experts}",
-            got=f"top_k={top_k}",
-            next_step="Pass the router's own top_k and n_experts.",
-        )
+    ensure(
+        top_k < n_experts + (not needs_a_loser),
+        f"top_k of layer {name!r} leaves a choice",
+        expected=f"{'fewer than' if needs_a_loser else 'at most'} n_experts={n_experts}",
+        got=f"top_k={top_k}",
+        next_step="Pass the router's own top_k and n_experts.",
+    )
     return n_experts, top_k
 
 
@@ -273,13 +273,13 @@ def unpack_state(state: Mapping[str, Any], layers: Layers, *, potential: str, tr
 
 def _same_keys(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     missing, unknown = sorted(set(mine) - set(state)), sorted(set(state) - set(mine))
-    if missing or unknown:
-        raise InputError(
-            "a balancer's state has all its entries and no other",
-            expected=", ".join(mine),
-            got=f"missing {missing}, unknown {unknown}",
-            next_step="Load what balancer.state_dict() returned, as a whole.",
-        )
+    ensure(
+        not (missing or unknown),
+        "a balancer's state has all its entries and no other",
+        expected=", ".join(mine),
+        got=f"missing {missing}, unknown {unknown}",
+        next_step="Load what balancer.state_dict() returned, as a whole.",
+    )
 
 
 def _same_value(key: str, saved: Any, mine: Any) -> None:

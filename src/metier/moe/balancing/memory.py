@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from metier.core.checks import non_negative
-from metier.core.errors import InputError
+from metier.core.checks import ensure, non_negative
 from metier.core.extras import naming_extras
 
 with naming_extras():
@@ -69,32 +68,32 @@ def resolve_memory(half_life_tokens: float | None, weight_new: float | None, run
         0.05
     """
     given = [half_life_tokens is not None, weight_new is not None, bool(running)]
-    if sum(given) > 1:
-        raise InputError(
-            "a balancer has one memory",
-            expected="one of half_life_tokens, weight_new, running",
-            got=f"half_life_tokens={half_life_tokens!r}, weight_new={weight_new!r}, running={running!r}",
-            next_step="Keep the one you mean.",
-        )
+    ensure(
+        sum(given) <= 1,
+        "a balancer has one memory",
+        expected="one of half_life_tokens, weight_new, running",
+        got=f"half_life_tokens={half_life_tokens!r}, weight_new={weight_new!r}, running={running!r}",
+        next_step="Keep the one you mean.",
+    )
     if half_life_tokens is not None:
         tokens = non_negative("half_life_tokens", half_life_tokens)
-        if tokens == 0:
-            raise InputError(
-                "half_life_tokens is a number of tokens",
-                expected="more than 0",
-                got=half_life_tokens,
-                next_step="Pass weight_new=1.0 for no memory at all.",
-            )
+        ensure(
+            tokens > 0,
+            "half_life_tokens is a number of tokens",
+            expected="more than 0",
+            got=half_life_tokens,
+            next_step="Pass weight_new=1.0 for no memory at all.",
+        )
         return Memory(half_life_tokens=tokens)
     if weight_new is not None:
         weight = non_negative("weight_new", weight_new)
-        if not 0 < weight <= 1:
-            raise InputError(
-                "weight_new is the weight of the new step",
-                expected="0 < weight_new <= 1",
-                got=weight_new,
-                next_step="Pass weight_new=0.05, a half-life of 13.5 steps.",
-            )
+        ensure(
+            0 < weight <= 1,
+            "weight_new is the weight of the new step",
+            expected="0 < weight_new <= 1",
+            got=weight_new,
+            next_step="Pass weight_new=0.05, a half-life of 13.5 steps.",
+        )
         return Memory(weight_new=weight)
     return Memory(running=True) if running else Memory(weight_new=DEFAULT_WEIGHT_NEW)
 

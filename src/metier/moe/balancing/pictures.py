@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import finite_array, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, finite_array, positive_int
 
 from .metrics_log import read_metrics_log
 
@@ -95,13 +94,13 @@ def plot_composition(table: Any, *, labels: Sequence[Any], title: str = "") -> A
         ['code', 'law']
     """
     counts = finite_array("table", table, ndim=2)
-    if counts.shape[0] != len(labels) or counts.size == 0 or counts.min() < 0 or counts.sum() <= 0:
-        raise InputError(
-            "a composition is a table of counts, labels x experts",
-            expected=f"{len(labels)} rows of at least 0, not all 0",
-            got=f"shape {counts.shape}, sum {counts.sum():g}",
-            next_step="Pass what moe.composition returned.",
-        )
+    ensure(
+        counts.shape[0] == len(labels) and counts.size > 0 and counts.min() >= 0 and counts.sum() > 0,
+        "a composition is a table of counts, labels x experts",
+        expected=f"{len(labels)} rows of at least 0, not all 0",
+        got=f"shape {counts.shape}, sum {counts.sum():g}",
+        next_step="Pass what moe.composition returned.",
+    )
     lift = _lift(counts)
     favored = np.argmax(np.nan_to_num(lift, nan=-np.inf), axis=0)
     favored[counts.sum(0) == 0] = len(labels)
@@ -132,13 +131,13 @@ def _series(records: Sequence[dict[str, Any]]) -> dict[str, tuple[NDArray[Any], 
             steps, loads = found.setdefault(name, ([], []))
             steps.append(record["step"])
             loads.append(np.asarray(row, dtype=np.float64) * len(row))
-    if not found:
-        raise InputError(
-            "a picture of loads needs a log of loads",
-            expected='records with "loads"',
-            got=f"{len(records)} records without",
-            next_step="Write the log with moe.MetricsLog(path, loads=True).",
-        )
+    ensure(
+        bool(found),
+        "a picture of loads needs a log of loads",
+        expected='records with "loads"',
+        got=f"{len(records)} records without",
+        next_step="Write the log with moe.MetricsLog(path, loads=True).",
+    )
     return {name: (np.asarray(steps), np.stack(loads)) for name, (steps, loads) in found.items()}
 
 

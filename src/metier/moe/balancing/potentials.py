@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
@@ -156,13 +157,13 @@ class Potential:
         n_experts = like.shape[-1]
         if self.target is None:
             return torch.full((n_experts,), 1.0 / n_experts, dtype=like.dtype, device=like.device)
-        if self.target.numel() != n_experts:
-            raise InputError(
-                "target loads have one share per expert",
-                expected=f"{n_experts} shares",
-                got=f"{self.target.numel()}",
-                next_step="Pass target= with one share per expert of these routers.",
-            )
+        ensure(
+            self.target.numel() == n_experts,
+            "target loads have one share per expert",
+            expected=f"{n_experts} shares",
+            got=f"{self.target.numel()}",
+            next_step="Pass target= with one share per expert of these routers.",
+        )
         return self.target.to(dtype=like.dtype, device=like.device)
 
 
@@ -177,13 +178,13 @@ def _curvature_at_uniform(gradient: Callable[[Tensor], Tensor], n_experts: int) 
 def _checked_target(target: Any) -> Tensor:
     shares = torch.as_tensor(target, dtype=torch.float64).detach().cpu().flatten()
     bad = bool((~(shares > 0)).any()) or not abs(float(shares.sum()) - 1.0) < 1e-6
-    if bad or shares.numel() < 2:
-        raise InputError(
-            "target loads are a probability vector",
-            expected="at least two shares, all above 0, that sum to 1",
-            got=f"{[round(x, 6) for x in shares.tolist()][:8]}",
-            next_step="Divide the target by its sum, and give every expert a share.",
-        )
+    ensure(
+        not bad and shares.numel() >= 2,
+        "target loads are a probability vector",
+        expected="at least two shares, all above 0, that sum to 1",
+        got=f"{[round(x, 6) for x in shares.tolist()][:8]}",
+        next_step="Divide the target by its sum, and give every expert a share.",
+    )
     return shares / shares.sum()
 
 

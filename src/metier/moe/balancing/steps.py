@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 from metier.core.extras import naming_extras
 
@@ -40,13 +41,13 @@ def reduce_step(layers: Layers, group: Any, *, setting: str, injected: int, arri
     process_group, world = _resolve_group(group)
     if world > 1 and id(process_group) not in layers.agreed:
         _agree(layers, process_group)
-    if not layers.rows:
-        raise InputError(
-            "a balancer has layers to balance",
-            expected="moe.attach, moe.SparseMoE(balancer=...) or add_layer before the first step",
-            got="no layer",
-            next_step="Attach the balancer to the model first.",
-        )
+    ensure(
+        bool(layers.rows),
+        "a balancer has layers to balance",
+        expected="moe.attach, moe.SparseMoE(balancer=...) or add_layer before the first step",
+        got="no layer",
+        next_step="Attach the balancer to the model first.",
+    )
     mark = float(_fingerprint(setting, layers))
     extra = torch.tensor([mark, float(injected), float(arrived)], dtype=torch.float64)
     if world == 1:
@@ -63,13 +64,13 @@ def reduce_step(layers: Layers, group: Any, *, setting: str, injected: int, arri
 
 def _checked(layers: Layers, extra: Tensor, mark: float, world: int) -> StepFacts:
     facts = _facts(layers, extra)
-    if facts["mark"] != world * mark:
-        raise InputError(
-            "the ranks' balancers are alike",
-            expected="the same settings on every rank",
-            got="a rank with others",
-            next_step="Build the balancer by the same code on every rank.",
-        )
+    ensure(
+        facts["mark"] == world * mark,
+        "the ranks' balancers are alike",
+        expected="the same settings on every rank",
+        got="a rank with others",
+        next_step="Build the balancer by the same code on every rank.",
+    )
     _check(layers.names, facts)
     return StepFacts(tokens=dict(zip(layers.names, facts["tokens"], strict=True)), world=world)
 
@@ -105,24 +106,24 @@ def _resolve_group(group: Any) -> tuple[Any, int]:
     ready = dist.is_available() and dist.is_initialized()
     if group is False or (group is None and not ready):
         return None, 1
-    if not ready:
-        raise InputError(
-            "a group needs torch.distributed",
-            expected="an initialized default process group",
-            got=f"group={group!r} without one",
-            next_step="Call torch.distributed.init_process_group first, or step() without a group.",
-        )
+    ensure(
+        ready,
+        "a group needs torch.distributed",
+        expected="an initialized default process group",
+        got=f"group={group!r} without one",
+        next_step="Call torch.distributed.init_process_group first, or step() without a group.",
+    )
     if hasattr(group, "get_group"):
         group = group.get_group()
     # A rank outside the group holds a marker object instead of it.
     outside = group is not None and not isinstance(group, dist.ProcessGroup)
-    if outside or dist.get_rank(group) < 0:
-        raise InputError(
-            "a rank steps with a group that it belongs to",
-            expected="the process group of the ranks that saw different tokens, this one among them",
-            got=f"group={group!r} on rank {dist.get_rank()}",
-            next_step="Pass the data-parallel group of this rank.",
-        )
+    ensure(
+        not outside and dist.get_rank(group) >= 0,
+        "a rank steps with a group that it belongs to",
+        expected="the process group of the ranks that saw different tokens, this one among them",
+        got=f"group={group!r} on rank {dist.get_rank()}",
+        next_step="Pass the data-parallel group of this rank.",
+    )
     return group, dist.get_world_size(group)
 
 
@@ -186,36 +187,36 @@ def _facts(layers: Layers, extra: Tensor) -> dict[str, Any]:
 
 def _check(names: list[str], facts: dict[str, Any]) -> None:
     silent = [name for name, calls in zip(names, facts["calls"], strict=True) if calls == 0]
-    if silent:
-        raise InputError(
-            "every balanced router is called between two steps",
-            expected="a call in training mode, outside of recomputation",
-            got="none at all" if len(silent) == len(names) else f"none at {_listed(silent)}",
-            next_step="Is the model in train mode, and does a fused kernel bypass the router?",
-        )
+    ensure(
+        not silent,
+        "every balanced router is called between two steps",
+        expected="a call in training mode, outside of recomputation",
+        got="none at all" if len(silent) == len(names) else f"none at {_listed(silent)}",
+        next_step="Is the model in train mode, and does a fused kernel bypass the router?",
+    )
     ill = [name for name, count in zip(names, facts["invalid"], strict=True) if count]
-    if ill:
-        raise InputError(
-            "gate values are probabilities",
-            expected="rows of at least 0 that sum to 1 (within 1e-3), without NaN",
-            got=f"other rows at {_listed(ill)}",
-            next_step="Pass raw logits= instead, or normalize each row of probs=.",
-        )
+    ensure(
+        not ill,
+        "gate values are probabilities",
+        expected="rows of at least 0 that sum to 1 (within 1e-3), without NaN",
+        got=f"other rows at {_listed(ill)}",
+        next_step="Pass raw logits= instead, or normalize each row of probs=.",
+    )
     broken = [name for name, finite in zip(names, facts["finite"], strict=True) if not finite]
-    if broken:
-        raise InputError(
-            "router logits are finite",
-            expected="no NaN and no +infinity",
-            got=f"non-finite gate values at {_listed(broken)}",
-            next_step="Lower the learning rate or skip this batch; balancer.discard() drops its counts.",
-        )
-    if facts["injected"] and not facts["arrived"]:
-        raise InputError(
-            "an injected loss is differentiated",
-            expected="a backward pass through what inject returned",
-            got=f"{int(facts['injected'])} injections and no backward pass",
-            next_step="Use inject's result in the model in place of the scores, and step after backward.",
-        )
+    ensure(
+        not broken,
+        "router logits are finite",
+        expected="no NaN and no +infinity",
+        got=f"non-finite gate values at {_listed(broken)}",
+        next_step="Lower the learning rate or skip this batch; balancer.discard() drops its counts.",
+    )
+    ensure(
+        bool(facts["arrived"]) or not facts["injected"],
+        "an injected loss is differentiated",
+        expected="a backward pass through what inject returned",
+        got=f"{int(facts['injected'])} injections and no backward pass",
+        next_step="Use inject's result in the model in place of the scores, and step after backward.",
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metier.core.checks import finite_array, label_codes, open_fraction, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, finite_array, label_codes, open_fraction, positive_int
 from metier.core.estimate import quantile
 from metier.core.rng import derive
 
@@ -89,41 +88,41 @@ def sparse_probe(
     a = finite_array("coefficients", values)
     held_out, level = open_fraction("held_out", held_out), open_fraction("level", level)
     y, names = label_codes("labels", labels)
-    if a.ndim != 2 or len(a) != len(y) or len(names) != 2:
-        raise InputError(
-            "a probe tells two labels apart",
-            expected="coefficients (n, N) and n labels of two kinds",
-            got=f"shape {a.shape} and {len(y)} labels of {len(names)} kinds",
-            next_step="Compare one class with the others: labels == name.",
-        )
+    ensure(
+        a.ndim == 2 and len(a) == len(y) and len(names) == 2,
+        "a probe tells two labels apart",
+        expected="coefficients (n, N) and n labels of two kinds",
+        got=f"shape {a.shape} and {len(y)} labels of {len(names)} kinds",
+        next_step="Compare one class with the others: labels == name.",
+    )
     unit = np.arange(len(y)) if groups is None else label_codes("groups", groups)[0]
-    if len(unit) != len(y):
-        raise InputError(
-            "groups say which rows belong together",
-            expected=f"one entry per row, {len(y)}",
-            got=len(unit),
-            next_step="Check how the rows were selected.",
-        )
+    ensure(
+        len(unit) == len(y),
+        "groups say which rows belong together",
+        expected=f"one entry per row, {len(y)}",
+        got=len(unit),
+        next_step="Check how the rows were selected.",
+    )
     order = derive(rng, "probe").permutation(int(unit.max()) + 1)
     test = np.isin(unit, order[: max(1, round(held_out * len(order)))])
-    if len(np.unique(y[~test])) < 2 or not test.any():
-        raise InputError(
-            "training rows hold both labels",
-            expected="both labels among the rows that are not held out",
-            got="one label",
-            next_step="Pass more rows, or another rng.",
-        )
+    ensure(
+        len(np.unique(y[~test])) == 2 and test.any(),
+        "training rows hold both labels",
+        expected="both labels among the rows that are not held out",
+        got="one label",
+        next_step="Pass more rows, or another rng.",
+    )
     gap = a[~test][y[~test] == 1].mean(0) - a[~test][y[~test] == 0].mean(0)
     ranked = np.argsort(-np.abs(gap), kind="stable")
     probes = []
     for size in k if isinstance(k, Sequence) else (k,):
-        if positive_int("k", size) > a.shape[1]:
-            raise InputError(
-                "a probe uses experts there are",
-                expected=f"k <= {a.shape[1]}",
-                got=size,
-                next_step="Lower k.",
-            )
+        ensure(
+            positive_int("k", size) <= a.shape[1],
+            "a probe uses experts there are",
+            expected=f"k <= {a.shape[1]}",
+            got=size,
+            next_step="Lower k.",
+        )
         chosen = ranked[:size]
         spread = a[~test][:, chosen].std(0)
         scale = np.where(spread > 1e-9, spread, 1.0)

@@ -10,8 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, positive_int
 from metier.moe.multilinear.coefficients import joint_coefficients
 from metier.moe.multilinear.gates import Gate
 
@@ -85,13 +84,13 @@ class _Tally:
         rows = torch.arange(self.rows, self.rows + joint.shape[0])
         self.rows += joint.shape[0]
         if kept is not None:
-            if kept.shape[0] != joint.shape[0]:
-                raise InputError(
-                    f"the mask of only(...) has one entry per row that goes through {self.name}",
-                    expected=f"{joint.shape[0]} entries",
-                    got=f"{kept.shape[0]}",
-                    next_step="Call only(mask) before every batch, only(None) where none is padded.",
-                )
+            ensure(
+                kept.shape[0] == joint.shape[0],
+                f"the mask of only(...) has one entry per row that goes through {self.name}",
+                expected=f"{joint.shape[0]} entries",
+                got=f"{kept.shape[0]}",
+                next_step="Call only(mask) before every batch, only(None) where none is padded.",
+            )
             joint, rows = joint[kept], rows[kept]
         self.counted += joint.shape[0]
         if not joint.shape[0]:
@@ -126,13 +125,13 @@ class ExpertWatch:
         wanted = None if layers is None else set(layers)
         gates = {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, Gate)}
         gates = {("layer" if name == "gate" else name): gate for name, gate in gates.items()}
-        if not gates or (wanted is not None and not wanted <= set(gates)):
-            raise InputError(
-                "there are multilinear layers to watch",
-                expected=", ".join(gates) or "a model that holds multilinear layers",
-                got=", ".join(sorted(wanted or ())) or type(model).__name__,
-                next_step="Pass the model after moe.replace, or names from the list.",
-            )
+        ensure(
+            bool(gates) and (wanted is None or wanted <= set(gates)),
+            "there are multilinear layers to watch",
+            expected=", ".join(gates) or "a model that holds multilinear layers",
+            got=", ".join(sorted(wanted or ())) or type(model).__name__,
+            next_step="Pass the model after moe.replace, or names from the list.",
+        )
         self._gates = {name: gate for name, gate in gates.items() if wanted is None or name in wanted}
         self._k = positive_int("k", k)
         self._kept: Tensor | None = None

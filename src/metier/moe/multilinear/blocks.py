@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metier.core.checks import one_of, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, one_of, positive_int
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
 from .coefficients import check_last, joint_coefficients
@@ -296,11 +295,11 @@ class MultilinearGLU(_Block):
 def _per_layer(name: str, value: Any, layers: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return dict.fromkeys(layers, value)
-    if set(value) != set(layers):
-        raise InputError(
-            f"{name} is given for all layers of a block, or for each",
-            expected=" and ".join(repr(layer) for layer in layers),
-            got=" and ".join(repr(key) for key in value),
-            next_step=f"Pass one value, or a dict with the keys {list(layers)}.",
-        )
+    ensure(
+        set(value) == set(layers),
+        f"{name} is given for all layers of a block, or for each",
+        expected=" and ".join(repr(layer) for layer in layers),
+        got=" and ".join(repr(key) for key in value),
+        next_step=f"Pass one value, or a dict with the keys {list(layers)}.",
+    )
     return dict(value)

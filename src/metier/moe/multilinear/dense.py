@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import non_negative, one_of
+from metier.core.checks import ensure, non_negative, one_of
 from metier.core.errors import InputError
 from metier.core.rng import derive_seed
 
@@ -68,13 +68,13 @@ def second_moment(inputs: Tensor, *, bias: bool) -> Tensor:
     """
     rows = torch.as_tensor(inputs).detach()
     rows = rows.reshape(-1, rows.shape[-1]).double()
-    if not rows.numel() or not bool(torch.isfinite(rows).all()):
-        raise InputError(
-            "calibration inputs show what the layer sees",
-            expected="at least one row, all finite",
-            got="no row" if not rows.numel() else "NaN or infinity",
-            next_step="Pass inputs (..., I) from your data.",
-        )
+    ensure(
+        rows.numel() > 0 and bool(torch.isfinite(rows).all()),
+        "calibration inputs show what the layer sees",
+        expected="at least one row, all finite",
+        got="no row" if not rows.numel() else "NaN or infinity",
+        next_step="Pass inputs (..., I) from your data.",
+    )
     if bias:
         rows = torch.cat([rows, rows.new_ones(rows.shape[0], 1)], dim=1)
     return rows.T @ rows / rows.shape[0]
@@ -138,25 +138,25 @@ def start_from_dense(
         **settings,
     )
     moment = None if calibration is None else second_moment(calibration, bias=has_bias)
-    if moment is not None and len(moment) != slots:
-        raise InputError(
-            "calibration inputs are inputs of the dense layer",
-            expected=f"(..., {weight.shape[1]})",
-            got=f"shape {tuple(calibration.shape)}",  # type: ignore[union-attr]
-            next_step="Pass what the layer itself sees, not the model's inputs.",
-        )
+    ensure(
+        moment is None or len(moment) == slots,
+        "calibration inputs are inputs of the dense layer",
+        expected=f"(..., {weight.shape[1]})",
+        got=lambda: f"shape {tuple(calibration.shape)}",  # type: ignore[union-attr]
+        next_step="Pass what the layer itself sees, not the model's inputs.",
+    )
     fill_from_dense(layer.factors, weight, offset, moment=moment, noise=noise, generator=noise_generator(rng))
     return layer
 
 
 def _check_bias(offset: Tensor | None, has_bias: bool) -> None:
-    if offset is not None and not has_bias:
-        raise InputError(
-            "a layer without biases cannot start from one with them",
-            expected="bias=True, or None",
-            got="bias=False for a dense layer with bias",
-            next_step="Leave bias out.",
-        )
+    ensure(
+        offset is None or has_bias,
+        "a layer without biases cannot start from one with them",
+        expected="bias=True, or None",
+        got="bias=False for a dense layer with bias",
+        next_step="Leave bias out.",
+    )
 
 
 @torch.no_grad()

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import finite_array
-from metier.core.errors import InputError
+from metier.core.checks import ensure, finite_array
 
 from .forms import Form
 
@@ -30,13 +29,13 @@ def joint_index(n: ExpertIndex, modes: tuple[int, ...]) -> tuple[int, ...]:
     """
     total = int(np.prod(modes))
     if isinstance(n, tuple | list):
-        if len(n) != len(modes):
-            raise InputError(
-                "an expert has one index per mode",
-                expected=f"{len(modes)} for n_experts={modes}",
-                got=f"{tuple(n)}",
-                next_step="Pass a flat index, or one index per mode; several experts are a list: [1, 2].",
-            )
+        ensure(
+            len(n) == len(modes),
+            "an expert has one index per mode",
+            expected=f"{len(modes)} for n_experts={modes}",
+            got=f"{tuple(n)}",
+            next_step="Pass a flat index, or one index per mode; several experts are a list: [1, 2].",
+        )
         for index, size in zip(n, modes, strict=True):
             _check_range(index, size, modes)
         return tuple(int(index) for index in n)
@@ -45,13 +44,13 @@ def joint_index(n: ExpertIndex, modes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _check_range(index: Any, size: int, modes: tuple[int, ...]) -> None:
-    if not isinstance(index, int | np.integer) or isinstance(index, bool) or not 0 <= index < size:
-        raise InputError(
-            f"experts are counted from 0 (n_experts={modes})",
-            expected=f"an index from 0 to {size - 1}",
-            got=repr(index),
-            next_step="Check the expert's index.",
-        )
+    ensure(
+        isinstance(index, int | np.integer) and not isinstance(index, bool) and 0 <= index < size,
+        f"experts are counted from 0 (n_experts={modes})",
+        expected=f"an index from 0 to {size - 1}",
+        got=repr(index),
+        next_step="Check the expert's index.",
+    )
 
 
 def flat_index(n: ExpertIndex, modes: tuple[int, ...]) -> int:
@@ -214,17 +213,17 @@ def _bias_component(form: Form, n: int, shift: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-    if not isinstance(value, Tensor) or not bool(torch.isfinite(value).all()):
-        raise InputError(
-            f"{name} says what is added to an expert",
-            expected=f"a tensor of shape {shape} of finite numbers",
-            got="NaN or infinity" if isinstance(value, Tensor) else type(value).__name__,
-            next_step="Convert it with torch.as_tensor, or check how it was computed.",
-        )
-    if tuple(value.shape) != shape:
-        raise InputError(
-            f"{name} says what is added to an expert",
-            expected=f"a tensor of shape {shape}",
-            got=f"shape {tuple(value.shape)}",
-            next_step="Transpose or reshape it.",
-        )
+    ensure(
+        isinstance(value, Tensor) and bool(torch.isfinite(value).all()),
+        f"{name} says what is added to an expert",
+        expected=f"a tensor of shape {shape} of finite numbers",
+        got="NaN or infinity" if isinstance(value, Tensor) else type(value).__name__,
+        next_step="Convert it with torch.as_tensor, or check how it was computed.",
+    )
+    ensure(
+        tuple(value.shape) == shape,
+        f"{name} says what is added to an expert",
+        expected=f"a tensor of shape {shape}",
+        got=f"shape {tuple(value.shape)}",
+        next_step="Transpose or reshape it.",
+    )

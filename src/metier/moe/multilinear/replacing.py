@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import non_negative, one_of
+from metier.core.checks import ensure, non_negative, one_of
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_activation
@@ -94,10 +94,13 @@ def replace(
     ring_ranks = two_ranks(ring_ranks)
     is_causal = looks_causal(model) if causal is None else causal
     refuse_causal_batch_norm(norm, causal=is_causal, force=force, where=type(model).__name__)
-    if rank is not None and budget is not None:
-        raise InputError(
-            "a replacement has one size", expected="rank or budget", got="both", next_step="Leave one out."
-        )
+    ensure(
+        rank is None or budget is None,
+        "a replacement has one size",
+        expected="rank or budget",
+        got="both",
+        next_step="Leave one out.",
+    )
     targets = find_targets(model, pattern)
     if not force:
         refuse_shared(model, targets)
@@ -171,13 +174,13 @@ def _ranks(
         )
 
     allowed = math.floor(non_negative("budget", budget) * dense)
-    if cost(1) > allowed:
-        raise InputError(
-            f"the budget of {target.name} must pay for the gate and for rank 1",
-            expected=f"budget >= {cost(1) / dense:.3f} (the gate alone takes {gate / dense:.3f})",
-            got=budget,
-            next_step="Raise the budget, or use fewer experts or more modes.",
-        )
+    ensure(
+        cost(1) <= allowed,
+        f"the budget of {target.name} must pay for the gate and for rank 1",
+        expected=f"budget >= {cost(1) / dense:.3f} (the gate alone takes {gate / dense:.3f})",
+        got=budget,
+        next_step="Raise the budget, or use fewer experts or more modes.",
+    )
     return dict.fromkeys(shapes, None if form == "mxd" else largest(lambda r: cost(r) <= allowed))
 
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 
 from .dense import dense_weight
@@ -102,10 +103,10 @@ def refuse_shared(model: nn.Module, targets: list[Target]) -> None:
     for target in targets:
         for parameter in target.module.parameters():
             outside = [name for name in owners[id(parameter)] if not name.startswith(f"{target.name}.")]
-            if outside:
-                raise InputError(
-                    f"{target.name} owns its weights",
-                    expected="weights of its own",
-                    got=f"a weight that is {outside[0]} too",
-                    next_step="Leave this module out, or pass force=True to part the two.",
-                )
+            ensure(
+                not outside,
+                f"{target.name} owns its weights",
+                expected="weights of its own",
+                got=lambda outside=outside: f"a weight that is {outside[0]} too",
+                next_step="Leave this module out, or pass force=True to part the two.",
+            )
