@@ -13,14 +13,6 @@ from .auditing.report import Audit as Audit, RouterAudit as RouterAudit
 from .auditing.run import audit as audit
 from .balancing.balancer import Balancer as Balancer
 from .balancing.bias_rules import quantile_bias as quantile_bias
-from .balancing.information import (
-    RoutingInformation as RoutingInformation,
-    composition as composition,
-    routing_information as routing_information,
-)
-from .balancing.metrics import RoutingMetrics as RoutingMetrics, routing_metrics as routing_metrics
-from .balancing.metrics_log import MetricsLog as MetricsLog, read_metrics_log as read_metrics_log
-from .balancing.pictures import plot_composition as plot_composition, plot_loads as plot_loads
 from .balancing.potential_members import (
     POTENTIALS as POTENTIALS,
     KullbackLeibler as KullbackLeibler,
@@ -42,6 +34,18 @@ from .balancing.rivals import (
     sinkhorn_route as sinkhorn_route,
     switch_loss as switch_loss,
     z_loss as z_loss,
+)
+from .measures.information import (
+    RoutingInformation as RoutingInformation,
+    composition as composition,
+    routing_information as routing_information,
+)
+from .measures.metrics import RoutingMetrics as RoutingMetrics, routing_metrics as routing_metrics
+from .measures.pictures import (
+    MetricsLog as MetricsLog,
+    plot_composition as plot_composition,
+    plot_loads as plot_loads,
+    read_metrics_log as read_metrics_log,
 )
 from .multilinear.accounting import Cost as Cost, activation_bytes as activation_bytes, cost_of as cost_of
 from .multilinear.activations import (
@@ -69,8 +73,12 @@ from .multilinear.forms import FORMS as FORMS
 from .multilinear.gates import Gate as Gate
 from .multilinear.layer import MultilinearMoE as MultilinearMoE
 from .multilinear.ranks import rank_for_budget as rank_for_budget
-from .multilinear.replacement import ReplacedLayer as ReplacedLayer, Replacement as Replacement
-from .multilinear.replacing import rebuild as rebuild, replace as replace
+from .multilinear.replacing import (
+    ReplacedLayer as ReplacedLayer,
+    Replacement as Replacement,
+    rebuild as rebuild,
+    replace as replace,
+)
 from .multilinear.warm_start import warm_start as warm_start
 from .sparse.experts import Experts as Experts
 from .sparse.layer import Routing as Routing, SparseMoE as SparseMoE, TopKRouter as TopKRouter

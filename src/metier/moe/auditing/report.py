@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metier.core import InformationResult
 from metier.moe.attachment.builtin_losses import BuiltinLoss
-from metier.moe.balancing.metrics import gini, max_violation, normalized_entropy
+from metier.moe.measures.metrics import gini, max_violation, normalized_entropy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,22 +1,230 @@
-"""Audit a model's routers without training it."""
+"""Audit a model's routers without training it: run it, collect what every router decided, and report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from metier.core import InformationResult
-from metier.core.checks import label_codes, positive_int
+from metier.core.checks import ensure, label_codes, positive_int
+from metier.core.errors import InputError
 from metier.moe.attachment.builtin_losses import builtin_losses
-from metier.moe.attachment.routers import RouterFamily, find_routers
-from metier.moe.balancing.information import routing_information
+from metier.moe.attachment.hooks import MaskReader, uncompiled
+from metier.moe.attachment.routers import FoundRouter, RouterFamily, find_routers
+from metier.moe.balancing.calls import gate_probabilities
+from metier.moe.measures.information import routing_information
 
-from .collect import Collected, Record, collect
 from .report import Audit, RouterAudit, loads_of, remedy
+
+
+@dataclass(slots=True)
+class Record:
+    """What one router decided.
+
+    Attributes:
+        router: The router.
+        counts: Choices of every batch, one array (E,) each.
+        gates: Sum of the gate values over the tokens, (E,).
+        choices: Experts of the kept tokens, arrays (n, k).
+        rows: Sequence of each kept token, arrays (n,).
+        places: Place of each kept token among the tokens of its batch, arrays (n,).
+    """
+
+    router: FoundRouter
+    counts: list[NDArray[np.int64]] = field(default_factory=list)
+    gates: NDArray[np.float64] | None = None
+    choices: list[NDArray[np.int64]] = field(default_factory=list)
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    places: list[NDArray[np.int64]] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that count."""
+        return sum(len(choice) for choice in self.choices)
+
+
+@dataclass(slots=True)
+class Collected:
+    """What all routers decided, and what the tokens were.
+
+    Attributes:
+        records: One per router.
+        token_ids: Token ids of every batch, flat, or None where the batches have none.
+        n_sequences: Sequences in all batches.
+        n_batches: Batches.
+        labels: Label of every sequence, or None.
+    """
+
+    records: list[Record]
+    token_ids: list[NDArray[np.int64]] | None
+    n_sequences: int
+    n_batches: int
+    labels: list[Any] | None
+
+
+def collect(
+    model: nn.Module, routers: list[FoundRouter], batches: Iterable[Any], labels: Any = None
+) -> Collected:
+    """Run every batch in evaluation mode without gradient; the model is left as it was found.
+
+    Raises:
+        InputError: There are no batches, or labels and sequences differ in number.
+    """
+    masks = MaskReader()
+    state = _Run(
+        model, [Record(router) for router in routers], masks, labels if isinstance(labels, str) else None
+    )
+    handles = masks.watch(model, [router.module for router in routers])
+    handles += [record.router.module.register_forward_hook(state.hook(record)) for record in state.records]
+    try:
+        with _evaluation(model), torch.no_grad():
+            for batch in batches:
+                state.run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    ensure(
+        state.n_batches > 0,
+        "an audit needs batches",
+        expected="at least one batch",
+        got="none",
+        next_step="Pass a list of batches; a generator that was used up is empty.",
+    )
+    found = state.labels if isinstance(labels, str) else _flat_labels(labels)
+    ensure(
+        found is None or len(found) == state.n_sequences,
+        "labels has one entry per sequence",
+        expected=f"{state.n_sequences} labels",
+        got=lambda: len(found or ()),
+        next_step="Pass one label for each row of the batches, in their order.",
+    )
+    return Collected(state.records, state.token_ids, state.n_sequences, state.n_batches, found)
+
+
+class _Run:
+    """The running collection."""
+
+    def __init__(self, model: nn.Module, records: list[Record], masks: MaskReader, key: str | None) -> None:
+        self.model, self.records, self.masks, self.key = model, records, masks, key
+        self.labels: list[Any] = []
+        self.token_ids: list[NDArray[np.int64]] | None = []
+        self.n_batches = self.n_sequences = self.size = 0
+
+    def run(self, batch: Any) -> None:
+        """Run one batch."""
+        args, kwargs = _call_of(batch)
+        if self.key is not None:
+            self.labels += _flat_labels(_pop(kwargs, self.key)) or []
+        args, kwargs = _on_device(self.model, args), _on_device(self.model, kwargs)
+        self.size = _n_sequences(args, kwargs)
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if isinstance(ids, Tensor) and not ids.is_floating_point() and self.token_ids is not None:
+            self.token_ids.append(ids.reshape(-1).cpu().numpy())
+        else:
+            self.token_ids = None
+        self.model(*args, **kwargs)
+        self.masks.forget()
+        self.n_sequences += self.size
+        self.n_batches += 1
+
+    def hook(self, record: Record) -> Any:
+        """Return the forward hook of one router."""
+
+        @uncompiled
+        def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            logits, _, indices = record.router.family.read(output)
+            self.add(record, logits, indices.reshape(logits.shape[0], -1))
+
+        return keep
+
+    def add(self, record: Record, logits: Tensor, indices: Tensor) -> None:
+        """Count one router call."""
+        n_tokens, n_experts = logits.shape
+        mask = self.masks.mask_of(record.router.name, logits, repeated=False)
+        place = torch.arange(n_tokens, device=logits.device)
+        if mask is not None:
+            logits, indices, place = logits[mask], indices[mask], place[mask]
+        ensure(
+            bool(torch.isfinite(logits).all()),
+            "router logits are finite",
+            expected="no NaN and no infinity",
+            got=f"such a value at router {record.router.name!r} in batch {self.n_batches}",
+            next_step="Look at this batch: the model itself fails on it.",
+        )
+        gates = gate_probabilities(logits.double(), record.router.gating).sum(0).cpu().numpy()
+        kept = indices.reshape(-1)
+        counts = torch.bincount(kept[kept < n_experts], minlength=n_experts).cpu().numpy()
+        record.counts.append(counts)
+        record.gates = gates if record.gates is None else record.gates + gates
+        record.choices.append(indices.cpu().numpy())
+        record.places.append(place.cpu().numpy())
+        per_sequence = max(1, n_tokens // max(1, self.size))
+        record.rows.append(self.n_sequences + (place // per_sequence).cpu().numpy())
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _call_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    return (tuple(batch), {}) if isinstance(batch, tuple | list) else ((batch,), {})
+
+
+def _pop(kwargs: dict[str, Any], key: str) -> Any:
+    if key in kwargs:
+        return kwargs.pop(key)
+    raise InputError(
+        "labels names an entry of every batch",
+        expected=f"one of {sorted(kwargs)}",
+        got=repr(key),
+        next_step="Pass the key of the labels, or a list with one label per sequence.",
+    )
+
+
+def _on_device(model: nn.Module, values: Any) -> Any:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if isinstance(values, dict):
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+    return tuple(v.to(device) if isinstance(v, Tensor) else v for v in values)
+
+
+def _n_sequences(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    given = [kwargs[name] for name in ("input_ids", "inputs_embeds") if name in kwargs]
+    for value in (*given, *args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.dim():
+            return int(value.shape[0])
+    raise InputError(
+        "a batch holds tensors",
+        expected="a dictionary of the model's arguments, or its inputs",
+        got=f"arguments of types {[type(v).__name__ for v in (*args, *kwargs.values())]}",
+        next_step="Pass what you would call the model with.",
+    )
+
+
+def _flat_labels(labels: Any) -> list[Any] | None:
+    if labels is None:
+        return None
+    flat: list[Any] = []
+    for entry in labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels:
+        nested = isinstance(entry, list | tuple | Tensor | np.ndarray) and np.ndim(entry) > 0
+        flat += list(entry.tolist() if hasattr(entry, "tolist") else entry) if nested else [entry]
+    return [entry.item() if isinstance(entry, Tensor | np.generic) else entry for entry in flat]
 
 
 def audit(

@@ -1,1 +1,8 @@
-"""Balancing of sparse routers: potentials, the balancer, presets, rivals, metrics."""
+"""Balancing of sparse routers: potentials, the balancer, presets, rivals."""
+
+from __future__ import annotations
+
+from metier.core.extras import naming_extras
+
+with naming_extras():
+    import torch  # noqa: F401

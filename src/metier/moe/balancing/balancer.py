@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from metier.core.checks import ensure, non_negative, one_of
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
 
 from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule
 from .calls import Inject, InjectedLoss, RouterCall, inside_backward, read_tokens, selection_scores
@@ -16,11 +18,6 @@ from .memory import PaperPrices, fold, resolve_memory
 from .potential_members import resolve_potential
 from .potentials import Potential
 from .steps import BlockUpdate, StepReport, reduce_step
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-
 
 HISTOGRAM_BINS = 1024
 

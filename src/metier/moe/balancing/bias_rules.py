@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
 
 from .potentials import Potential
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-
 
 RANGE = 64.0
 """Distances beyond this are counted in the outermost bins."""

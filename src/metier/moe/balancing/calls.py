@@ -6,17 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
 
 from .bias_rules import count_distances, distance_to_selection
 from .layers import Block
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-    from torch.nn.functional import logsigmoid
-
 
 SIMPLEX_TOLERANCE = 1e-3
 

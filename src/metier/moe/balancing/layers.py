@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from metier.core.checks import ensure, positive_int
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-
 
 SUMS = ("soft", "hard", "square", "folded")
 COUNTS = ("tokens", "calls", "invalid")

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from metier.core.checks import ensure, non_negative
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-
 
 DEFAULT_WEIGHT_NEW = 0.05
 

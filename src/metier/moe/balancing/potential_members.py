@@ -9,16 +9,14 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
 from metier.core.checks import one_of
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
 
 from .potentials import Potential
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-    from torch.nn.functional import softplus
 
 
 def _positive(name: str, value: float, *, low: float = 0.0, excluded: float | None = None) -> float:

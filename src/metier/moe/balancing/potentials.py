@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from metier.core.checks import ensure
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-
 
 FLOOR = 1e-6
 """Smallest relative load E m that a price sees; below it log and power prices run away."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
 from metier.core.checks import ensure, positive_int
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch
-    from torch import Tensor
 
 
 def switch_loss(probs: Tensor, indices: Tensor, *, mask: Tensor | None = None) -> Tensor:

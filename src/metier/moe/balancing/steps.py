@@ -6,20 +6,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
 from metier.core.checks import ensure
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
+from metier.moe.measures.metrics import RoutingMetrics, routing_metrics
 
 from .bias_rules import BiasRule, StepLoads, histogram_quantile
 from .layers import Block, Layers, part_of
 from .memory import Memory
-from .metrics import RoutingMetrics, routing_metrics
 from .potentials import FLOOR, Potential
-
-with naming_extras():
-    import torch
-    import torch.distributed as dist
-    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

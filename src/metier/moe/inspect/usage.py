@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from metier.core.checks import ensure, positive_int
-from metier.moe.multilinear.coefficients import joint_coefficients
 from metier.moe.multilinear.gates import Gate
+from metier.moe.multilinear.sizes import joint_coefficients
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from metier.core.checks import ensure, one_of, positive_int
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
-from .coefficients import check_last, joint_coefficients
 from .edits import ExpertIndex
 from .forms import Rank
 from .gates import Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_gate
 from .layer import MultilinearMoE, has_gate_bias
-from .sizes import expert_modes
+from .sizes import check_last, expert_modes, joint_coefficients
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

@@ -17,14 +17,13 @@ from metier.core.checks import non_negative, one_of, positive_int
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
-from .coefficients import check_coefficients, check_last, joint_coefficients
 from .dense import start_from_dense
 from .edits import Edits, ExpertIndex, flat_index, joint_index
 from .forms import FORMS, Rank, Shape
 from .forms.ranks import two_ranks
 from .gates import NORMS, Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_as_published, initialize_form, initialize_gate
-from .sizes import default_rank, expert_modes
+from .sizes import check_coefficients, check_last, default_rank, expert_modes, joint_coefficients
 
 INITS = ("scaled", "published")
 MOST_DEVIATION = 1e4

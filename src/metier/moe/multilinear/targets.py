@@ -1,4 +1,4 @@
-"""Which modules of a model a pattern names, and what they are."""
+"""Which modules of a model can be replaced: dense layers, and feed-forward blocks of known function."""
 
 from __future__ import annotations
 
@@ -7,14 +7,140 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from metier.core.checks import ensure
 from metier.core.errors import InputError
 
+from .blocks import ACTIVATIONS
 from .dense import dense_weight
-from .feed_forward import FeedForward, is_dense, recognize
+from .evaluation import evaluating
 from .forms import Shape
+
+# Names of (up, down, activation) and (activated, up, down, activation), by library.
+TWO_LAYER = (
+    ("c_fc", "c_proj", "act"),  # GPT-2 and its like
+    ("fc1", "fc2", "act"),  # timm
+    ("fc1", "fc2", "activation_fn"),  # CLIP, SigLIP, OPT-like
+    ("fc_in", "fc_out", "act"),  # GPT-J
+    ("dense_h_to_4h", "dense_4h_to_h", "act"),  # GPT-NeoX, Falcon
+    ("up_proj", "down_proj", "act_fn"),  # Nemotron
+)
+GATED = (
+    ("gate_proj", "up_proj", "down_proj", "act_fn"),
+    ("w1", "w3", "w2", "act_fn"),
+)  # Llama, Mistral and their like
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeedForward:
+    """A dense feed-forward block.
+
+    Attributes:
+        layers: Its dense layers by role: "up" and "down", and "activated" in a gated one.
+        activation: Name of its activation.
+        notes: What a multilinear block leaves out.
+    """
+
+    layers: dict[str, nn.Module]
+    activation: str
+    notes: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Return "glu" or "mlp"."""
+        return "glu" if "activated" in self.layers else "mlp"
+
+
+def is_dense(module: object) -> bool:
+    """Return whether a module is `nn.Linear` or transformers' `Conv1D`."""
+    return isinstance(module, nn.Linear) or (
+        type(module).__name__ == "Conv1D" and isinstance(getattr(module, "nf", None), int)
+    )
+
+
+def find_parts(module: nn.Module) -> tuple[dict[str, nn.Module], object] | None:
+    """Return the dense layers and the activation of a feed-forward block, or None for any other module."""
+    if isinstance(module, nn.Sequential):
+        inner = [m for m in module if not isinstance(m, nn.Dropout | nn.Identity)]
+        if len(inner) == 3 and is_dense(inner[0]) and is_dense(inner[2]) and not is_dense(inner[1]):
+            return {"up": inner[0], "down": inner[2]}, inner[1]
+        return None
+    for names in (*GATED, *TWO_LAYER):
+        *dense, act = (getattr(module, name, None) for name in names)
+        if all(is_dense(part) for part in dense) and callable(act):
+            roles = ("activated", "up", "down")[-len(dense) :]
+            return dict(zip(roles, dense, strict=True)), act  # type: ignore[arg-type]
+    return None
+
+
+def recognize(module: nn.Module, *, where: str) -> FeedForward | None:
+    """Return a module as a feed-forward block, or None if it is none.
+
+    Raises:
+        InputError: It looks like one, but its activation is unknown, or it computes something else.
+
+    Example:
+        >>> recognize(nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)), where="mlp").kind
+        'mlp'
+    """
+    found = find_parts(module)
+    if found is None:
+        return None
+    layers, act = found
+    name = activation_name(act, where=where)
+    _check_function(module, layers, name, where=where)
+    dropped = sorted({m.p for m in module.modules() if isinstance(m, nn.Dropout) and m.p > 0})
+    notes = tuple(f"dropout {p:g} inside the block is left out" for p in dropped)
+    return FeedForward(layers=layers, activation=name, notes=notes)
+
+
+@torch.no_grad()
+def activation_name(act: object, *, where: str) -> str:
+    """Return the name of an activation, by its values.
+
+    Example:
+        >>> activation_name(nn.SiLU(), where="mlp")
+        'silu'
+    """
+    grid = torch.linspace(-6, 6, 97)
+    values = act(grid)  # type: ignore[operator]
+    for name, known in ACTIVATIONS.items():
+        if isinstance(values, Tensor) and torch.allclose(values, known(grid), atol=1e-5):
+            return name
+    raise InputError(
+        f"the activation of {where} is one that blocks offer",
+        expected=", ".join(ACTIVATIONS),
+        got=type(act).__name__,
+        next_step="Replace the linear layers inside the block instead of the block.",
+    )
+
+
+@torch.no_grad()
+def _check_function(module: nn.Module, layers: dict[str, nn.Module], activation: str, *, where: str) -> None:
+    """Run the block on random rows: normalizations or branches between its parts show up here."""
+    weight, _ = dense_weight(layers["up"], where=where)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, weight.shape[1], generator=draw).to(weight)
+    with evaluating(module):
+        got = module(x)
+    hidden = (
+        ACTIVATIONS[activation](layers["activated"](x)) * layers["up"](x) if "activated" in layers else None
+    )
+    expected = layers["down"](ACTIVATIONS[activation](layers["up"](x)) if hidden is None else hidden)
+    ensure(
+        isinstance(got, Tensor)
+        and torch.allclose(
+            got.float(), expected.float(), rtol=0.01, atol=TOLERANCE * float(expected.abs().max() + 1)
+        ),
+        f"{where} is a plain feed-forward block",
+        expected="down(activation(up(x)))",
+        got=f"{type(module).__name__}, which computes something else",
+        next_step="Replace the linear layers inside the block instead of the block.",
+    )
+
 
 Pattern = str | re.Pattern[str] | Sequence[str] | Callable[[str, nn.Module], bool]
 
