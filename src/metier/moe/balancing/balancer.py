@@ -11,7 +11,7 @@ from torch import Tensor
 from metier.core.checks import ensure, non_negative, one_of
 from metier.core.errors import InputError
 
-from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule
+from .bias_rules import BIAS_RULES, BIAS_STRENGTHS
 from .calls import Inject, InjectedLoss, RouterCall, inside_backward, read_tokens, selection_scores
 from .layers import Block, Layers, checked_shape, pack_state, unpack_state
 from .memory import PaperPrices, fold, resolve_memory
@@ -210,7 +210,7 @@ class Balancer:
                 if counting:
                     call.count(block, row, given=logits is None)
                     self._pending = True
-                    if block.histogram is not None:
+                    if block.bins:
                         own = selection_scores(tokens, router) if scores is None else scores.detach()
                         call.count_scores(block, row, own)
                 price = self._price(layer, block, row, call, counting=counting)
@@ -267,7 +267,7 @@ class Balancer:
             # Ranks folded their own batches; their memories are averaged by tokens.
             for block in self._layers.blocks:
                 block.part("folded").copy_(block.ema * block.part("tokens")[:, None])
-        facts = reduce_step(
+        tokens, world = reduce_step(
             self._layers, group, setting=self.describe(), injected=self._injected, arrived=self._arrived
         )
         change = BlockUpdate(
@@ -275,11 +275,13 @@ class Balancer:
             memory=self.memory,
             track=self.track,
             price_mode=self.price_mode,
-            bias_rule=None if self.sink == "aux" else self._rule(),
+            bias_rule=BIAS_RULES[self.bias_rule] if self.has_bias else None,
+            bias_strength=self.bias_strength,
         )
-        reports = [change.apply(block, facts) for block in self._layers.blocks]
+        noise: dict[str, float] = {}
         self.last = StepReport(
-            blocks=tuple(reports),
+            blocks=tuple(change.apply(block, tokens, world, noise) for block in self._layers.blocks),
+            noise=noise,
             names=tuple(self._layers.names),
             hard=self.track == "hard",
             potential=self.potential,
@@ -363,9 +365,6 @@ class Balancer:
     @property
     def _uses_scores(self) -> bool:
         return self.sink != "aux" and self.bias_rule == "quantile"
-
-    def _rule(self) -> BiasRule:
-        return BIAS_RULES[self.bias_rule](self.bias_strength, self.potential)
 
     def _at(self, layer: str, device: torch.device) -> tuple[Block, int]:
         block, row = self._layers.find(layer)

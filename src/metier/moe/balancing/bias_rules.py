@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -136,104 +135,67 @@ class StepLoads:
     quantile: Tensor | None = None
 
 
-class BiasRule(Protocol):
-    """How biases (L, E) follow the loads of a step."""
-
-    def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
-        """Return the new biases; the balancer centers them."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PotentialBias:
-    """b = -strength price(m): the price enters the selection instead of the loss (ours).
+def potential_bias(bias: Tensor, loads: StepLoads, *, strength: float, potential: Potential) -> Tensor:
+    """Return b = -strength price(max(m, 1e-3 / E)): the price enters the selection, not the loss (ours).
 
     Example:
         >>> from metier.moe import Shannon
         >>> m = torch.tensor([[0.5, 0.25, 0.25]])
         >>> loads = StepLoads(hard=m, ema=m, target=torch.full((3,), 1 / 3))
-        >>> PotentialBias(0.3, Shannon()).update(torch.zeros(1, 3), loads)[0, 0].item() < 0
+        >>> potential_bias(torch.zeros(1, 3), loads, strength=0.3, potential=Shannon())[0, 0].item() < 0
         True
     """
-
-    strength: float
-    potential: Potential
-
-    def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
-        """Return -strength price(max(m, 1e-3 / E))."""
-        return -self.strength * self.potential.price(loads.ema, floor=BIAS_FLOOR)
+    return -strength * potential.price(loads.ema, floor=BIAS_FLOOR)
 
 
-@dataclass(frozen=True, slots=True)
-class SignBias:
-    """b += strength sign(target - load): loss-free balancing (arXiv 2408.15664).
+def sign_bias(bias: Tensor, loads: StepLoads, *, strength: float, potential: Potential) -> Tensor:
+    """Return b + strength sign(target - load): loss-free balancing (arXiv 2408.15664).
 
     Example:
         >>> m = torch.tensor([[0.7, 0.3]])
         >>> loads = StepLoads(hard=m, ema=m, target=torch.full((2,), 0.5))
-        >>> SignBias(0.5).update(torch.zeros(1, 2), loads).tolist()
+        >>> sign_bias(torch.zeros(1, 2), loads, strength=0.5, potential=None).tolist()
         [[-0.5, 0.5]]
     """
-
-    strength: float
-    potential: Potential | None = None
-
-    def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
-        """Return b + strength sign(target - load)."""
-        return bias + self.strength * torch.sign(loads.target - loads.hard)
+    return bias + strength * torch.sign(loads.target - loads.hard)
 
 
-@dataclass(frozen=True, slots=True)
-class ProportionalBias:
-    """b += strength (1 - load / target): the proportional variant of loss-free balancing.
+def proportional_bias(bias: Tensor, loads: StepLoads, *, strength: float, potential: Potential) -> Tensor:
+    """Return b + strength (1 - load / target): the proportional variant of loss-free balancing.
 
     Example:
         >>> m = torch.tensor([[0.75, 0.25]])
         >>> loads = StepLoads(hard=m, ema=m, target=torch.full((2,), 0.5))
-        >>> ProportionalBias(1.0).update(torch.zeros(1, 2), loads).tolist()
+        >>> proportional_bias(torch.zeros(1, 2), loads, strength=1.0, potential=None).tolist()
         [[-0.5, 0.5]]
     """
-
-    strength: float
-    potential: Potential | None = None
-
-    def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
-        """Return b + strength (1 - load / target)."""
-        return bias + self.strength * (1.0 - loads.hard / loads.target)
+    return bias + strength * (1.0 - loads.hard / loads.target)
 
 
-@dataclass(frozen=True, slots=True)
-class QuantileBias:
-    """b <- (1 - strength) b + strength quantile: each expert wins its share of the tokens.
+def mixed_quantile_bias(bias: Tensor, loads: StepLoads, *, strength: float, potential: Potential) -> Tensor:
+    """Return (1 - strength) b + strength quantile: each expert wins its share of the tokens.
 
     The quantile is that of cut - score at top_k target, where cut is the selection score that a token's
-    expert has to beat: `moe.quantile_bias` is the exact form.
+    expert has to beat: `moe.quantile_bias` is the exact form. Without a quantile the bias stays.
 
     Example:
         >>> m = torch.full((1, 2), 0.5)
         >>> loads = StepLoads(hard=m, ema=m, target=m[0], quantile=torch.ones(1, 2))
-        >>> QuantileBias(0.5).update(torch.zeros(1, 2), loads).tolist()
+        >>> mixed_quantile_bias(torch.zeros(1, 2), loads, strength=0.5, potential=None).tolist()
         [[0.5, 0.5]]
     """
-
-    strength: float
-    potential: Potential | None = None
-
-    def update(self, bias: Tensor, loads: StepLoads) -> Tensor:
-        """Return the mix of the old bias and the quantile."""
-        if loads.quantile is None:
-            return bias
-        return bias + self.strength * (loads.quantile - bias)
+    return bias if loads.quantile is None else bias + strength * (loads.quantile - bias)
 
 
-BIAS_RULES: MappingProxyType[str, Callable[[float, Potential], BiasRule]] = MappingProxyType(
+BIAS_RULES: MappingProxyType[str, Callable[..., Tensor]] = MappingProxyType(
     {
-        "potential": PotentialBias,
-        "sign": SignBias,
-        "proportional": ProportionalBias,
-        "quantile": QuantileBias,
+        "potential": potential_bias,
+        "sign": sign_bias,
+        "proportional": proportional_bias,
+        "quantile": mixed_quantile_bias,
     }
 )
+"""Rules by name: (biases (L, E), loads of the step, strength, potential) -> new biases, to be centered."""
 
 BIAS_STRENGTHS = MappingProxyType({"potential": 0.3, "sign": 1e-3, "proportional": 1e-2, "quantile": 1.0})
 """Default strengths of the rules, for scores in [0, 1]."""

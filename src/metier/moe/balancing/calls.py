@@ -245,7 +245,6 @@ class RouterCall:
 
     def count_scores(self, block: Block, row: int, scores: Tensor) -> None:
         """Add to the histogram of the quantile rule how far each score is from being chosen."""
-        assert block.histogram is not None
         tokens = self.tokens
         scores = scores.reshape(tokens.gates.shape).to(tokens.gates.dtype)
         weight = tokens.weight if tokens.weight is not None else scores.new_ones(scores.shape[0])

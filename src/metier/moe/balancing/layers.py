@@ -34,7 +34,7 @@ class Block:
         bias: b, (L, E), float32: frozen between two steps.
         sums: What the current step has added up, (L, 4 E + 3): soft loads, hard counts, squared gate
             values, remembered loads times tokens (price="paper" only), then tokens, calls, invalid tokens.
-        histogram: Counts of cut - score per expert for the quantile rule, (L, E, bins), or None.
+        histogram: Counts of cut - score per expert for the quantile rule, (L, E, bins); else no bins.
         tokens: Tokens seen by finished steps, one per layer.
         folds: How often `ema` took loads in, one per layer: in steps with tokens, or in forward passes where
             price="paper".
@@ -47,7 +47,7 @@ class Block:
     price: Tensor
     bias: Tensor
     sums: Tensor
-    histogram: Tensor | None
+    histogram: Tensor
     tokens: list[int] = field(default_factory=list)
     folds: list[int] = field(default_factory=list)
 
@@ -58,46 +58,35 @@ class Block:
 
     def part(self, name: str) -> Tensor:
         """Return one part of the sums: (L, E) for sums, (L,) for counts."""
-        return part_of(self.sums, name, self.n_experts)
+        if name in COUNTS:
+            return self.sums[..., len(SUMS) * self.n_experts + COUNTS.index(name)]
+        start = SUMS.index(name) * self.n_experts
+        return self.sums[..., start : start + self.n_experts]
 
     def clear(self) -> None:
         """Start a new step."""
         self.sums.zero_()
-        if self.histogram is not None:
-            self.histogram.zero_()
+        self.histogram.zero_()
 
     def append(self, name: str, top_k: int, start: Tensor) -> None:
         """Add a layer whose remembered loads start at `start`."""
         grown = new_block(name, self.n_experts, top_k, start, self.device, self.bins)
-        self.names.append(name)
-        self.top_k.append(top_k)
-        self.tokens.append(0)
-        self.folds.append(0)
-        for key in ("ema", "price", "bias", "sums"):
+        for key in ("names", "top_k", "tokens", "folds"):
+            getattr(self, key).extend(getattr(grown, key))
+        for key in ("ema", "price", "bias", "sums", "histogram"):
             setattr(self, key, torch.cat([getattr(self, key), getattr(grown, key)]))
-        if self.histogram is not None and grown.histogram is not None:
-            self.histogram = torch.cat([self.histogram, grown.histogram])
 
     @property
     def bins(self) -> int:
         """Bins of the histogram, 0 without one."""
-        return 0 if self.histogram is None else self.histogram.shape[-1]
+        return self.histogram.shape[-1]
 
     def to(self, device: torch.device) -> None:
         """Move the tensors."""
         dtype = state_dtype(device)
-        self.ema, self.sums = self.ema.to(device, dtype), self.sums.to(device, dtype)
+        for key in ("ema", "sums", "histogram"):
+            setattr(self, key, getattr(self, key).to(device, dtype))
         self.price, self.bias = self.price.to(device), self.bias.to(device)
-        if self.histogram is not None:
-            self.histogram = self.histogram.to(device, dtype)
-
-
-def part_of(sums: Tensor, name: str, n_experts: int) -> Tensor:
-    """Return one part of rows of sums."""
-    if name in COUNTS:
-        return sums[..., len(SUMS) * n_experts + COUNTS.index(name)]
-    start = SUMS.index(name) * n_experts
-    return sums[..., start : start + n_experts]
 
 
 def new_block(name: str, n_experts: int, top_k: int, start: Tensor, device: torch.device, bins: int) -> Block:
@@ -113,7 +102,7 @@ def new_block(name: str, n_experts: int, top_k: int, start: Tensor, device: torc
         price=zeros,
         bias=zeros.clone(),
         sums=torch.zeros(1, width, device=device, dtype=dtype),
-        histogram=torch.zeros(1, n_experts, bins, device=device, dtype=dtype) if bins else None,
+        histogram=torch.zeros(1, n_experts, bins, device=device, dtype=dtype),
         tokens=[0],
         folds=[0],
     )
@@ -181,7 +170,7 @@ def _rows(block: Block, rows: list[int]) -> Block:
         price=block.price[index],
         bias=block.bias[index],
         sums=block.sums[index],
-        histogram=None if block.histogram is None else block.histogram[index],
+        histogram=block.histogram[index],
         tokens=[block.tokens[i] for i in rows],
         folds=[block.folds[i] for i in rows],
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,22 +15,18 @@ from metier.core.checks import ensure
 from metier.core.errors import InputError
 from metier.moe.measures.metrics import RoutingMetrics, routing_metrics
 
-from .bias_rules import BiasRule, StepLoads, histogram_quantile
-from .layers import Block, Layers, part_of
+from .bias_rules import StepLoads, histogram_quantile
+from .layers import Block, Layers
 from .memory import Memory
 from .potentials import FLOOR, Potential
 
 
-@dataclass(frozen=True, slots=True)
-class StepFacts:
-    """What the host knows of a reduced step, per layer name."""
+def reduce_step(
+    layers: Layers, group: Any, *, setting: str, injected: int, arrived: int
+) -> tuple[dict[str, float], int]:
+    """Sum the step's counts over the ranks of `group`, in one all-reduce; return tokens and ranks.
 
-    tokens: dict[str, float]
-    world: int
-
-
-def reduce_step(layers: Layers, group: Any, *, setting: str, injected: int, arrived: int) -> StepFacts:
-    """Sum the step's counts over the ranks of `group`, in one all-reduce, and check them.
+    Everything is checked before anything is changed.
 
     Raises:
         InputError: The group is not ours, the ranks' balancers differ, a layer was never called, gate values
@@ -49,28 +46,65 @@ def reduce_step(layers: Layers, group: Any, *, setting: str, injected: int, arri
     mark = float(_fingerprint(setting, layers))
     extra = torch.tensor([mark, float(injected), float(arrived)], dtype=torch.float64)
     if world == 1:
-        return _checked(layers, extra, mark, world)
+        return _checked(layers, extra, mark, world), world
     local = [piece.clone() for piece in _pieces(layers)]
     extra = _all_reduce(layers, extra, process_group)
     try:
-        return _checked(layers, extra, mark, world)
+        return _checked(layers, extra, mark, world), world
     except InputError:
         for piece, counts in zip(_pieces(layers), local, strict=True):
             piece.copy_(counts)
         raise
 
 
-def _checked(layers: Layers, extra: Tensor, mark: float, world: int) -> StepFacts:
-    facts = _facts(layers, extra)
+def _checked(layers: Layers, extra: Tensor, mark: float, world: int) -> dict[str, float]:
+    """Return the tokens of every layer; all that is needed comes to the host in one copy per device."""
+    columns: dict[str, list[float]] = {}
+    for block in layers.blocks:
+        finite = block.sums.isfinite().all(-1)
+        table = torch.stack([block.part("tokens"), block.part("calls"), block.part("invalid"), finite])
+        columns.update(zip(block.names, table.T.tolist(), strict=True))
+    marks, injected, arrived = extra.tolist()
     ensure(
-        facts["mark"] == world * mark,
+        marks == world * mark,
         "the ranks' balancers are alike",
         expected="the same settings on every rank",
         got="a rank with others",
         next_step="Build the balancer by the same code on every rank.",
     )
-    _check(layers.names, facts)
-    return StepFacts(tokens=dict(zip(layers.names, facts["tokens"], strict=True)), world=world)
+    rows, names = {name: columns[name] for name in layers.names}, layers.names
+    silent = [name for name, (_, calls, _, _) in rows.items() if calls == 0]
+    ensure(
+        not silent,
+        "every balanced router is called between two steps",
+        expected="a call in training mode, outside of recomputation",
+        got="none at all" if len(silent) == len(names) else f"none at {_listed(silent)}",
+        next_step="Is the model in train mode, and does a fused kernel bypass the router?",
+    )
+    ill = [name for name, (_, _, invalid, _) in rows.items() if invalid]
+    ensure(
+        not ill,
+        "gate values are probabilities",
+        expected="rows of at least 0 that sum to 1 (within 1e-3), without NaN",
+        got=f"other rows at {_listed(ill)}",
+        next_step="Pass raw logits= instead, or normalize each row of probs=.",
+    )
+    broken = [name for name, row in rows.items() if not row[3]]
+    ensure(
+        not broken,
+        "router logits are finite",
+        expected="no NaN and no +infinity",
+        got=f"non-finite gate values at {_listed(broken)}",
+        next_step="Lower the learning rate or skip this batch; balancer.discard() drops its counts.",
+    )
+    ensure(
+        bool(arrived) or not injected,
+        "an injected loss is differentiated",
+        expected="a backward pass through what inject returned",
+        got=f"{int(injected)} injections and no backward pass",
+        next_step="Use inject's result in the model in place of the scores, and step after backward.",
+    )
+    return {name: row[0] for name, row in rows.items()}
 
 
 def _agree(layers: Layers, group: Any) -> None:
@@ -133,12 +167,8 @@ def _fingerprint(setting: str, layers: Layers) -> int:
 
 def _pieces(layers: Layers) -> list[Tensor]:
     """Return views of every layer's counts, by layer: blocks may differ in order between ranks."""
-    pieces = []
-    for block, row in layers.rows.values():
-        pieces.append(block.sums[row])
-        if block.histogram is not None:
-            pieces.append(block.histogram[row].view(-1))
-    return pieces
+    rows = layers.rows.values()
+    return [piece for block, row in rows for piece in (block.sums[row], block.histogram[row].flatten())]
 
 
 def _all_reduce(layers: Layers, extra: Tensor, group: Any) -> Tensor:
@@ -163,88 +193,9 @@ def _device(blocks: list[Block], group: Any) -> torch.device:
     return device
 
 
-def _facts(layers: Layers, extra: Tensor) -> dict[str, Any]:
-    """Bring tokens, calls, invalid and finite of every layer to the host in one copy per device."""
-    columns: dict[str, list[float]] = {}
-    for block in layers.blocks:
-        finite = block.sums.isfinite().all(-1)
-        table = torch.stack([block.part("tokens"), block.part("calls"), block.part("invalid"), finite])
-        columns.update(zip(block.names, table.T.tolist(), strict=True))
-    mark, injected, arrived = extra.tolist()
-    rows = [columns[name] for name in layers.names]
-    return {
-        "tokens": [row[0] for row in rows],
-        "calls": [row[1] for row in rows],
-        "invalid": [row[2] for row in rows],
-        "finite": [row[3] for row in rows],
-        "mark": mark,
-        "injected": injected,
-        "arrived": arrived,
-    }
-
-
-def _check(names: list[str], facts: dict[str, Any]) -> None:
-    silent = [name for name, calls in zip(names, facts["calls"], strict=True) if calls == 0]
-    ensure(
-        not silent,
-        "every balanced router is called between two steps",
-        expected="a call in training mode, outside of recomputation",
-        got="none at all" if len(silent) == len(names) else f"none at {_listed(silent)}",
-        next_step="Is the model in train mode, and does a fused kernel bypass the router?",
-    )
-    ill = [name for name, count in zip(names, facts["invalid"], strict=True) if count]
-    ensure(
-        not ill,
-        "gate values are probabilities",
-        expected="rows of at least 0 that sum to 1 (within 1e-3), without NaN",
-        got=f"other rows at {_listed(ill)}",
-        next_step="Pass raw logits= instead, or normalize each row of probs=.",
-    )
-    broken = [name for name, finite in zip(names, facts["finite"], strict=True) if not finite]
-    ensure(
-        not broken,
-        "router logits are finite",
-        expected="no NaN and no +infinity",
-        got=f"non-finite gate values at {_listed(broken)}",
-        next_step="Lower the learning rate or skip this batch; balancer.discard() drops its counts.",
-    )
-    ensure(
-        bool(facts["arrived"]) or not facts["injected"],
-        "an injected loss is differentiated",
-        expected="a backward pass through what inject returned",
-        got=f"{int(facts['injected'])} injections and no backward pass",
-        next_step="Use inject's result in the model in place of the scores, and step after backward.",
-    )
-
-
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"layer{'s' if len(names) > 1 else ''} {', '.join(map(repr, names[:3]))}{more}"
-
-
-@dataclass(frozen=True, slots=True)
-class BlockReport:
-    """The reduced sums of a block, and the loads its prices came from.
-
-    Attributes:
-        names: Layer names.
-        top_k: Experts per token.
-        n_experts: E.
-        sums: The step's sums over all ranks.
-        before: Remembered loads before the step, (L, E).
-        noise: eta' such that Cov m = eta' Cov p, per layer.
-    """
-
-    names: tuple[str, ...]
-    top_k: tuple[int, ...]
-    n_experts: int
-    sums: Tensor
-    before: Tensor
-    noise: tuple[float, ...]
-
-    def part(self, name: str) -> Tensor:
-        """Return one part of the sums."""
-        return part_of(self.sums, name, self.n_experts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +203,15 @@ class StepReport:
     """Figures of the last finished step, computed when they are asked for.
 
     Attributes:
-        blocks: The layers' sums.
+        blocks: The layers with the step's sums over all ranks, and with the loads its prices came from.
+        noise: By layer eta' such that Cov m = eta' Cov p for the remembered loads m.
         names: Layer names in the order of registration.
         hard: Whether the memory tracks choices.
         potential: The balancer's potential.
     """
 
-    blocks: tuple[BlockReport, ...]
+    blocks: tuple[Block, ...]
+    noise: dict[str, float]
     names: tuple[str, ...]
     hard: bool
     potential: Potential
@@ -293,15 +246,17 @@ class StepReport:
             tokens = block.part("tokens").clamp_min(1.0)[:, None]
             loads, variance = self._loads(block, tokens)
             floor = FLOOR / block.n_experts
-            gap = self.potential.bregman(loads.clamp_min(floor), block.before.clamp_min(floor))
-            noise = torch.tensor(block.noise, dtype=loads.dtype, device=loads.device)
+            gap = self.potential.bregman(loads.clamp_min(floor), block.ema.clamp_min(floor))
+            noise = torch.tensor(
+                [self.noise[name] for name in block.names], dtype=loads.dtype, device=loads.device
+            )
             curvature = self.potential.second_derivatives(loads.clamp_min(floor))
             least = (curvature * variance / (2.0 * tokens)).sum(-1) * (1.0 + noise)
             pairs = torch.stack([gap, least], -1).tolist()
             gaps.update({name: (pair[0], pair[1]) for name, pair in zip(block.names, pairs, strict=True)})
         return {name: gaps[name] for name in self.names}
 
-    def _loads(self, block: BlockReport, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _loads(self, block: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the step's loads and the variance of one token's load."""
         if self.hard:
             counts = block.part("hard")
@@ -315,24 +270,10 @@ class StepReport:
         """Return mean and worst of every figure, in as many keys for any number of layers."""
         routing = self.routing()
         figures = {} if routing is None else routing.to_dict()
-        pairs = list(self.dual_gap().values())
-        figures["dual_gap/mean"] = sum(gap for gap, _ in pairs) / len(pairs)
-        figures["dual_gap/worst"] = max(gap for gap, _ in pairs)
-        figures["dual_gap_floor/mean"] = sum(floor for _, floor in pairs) / len(pairs)
-        figures["dual_gap_floor/worst"] = max(floor for _, floor in pairs)
+        gaps, floors = zip(*self.dual_gap().values(), strict=True)
+        for name, values in (("dual_gap", gaps), ("dual_gap_floor", floors)):
+            figures |= {f"{name}/mean": sum(values) / len(values), f"{name}/worst": max(values)}
         return figures
-
-
-def block_report(block: Block, before: Tensor, noise: list[float]) -> BlockReport:
-    """Keep what a report needs of a block before its sums are cleared."""
-    return BlockReport(
-        names=tuple(block.names),
-        top_k=tuple(block.top_k),
-        n_experts=block.n_experts,
-        sums=block.sums.clone(),
-        before=before,
-        noise=tuple(noise),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,35 +286,44 @@ class BlockUpdate:
         track: "soft" remembers gate values, "hard" choices.
         price_mode: "lagged", or "paper", whose loads were folded in the forward pass.
         bias_rule: How selection biases move; None where there are none.
+        bias_strength: How far.
     """
 
     potential: Potential
     memory: Memory
     track: str
     price_mode: str
-    bias_rule: BiasRule | None
+    bias_rule: Callable[..., Tensor] | None
+    bias_strength: float
 
     @torch.no_grad()
-    def apply(self, block: Block, facts: StepFacts) -> BlockReport:
-        """Change `block` in place and return what happened."""
-        before = block.ema.clone()
+    def apply(
+        self, block: Block, step_tokens: dict[str, float], world: int, noise: dict[str, float]
+    ) -> Block:
+        """Change `block`, add to `noise`, and return a copy with the step's sums and the old loads."""
+        before = replace(
+            block,
+            names=list(block.names),
+            top_k=list(block.top_k),
+            ema=block.ema.clone(),
+            sums=block.sums.clone(),
+        )
         counts = block.part("hard")
         hard = counts / counts.sum(-1, keepdim=True).clamp_min(1.0)
-        seen = [facts.tokens[name] for name in block.names]
+        tokens = [step_tokens[name] for name in block.names]
         # Of the running mean: steps that had tokens for this layer, whenever it was added.
-        earlier = list(block.folds)
-        weights = [self.memory.weight(tokens=n, steps=t) for n, t in zip(seen, earlier, strict=True)]
-        self._move_loads(block, hard, weights, world=facts.world)
+        earlier = block.folds
+        weights = [self.memory.weight(tokens=n, steps=t) for n, t in zip(tokens, earlier, strict=True)]
+        self._move_loads(block, hard, weights, world=world)
         # Not in place: a graph that is still waiting for its backward pass holds the old prices.
         block.price = self.potential.price(block.ema).to(block.price.dtype)
         if self.bias_rule is not None:
             self._move_bias(block, hard, self.bias_rule)
-        noise = [self._noise(weight, t) for weight, t in zip(weights, earlier, strict=True)]
-        report = block_report(block, before, noise)
-        for i, n in enumerate(seen):
-            block.tokens[i] += round(n)
-            block.folds[i] += self.price_mode == "lagged" and n > 0
-        return report
+        noise |= {name: self._noise(w, t) for name, w, t in zip(block.names, weights, earlier, strict=True)}
+        block.tokens = [old + round(n) for old, n in zip(block.tokens, tokens, strict=True)]
+        if self.price_mode == "lagged":
+            block.folds = [old + (n > 0) for old, n in zip(earlier, tokens, strict=True)]
+        return before
 
     def _move_loads(self, block: Block, hard: Tensor, weights: list[float], *, world: int) -> None:
         tokens = block.part("tokens")[:, None]
@@ -387,17 +337,18 @@ class BlockUpdate:
         known = target.sum(-1, keepdim=True) > 0
         block.ema.add_(eta * known * (target - block.ema))
 
-    def _move_bias(self, block: Block, hard: Tensor, rule: BiasRule) -> None:
+    def _move_bias(self, block: Block, hard: Tensor, rule: Callable[..., Tensor]) -> None:
         aim = self.potential.target_loads(block.ema)
         quantile = None
-        if block.histogram is not None:
+        if block.bins:
             top_k = torch.tensor(block.top_k, dtype=hard.dtype, device=hard.device)[:, None]
             quantile = histogram_quantile(block.histogram, (top_k * aim).clamp_max(1.0))
         loads = StepLoads(hard=hard, ema=block.ema, target=aim, quantile=quantile)
-        bias = rule.update(block.bias.to(hard.dtype), loads)
+        old = block.bias.to(hard.dtype)
+        bias = rule(old, loads, strength=self.bias_strength, potential=self.potential)
         bias = bias - bias.mean(-1, keepdim=True)
         chosen = hard.sum(-1, keepdim=True) > 0
-        block.bias.copy_(torch.where(chosen, bias, block.bias.to(hard.dtype)))
+        block.bias.copy_(torch.where(chosen, bias, old))
 
     def _noise(self, weight: float, earlier: int) -> float:
         """Return eta' such that Cov m = eta' Cov p for independent steps."""
