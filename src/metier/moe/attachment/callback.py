@@ -215,8 +215,7 @@ class BalancingCallback:
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the balancer's state into the checkpoint."""
         if self.handle is not None and state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            save_state(self.handle.state_dict(), folder / FILE)
+            save_state(self.handle.state_dict(), _checkpoint(args, state) / FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Detach."""
@@ -232,15 +231,18 @@ def _steps_per_epoch(args: Any, loader: Any) -> int | None:
         return None
 
 
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
 def _saved_file(args: Any, state: Any) -> Path:
     """Return the balancer's file of the checkpoint that training resumes from."""
-    step = f"checkpoint-{state.global_step}"
-    folders = [Path(args.output_dir) / step]
+    folders = [_checkpoint(args, state)]
     if isinstance(args.resume_from_checkpoint, str):
         folders.insert(0, Path(args.resume_from_checkpoint))
-    for folder in folders:
-        if (folder / FILE).is_file():
-            return folder / FILE
+    saved = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
+    if saved is not None:
+        return saved
     raise InputError(
         "training resumes with the balancer's state",
         expected=f"{FILE} in {' or '.join(str(folder) for folder in folders)}",

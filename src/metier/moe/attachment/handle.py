@@ -58,8 +58,8 @@ class Attachment:
     @property
     def biases(self) -> dict[str, Tensor]:
         """Trained selection bias (E,) of every router; empty where the balancer gives none."""
-        found = {name: self.balancer.bias(name) for name in self.routers}
-        return {name: bias.detach().clone() for name, bias in found.items() if bias is not None}
+        biases = {name: self.balancer.bias(name) for name in self.routers}
+        return {name: bias.detach().clone() for name, bias in biases.items() if bias is not None}
 
     def step(self, group: Any = None) -> None:
         """Finish an optimizer step: one all-reduce, then new prices and biases for the next one.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import torch
@@ -31,14 +30,6 @@ def uncompiled(function: Function) -> Function:
     return cast(Function, torch.compiler.disable(function))  # type: ignore[no-untyped-call]
 
 
-@dataclass(slots=True)
-class _Seen:
-    """The masks of one router's counted forward passes of this step, and what tells the passes apart."""
-
-    prints: list[Tensor] = field(default_factory=list)
-    masks: list[Tensor | None] = field(default_factory=list)
-
-
 class MaskReader:
     """Knows the padding mask at every router, in the forward pass and where checkpointing repeats it.
 
@@ -51,7 +42,8 @@ class MaskReader:
     def __init__(self) -> None:
         self._current: list[Tensor | None] = []
         self._given: list[Tensor | None] = []
-        self._seen: dict[str, _Seen] = {}
+        # By router, of the counted passes of this step: what tells them apart, and their masks.
+        self._counted: dict[str, list[tuple[Tensor, Tensor | None]]] = {}
         self._any = False
 
     def watch(self, model: nn.Module, routers: list[nn.Module]) -> list[RemovableHandle]:
@@ -79,9 +71,9 @@ class MaskReader:
         mask = None if name is None else _argument(module, args, kwargs, name)
         # What has more dimensions says which token sees which, not which one is there.
         usable = isinstance(mask, Tensor) and (mask.dim() == 2 or name == "mask")
-        found = _as_mask(mask) if usable else None
+        own = _as_mask(mask) if usable else None
         outer = self._current[-1] if self._current else None
-        self._current.append(outer if found is None else found)
+        self._current.append(outer if own is None else own)
 
     @uncompiled
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -96,42 +88,35 @@ class MaskReader:
         if repeated:
             return mask
         self._any = self._any or mask is not None
-        seen = self._seen.setdefault(layer, _Seen())
-        seen.masks.append(mask)
-        seen.prints.append(_print(logits))
+        self._counted.setdefault(layer, []).append((_fingerprint(logits), mask))
         return mask
 
     def _recall(self, layer: str, logits: Tensor) -> Tensor | None:
         if not self._any:
             return None
-        n = logits.shape[0]
-        seen = self._seen[layer]
-        fits = [i for i, mask in enumerate(seen.masks) if mask is None or mask.shape[0] == n]
-        fits = [i for i in fits if seen.prints[i].shape == (logits.shape[1] + 1,)]
-        if len(fits) == 1:
-            return seen.masks[fits[0]]
-        if all(seen.masks[i] is seen.masks[fits[0]] for i in fits):
-            return seen.masks[fits[0]]
-        here = _print(logits)
-        distances = torch.stack([(seen.prints[i] - here).abs().sum() for i in fits])
-        rows = [seen.masks[i] for i in fits]
-        stack = torch.stack([_all_ones(logits) if row is None else row.to(logits.device) for row in rows])
-        return stack.index_select(0, distances.argmin().reshape(1))[0]
+        n_tokens, n_experts = logits.shape
+        fits = [
+            (known, mask)
+            for known, mask in self._counted[layer]
+            if (mask is None or mask.shape[0] == n_tokens) and known.shape == (n_experts + 1,)
+        ]
+        if all(mask is fits[0][1] for _, mask in fits):
+            return fits[0][1]
+        here, everything = _fingerprint(logits), logits.new_ones(n_tokens, dtype=torch.bool)
+        distances = torch.stack([(known - here).abs().sum() for known, _ in fits])
+        masks = torch.stack([everything if mask is None else mask.to(logits.device) for _, mask in fits])
+        return masks.index_select(0, distances.argmin().reshape(1))[0]
 
     def forget(self) -> None:
         """Forget this step's masks; call it when no backward pass is to come."""
-        self._seen.clear()
+        self._counted.clear()
         self._any = False
 
 
-def _print(logits: Tensor) -> Tensor:
+def _fingerprint(logits: Tensor) -> Tensor:
     """A few numbers that tell two passes apart: the number of tokens and the sum of each expert's logits."""
     sums = logits.detach().double().sum(dim=0) if logits.device.type != "mps" else logits.detach().sum(dim=0)
     return torch.cat([sums.new_full((1,), float(logits.shape[0]) * 1e6), sums])
-
-
-def _all_ones(logits: Tensor) -> Tensor:
-    return torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
 
 
 def _as_mask(mask: Tensor | None) -> Tensor | None:
@@ -198,7 +183,8 @@ class RouterHook:
         self.gating = router.gating
         self.calls = 0
         self.priced = self.reached = False
-        self.base = _copy(router.bias_buffer()) if balancer.bias(router.name) is not None else None
+        own = None if balancer.bias(router.name) is None else router.bias_buffer()
+        self.base = None if own is None else own.detach().clone()
 
     # Reads Python state that a compiled graph would freeze; compiled models break the graph here.
     @uncompiled
@@ -281,7 +267,3 @@ def put(buffer: Tensor, values: Tensor) -> None:
     """Write into a buffer in place, whatever its precision; the balancer keeps the exact bias."""
     with torch.no_grad():
         buffer.copy_(values)
-
-
-def _copy(buffer: Tensor | None) -> Tensor | None:
-    return None if buffer is None else buffer.detach().clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,11 +277,11 @@ class FoundRouter:
     def bias_buffer(self) -> Tensor | None:
         """Return the model's own selection bias, or None where it has none."""
         for holder in (self.module, self.owner):
-            found: Any = holder
+            buffer: Any = holder
             for part in (self.family.bias_buffer or "").split("."):
-                found = getattr(found, part, None) if part else None
-            if isinstance(found, Tensor):
-                return found
+                buffer = getattr(buffer, part, None) if part else None
+            if isinstance(buffer, Tensor):
+                return buffer
         return None
 
 
@@ -297,15 +297,15 @@ def find_routers(model: nn.Module, families: Iterable[RouterFamily] = ()) -> lis
     """
     known = router_families(families)
     modules = dict(model.named_modules())
-    found = []
+    routers = []
     for path, module in modules.items():
         family = _family_of(module, known)
         if family is not None and not _is_idle_copy(path, modules):
             owner = modules.get(path.rpartition(".")[0]) if path else None
-            found.append(FoundRouter(plain_name(path), module, owner, family))
-    if not found:
+            routers.append(FoundRouter(plain_name(path), module, owner, family))
+    if not routers:
         raise _no_router(model, known)
-    return found
+    return routers
 
 
 def plain_name(path: str) -> str:
@@ -342,7 +342,8 @@ def _is_idle_copy(path: str, modules: dict[str, nn.Module]) -> bool:
 
 
 def _no_router(model: nn.Module, known: dict[str, RouterFamily]) -> InputError:
-    likely = sorted(_suspects(model))
+    kinds = [type(module).__name__ for module in model.modules()]
+    likely = sorted(name for name in kinds if re.search(r"rout(er|ing)|topk|gate$", name, re.IGNORECASE))
     names = sorted(known)
     return InputError(
         "balancing needs routers that it knows",
@@ -351,10 +352,3 @@ def _no_router(model: nn.Module, known: dict[str, RouterFamily]) -> InputError:
         next_step="Pass families=[moe.RouterFamily(name=..., routers=('YourRouter',), gating='softmax')] "
         "to say how your router is read.",
     )
-
-
-def _suspects(model: nn.Module) -> Iterator[str]:
-    for module in model.modules():
-        name = type(module).__name__
-        if re.search(r"rout(er|ing)|topk|gate$", name, re.IGNORECASE):
-            yield name

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from metier.moe.attachment.hooks import MaskReader, uncompiled
 from metier.moe.attachment.routers import FoundRouter, RouterFamily, find_routers
 from metier.moe.balancing.calls import gate_probabilities
 from metier.moe.measures.information import routing_information
+from metier.moe.multilinear.evaluation import arguments_of, evaluating
 
 from .report import Audit, RouterAudit, loads_of, remedy
 
@@ -50,7 +50,43 @@ class Record:
         return sum(len(choice) for choice in self.choices)
 
 
-@dataclass(slots=True)
+def collect(
+    model: nn.Module, routers: list[FoundRouter], batches: Iterable[Any], labels: Any = None
+) -> Collected:
+    """Run every batch in evaluation mode without gradient; the model is left as it was found.
+
+    Raises:
+        InputError: There are no batches, or labels and sequences differ in number.
+    """
+    collected = Collected(model, [Record(router) for router in routers], labels)
+    handles = collected.masks.watch(model, [router.module for router in routers])
+    handles += [
+        record.router.module.register_forward_hook(collected.hook(record)) for record in collected.records
+    ]
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in batches:
+                collected.run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    ensure(
+        collected.n_batches > 0,
+        "an audit needs batches",
+        expected="at least one batch",
+        got="none",
+        next_step="Pass a list of batches; a generator that was used up is empty.",
+    )
+    ensure(
+        collected.labels is None or len(collected.labels) == collected.n_sequences,
+        "labels has one entry per sequence",
+        expected=f"{collected.n_sequences} labels",
+        got=lambda: len(collected.labels or ()),
+        next_step="Pass one label for each row of the batches, in their order.",
+    )
+    return collected
+
+
 class Collected:
     """What all routers decided, and what the tokens were.
 
@@ -62,66 +98,18 @@ class Collected:
         labels: Label of every sequence, or None.
     """
 
-    records: list[Record]
-    token_ids: list[NDArray[np.int64]] | None
-    n_sequences: int
-    n_batches: int
-    labels: list[Any] | None
-
-
-def collect(
-    model: nn.Module, routers: list[FoundRouter], batches: Iterable[Any], labels: Any = None
-) -> Collected:
-    """Run every batch in evaluation mode without gradient; the model is left as it was found.
-
-    Raises:
-        InputError: There are no batches, or labels and sequences differ in number.
-    """
-    masks = MaskReader()
-    state = _Run(
-        model, [Record(router) for router in routers], masks, labels if isinstance(labels, str) else None
-    )
-    handles = masks.watch(model, [router.module for router in routers])
-    handles += [record.router.module.register_forward_hook(state.hook(record)) for record in state.records]
-    try:
-        with _evaluation(model), torch.no_grad():
-            for batch in batches:
-                state.run(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    ensure(
-        state.n_batches > 0,
-        "an audit needs batches",
-        expected="at least one batch",
-        got="none",
-        next_step="Pass a list of batches; a generator that was used up is empty.",
-    )
-    found = state.labels if isinstance(labels, str) else _flat_labels(labels)
-    ensure(
-        found is None or len(found) == state.n_sequences,
-        "labels has one entry per sequence",
-        expected=f"{state.n_sequences} labels",
-        got=lambda: len(found or ()),
-        next_step="Pass one label for each row of the batches, in their order.",
-    )
-    return Collected(state.records, state.token_ids, state.n_sequences, state.n_batches, found)
-
-
-class _Run:
-    """The running collection."""
-
-    def __init__(self, model: nn.Module, records: list[Record], masks: MaskReader, key: str | None) -> None:
-        self.model, self.records, self.masks, self.key = model, records, masks, key
-        self.labels: list[Any] = []
+    def __init__(self, model: nn.Module, records: list[Record], labels: Any) -> None:
+        self.model, self.records, self.masks = model, records, MaskReader()
+        self.key = labels if isinstance(labels, str) else None
+        self.labels = [] if self.key is not None else _flat_labels(labels)
         self.token_ids: list[NDArray[np.int64]] | None = []
         self.n_batches = self.n_sequences = self.size = 0
 
     def run(self, batch: Any) -> None:
         """Run one batch."""
-        args, kwargs = _call_of(batch)
+        args, kwargs = arguments_of(batch)
         if self.key is not None:
-            self.labels += _flat_labels(_pop(kwargs, self.key)) or []
+            self.labels = [*(self.labels or ()), *(_flat_labels(_pop(kwargs, self.key)) or ())]
         args, kwargs = _on_device(self.model, args), _on_device(self.model, kwargs)
         self.size = _n_sequences(args, kwargs)
         ids = kwargs.get("input_ids", args[0] if args else None)
@@ -159,8 +147,8 @@ class _Run:
             next_step="Look at this batch: the model itself fails on it.",
         )
         gates = gate_probabilities(logits.double(), record.router.gating).sum(0).cpu().numpy()
-        kept = indices.reshape(-1)
-        counts = torch.bincount(kept[kept < n_experts], minlength=n_experts).cpu().numpy()
+        chosen = indices.reshape(-1)
+        counts = torch.bincount(chosen[chosen < n_experts], minlength=n_experts).cpu().numpy()
         record.counts.append(counts)
         record.gates = gates if record.gates is None else record.gates + gates
         record.choices.append(indices.cpu().numpy())
@@ -169,32 +157,15 @@ class _Run:
         record.rows.append(self.n_sequences + (place // per_sequence).cpu().numpy())
 
 
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _call_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    return (tuple(batch), {}) if isinstance(batch, tuple | list) else ((batch,), {})
-
-
 def _pop(kwargs: dict[str, Any], key: str) -> Any:
-    if key in kwargs:
-        return kwargs.pop(key)
-    raise InputError(
+    ensure(
+        key in kwargs,
         "labels names an entry of every batch",
         expected=f"one of {sorted(kwargs)}",
         got=repr(key),
         next_step="Pass the key of the labels, or a list with one label per sequence.",
     )
+    return kwargs.pop(key)
 
 
 def _on_device(model: nn.Module, values: Any) -> Any:
@@ -276,21 +247,23 @@ def audit(
     Source: ours; MaxVio from arXiv 2408.15664.
     """
     permutations = positive_int("permutations", permutations)
-    seen = collect(model, find_routers(model, families), batches, labels)
-    codes, levels = (None, []) if seen.labels is None else label_codes("labels", seen.labels)
+    collected = collect(model, find_routers(model, families), batches, labels)
+    codes, levels = (None, []) if collected.labels is None else label_codes("labels", collected.labels)
     known = [
-        _Informations(seen, record, codes, permutations, information_tokens, rng) for record in seen.records
+        _Informations(collected, record, codes, permutations, information_tokens, rng)
+        for record in collected.records
     ]
     layers = tuple(
-        _router_audit(record, facts, len(levels)) for record, facts in zip(seen.records, known, strict=True)
+        _router_audit(record, facts, len(levels))
+        for record, facts in zip(collected.records, known, strict=True)
     )
     return Audit(
         layers=layers,
         builtin_losses=tuple(builtin_losses(model)),
-        pooled_value=_pooled(seen.records),
+        pooled_value=_pooled(collected.records),
         mean_value=float(np.mean([layer.loads.switch_value for layer in layers])),
-        n_batches=seen.n_batches,
-        n_sequences=seen.n_sequences,
+        n_batches=collected.n_batches,
+        n_sequences=collected.n_sequences,
         labels=tuple(levels),
     )
 
@@ -300,7 +273,7 @@ class _Informations:
 
     def __init__(
         self,
-        seen: Collected,
+        collected: Collected,
         record: Record,
         codes: NDArray[np.int64] | None,
         permutations: int,
@@ -319,10 +292,10 @@ class _Informations:
         few = (choices < n_experts).all(axis=1)
         few &= rows < rows[limit] if rows.size > limit and rows[limit] > rows[0] else True
         token = None
-        if seen.token_ids is not None:
-            pairs = zip(seen.token_ids, record.places, strict=True)
+        if collected.token_ids is not None:
+            pairs = zip(collected.token_ids, record.places, strict=True)
             token = np.concatenate([ids[place] for ids, place in pairs])[few]
-        found = routing_information(
+        information = routing_information(
             codes[rows[few]],
             choices[few],
             n_experts=n_experts,
@@ -331,7 +304,7 @@ class _Informations:
             permutations=permutations,
             rng=rng,
         )
-        self.plain, self.given = found.plain, found.given_token
+        self.plain, self.given = information.plain, information.given_token
 
 
 def _composition(codes: NDArray[np.int64], choices: NDArray[np.int64], n_experts: int) -> NDArray[np.float64]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from metier.core.checks import ensure, non_negative, one_of
-from metier.core.errors import InputError
 
 from .bias_rules import BIAS_RULES, BIAS_STRENGTHS
 from .calls import Inject, InjectedLoss, RouterCall, inside_backward, read_tokens, selection_scores
@@ -235,10 +234,7 @@ class Balancer:
             return scores
         if torch.is_grad_enabled() and aux.requires_grad and not inside_backward():
             self._injected += 1
-        injected: Tensor = Inject.apply(  # type: ignore[no-untyped-call]
-            scores, aux, self._arrive
-        )
-        return injected
+        return cast(Tensor, Inject.apply(scores, aux, self._arrive))  # type: ignore[no-untyped-call]
 
     def bias(self, layer: str) -> Tensor | None:
         """Return the selection bias, (E,) float32, or None where the sink is "aux".
@@ -397,11 +393,11 @@ class Balancer:
 
 
 def _checked_tokens(tokens: float | None) -> float | None:
-    if tokens is None or non_negative("tokens_per_step", tokens) > 0:
-        return tokens
-    raise InputError(
+    ensure(
+        tokens is None or non_negative("tokens_per_step", tokens) > 0,
         "tokens_per_step is the number of tokens of an optimizer step",
         expected="more than 0, or None where it is not known",
         got=tokens,
         next_step="Count the tokens of all micro-batches and ranks that are not masked.",
     )
+    return tokens

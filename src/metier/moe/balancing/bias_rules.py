@@ -105,11 +105,11 @@ def histogram_quantile(histogram: Tensor, level: Tensor) -> Tensor:
     """
     n_experts, bins = histogram.shape[-2], histogram.shape[-1]
     below = histogram.cumsum(-1)
-    wanted = level[..., None] * below[..., -1:]
-    slot = (below < wanted).sum(-1, keepdim=True).clamp_max(bins - 1)
+    rank = level[..., None] * below[..., -1:]
+    slot = (below < rank).sum(-1, keepdim=True).clamp_max(bins - 1)
     inside = histogram.gather(-1, slot)
     before = below.gather(-1, slot) - inside
-    place = slot + ((wanted - before) / inside.clamp_min(1e-12)).clamp(0.0, 1.0)
+    place = slot + ((rank - before) / inside.clamp_min(1e-12)).clamp(0.0, 1.0)
     scale = math.asinh(RANGE * 8.0 * n_experts)
     return (torch.sinh((place * (2.0 / bins) - 1.0) * scale) / (8.0 * n_experts)).squeeze(-1)
 

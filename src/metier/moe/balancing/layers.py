@@ -141,7 +141,12 @@ class Layers:
         try:
             return self.rows[name]
         except KeyError:
-            raise unknown_layer(name, self.names) from None
+            raise InputError(
+                "a balancer knows its layers",
+                expected=" | ".join(repr(k) for k in self.names[:6]) or "a layer registered with add_layer",
+                got=repr(name),
+                next_step=f"Call balancer.add_layer({name!r}, n_experts=..., top_k=...) first.",
+            ) from None
 
     def move(self, name: str, device: torch.device) -> tuple[Block, int]:
         """Bring a layer to its router's device, with what was summed so far."""
@@ -204,16 +209,6 @@ def checked_shape(
         next_step="Pass the router's own top_k and n_experts.",
     )
     return n_experts, top_k
-
-
-def unknown_layer(name: str, known: list[str]) -> InputError:
-    """Return the error for a layer that was never registered."""
-    return InputError(
-        "a balancer knows its layers",
-        expected=" | ".join(repr(k) for k in known[:6]) or "a layer registered with add_layer",
-        got=repr(name),
-        next_step=f"Call balancer.add_layer({name!r}, n_experts=..., top_k=...) first.",
-    )
 
 
 VERSION = 2
@@ -286,14 +281,12 @@ def _same_value(key: str, saved: Any, mine: Any) -> None:
 
 def _good_tensor(key: str, name: str, saved: Any, mine: Tensor) -> None:
     tensor = saved.get(name) if isinstance(saved, Mapping) else None
-    if isinstance(tensor, Tensor) and tensor.shape == mine.shape and bool(torch.isfinite(tensor).all()):
-        return
+    fits = isinstance(tensor, Tensor) and tensor.shape == mine.shape
     got = f"shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor)
-    if isinstance(tensor, Tensor) and tensor.shape == mine.shape:
-        got = "values that are not finite"
-    raise InputError(
+    ensure(
+        fits and bool(torch.isfinite(tensor).all()),  # type: ignore[arg-type]
         f"{key} of layer {name!r} has one finite value per expert",
         expected=f"shape {tuple(mine.shape)}",
-        got=got,
+        got="values that are not finite" if fits else got,
         next_step="Load what balancer.state_dict() returned, as a whole.",
     )

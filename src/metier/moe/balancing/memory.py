@@ -128,6 +128,6 @@ def fold(ema: Tensor, loads: Tensor, memory: Memory, *, tokens: Tensor | float, 
     if memory.half_life_tokens is not None:
         weight = 1.0 - torch.exp2(-torch.as_tensor(tokens, device=ema.device) / memory.half_life_tokens)
     else:
-        seen = torch.as_tensor(tokens, device=ema.device) > 0
-        weight = seen * memory.weight(tokens=1.0, steps=folds)
+        has_tokens = torch.as_tensor(tokens, device=ema.device) > 0
+        weight = has_tokens * memory.weight(tokens=1.0, steps=folds)
     ema.add_(weight.to(ema.dtype) * (loads.to(ema.dtype) - ema))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,8 +66,7 @@ class Potential:
 
     def raw_gradient(self, loads: Tensor) -> Tensor:
         """Return grad phi(p), shape (..., E); from autograd unless a member writes it."""
-        gradient: Tensor = torch.func.grad(lambda p: self.raw_value(p).sum())(loads)
-        return gradient
+        return cast(Tensor, torch.func.grad(lambda p: self.raw_value(p).sum())(loads))
 
     def raw_conjugate(self, prices: Tensor) -> Tensor:
         """Return phi*(q) = sup_p <p, q> - phi(p); (..., E) -> (...)."""
@@ -106,8 +105,7 @@ class Potential:
         target, c = self.target_loads(prices), self.scale(prices.shape[-1])
         slope = self.raw_gradient(target)
         shift = self.raw_value(target) - (slope * target).sum(-1)
-        conjugate: Tensor = c * (self.raw_conjugate(prices / c + slope) + shift)
-        return conjugate
+        return c * (self.raw_conjugate(prices / c + slope) + shift)
 
     def inverse(self, prices: Tensor) -> Tensor:
         """Return the loads whose `gradient` is `prices`, shape (..., E)."""
@@ -140,11 +138,11 @@ class Potential:
     def identity(self) -> str:
         """Return the name and parameters as text, which a saved state must match."""
         parameters = {k: v for k, v in sorted(vars(self).items()) if k != "target"}
-        words = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        parts = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
                  for name, value in parameters.items()]  # fmt: skip
         if self.target is not None:
-            words.append("target=" + ",".join(f"{share:.9g}" for share in self.target.tolist()))
-        return f"{type(self).__name__}({', '.join(words)})"
+            parts.append("target=" + ",".join(f"{share:.9g}" for share in self.target.tolist()))
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def __repr__(self) -> str:
         return self.identity()

@@ -118,20 +118,16 @@ def _agree(layers: Layers, group: Any) -> None:
     ends = torch.tensor([*mine, *(-x for x in mine)], dtype=dtype, device=device)
     dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=group)
     most, highest, fewest, lowest = ends.tolist()
-    if highest == -lowest and most == -fewest:
-        layers.agreed.add(id(group))
-        return
-    got = (
-        f"{len(layers.rows)} on this rank, {int(-fewest)} to {int(most)} on the ranks"
-        if most != -fewest
-        else f"{len(layers.rows)} on every rank, with other names, experts, top_k or rules"
-    )
-    raise InputError(
+    ensure(
+        highest == -lowest and most == -fewest,
         "the ranks' balancers have the same layers",
         expected="the same layers in the same order on every rank",
-        got=got,
+        got=f"{len(layers.rows)} on this rank, {int(-fewest)} to {int(most)} on the ranks"
+        if most != -fewest
+        else f"{len(layers.rows)} on every rank, with other names, experts, top_k or rules",
         next_step="Register all layers on every rank; under pipeline parallelism, one group per stage.",
     )
+    layers.agreed.add(id(group))
 
 
 def _resolve_group(group: Any) -> tuple[Any, int]:

@@ -201,5 +201,5 @@ def _numbered(name: str, counts: Any) -> dict[str, Any]:
 
 
 def _to_numpy(values: Any) -> Any:
-    # A tensor may be on a device, need a gradient, or have a dtype that NumPy lacks.
+    # A tensor may be on a device, need a gradient, or have a dtype that NumPy does not have.
     return values.detach().double().cpu().numpy() if hasattr(values, "detach") else values

@@ -138,8 +138,8 @@ def plot_loads(log: str | Path | Sequence[dict[str, Any]], *, max_layers: int = 
     records = read_metrics_log(log) if isinstance(log, str | Path) else list(log)
     series = _series(records)
     worst = sorted(series, key=lambda name: -float((series[name][1].max(1)).mean()))
-    kept = set(worst[: positive_int("max_layers", max_layers)])
-    drawn = [name for name in series if name in kept]
+    worst_few = set(worst[: positive_int("max_layers", max_layers)])
+    drawn = [name for name in series if name in worst_few]
     columns = min(3, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     from matplotlib.figure import Figure
@@ -224,20 +224,20 @@ def plot_composition(table: Any, *, labels: Sequence[Any], title: str = "") -> A
 
 def _series(records: Sequence[dict[str, Any]]) -> dict[str, tuple[NDArray[Any], NDArray[np.float64]]]:
     """Return by layer the steps and the relative loads (steps, E)."""
-    found: dict[str, tuple[list[int], list[NDArray[np.float64]]]] = {}
+    series: dict[str, tuple[list[int], list[NDArray[np.float64]]]] = {}
     for record in records:
         for name, row in (record.get("loads") or {}).items():
-            steps, loads = found.setdefault(name, ([], []))
+            steps, loads = series.setdefault(name, ([], []))
             steps.append(record["step"])
             loads.append(np.asarray(row, dtype=np.float64) * len(row))
     ensure(
-        bool(found),
+        bool(series),
         "a picture of loads needs a log of loads",
         expected='records with "loads"',
         got=f"{len(records)} records without",
         next_step="Write the log with moe.MetricsLog(path, loads=True).",
     )
-    return {name: (np.asarray(steps), np.stack(loads)) for name, (steps, loads) in found.items()}
+    return {name: (np.asarray(steps), np.stack(loads)) for name, (steps, loads) in series.items()}
 
 
 def _lift(counts: NDArray[np.float64]) -> NDArray[np.float64]:

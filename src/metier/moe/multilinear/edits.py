@@ -196,11 +196,11 @@ def _weight_components(form: Form, n: int, delta: Tensor) -> list[tuple[Tensor, 
     _check_shape("weight", delta, (form.shape.in_features, form.shape.out_features))
     like, u = form.input_weight, _one_hot(form, n)
     left, values, right = torch.linalg.svd(delta.detach().double(), full_matrices=False)
-    kept = values > values.max() * 1e-14 if values.numel() else values > 0
+    nonzero = values > values.max() * 1e-14 if values.numel() else values > 0
     pad = left.new_zeros(1)
     return [
         (u, torch.cat([left[:, j] * values[j], pad]).to(like), right[j].to(like))
-        for j in torch.nonzero(kept).flatten().tolist()
+        for j in torch.nonzero(nonzero).flatten().tolist()
     ]
 
 

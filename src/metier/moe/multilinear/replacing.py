@@ -16,7 +16,7 @@ from metier.core.errors import InputError
 from .activations import GateActivation, gate_activation
 from .blocks import MultilinearGLU, MultilinearMLP
 from .dense import dense_weight, effective_weight, fill_from_dense, full_rank, noise_generator
-from .evaluation import evaluating
+from .evaluation import arguments_of, evaluating
 from .forms import FORMS, Rank
 from .forms.ranks import two_ranks
 from .gates import refuse_causal_batch_norm
@@ -331,28 +331,20 @@ def _moments(model: nn.Module, targets: list[Target], batches: Iterable[Any]) ->
     try:
         with evaluating(model):
             for batch in batches:
-                _run(model, batch)
+                args, kwargs = arguments_of(batch)
+                model(*args, **kwargs)
     finally:
         for hook in hooks:
             hook.remove()
     result: dict[str, dict[str, Tensor]] = {}
     for name, by_role in sums.items():
-        for role, seen in by_role.items():
-            if seen.total is None or not bool(torch.isfinite(seen.total).all()):
+        for role, moment in by_role.items():
+            if moment.total is None or not bool(torch.isfinite(moment.total).all()):
                 raise InputError(
                     "calibration batches reach every layer that is replaced",
                     expected=f"finite inputs of {name}",
-                    got="none" if seen.total is None else "NaN or infinity",
+                    got="none" if moment.total is None else "NaN or infinity",
                     next_step="Pass an iterable of the model's inputs that is not used up.",
                 )
-            result.setdefault(name, {})[role] = seen.total / seen.rows
+            result.setdefault(name, {})[role] = moment.total / moment.rows
     return result
-
-
-def _run(model: nn.Module, batch: Any) -> None:
-    if isinstance(batch, Mapping):
-        model(**batch)
-    elif isinstance(batch, tuple | list):
-        model(*batch)
-    else:
-        model(batch)

@@ -34,24 +34,36 @@ GATED = (
 TOLERANCE = 1e-4
 
 
+Pattern = str | re.Pattern[str] | Sequence[str] | Callable[[str, nn.Module], bool]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class FeedForward:
-    """A dense feed-forward block.
+class Target:
+    """A module to replace.
 
     Attributes:
-        layers: Its dense layers by role: "up" and "down", and "activated" in a gated one.
-        activation: Name of its activation.
+        name: Its name.
+        module: The module.
+        kind: "linear", "mlp" or, with gated units, "glu".
+        layers: Its dense layers by role: "linear", or "up" and "down", and "activated" in a gated block.
+        activation: Name of its activation, "" of a linear layer.
         notes: What a multilinear block leaves out.
     """
 
+    name: str
+    module: nn.Module
+    kind: str
     layers: dict[str, nn.Module]
     activation: str
     notes: tuple[str, ...]
 
-    @property
-    def kind(self) -> str:
-        """Return "glu" or "mlp"."""
-        return "glu" if "activated" in self.layers else "mlp"
+    def shapes(self, modes: tuple[int, ...]) -> dict[str, Shape]:
+        """Return the shape of every projection's experts."""
+        dense = {role: dense_weight(layer, where=self.name) for role, layer in self.layers.items()}
+        return {
+            role: Shape(weight.shape[1], weight.shape[0], modes, bias is not None)
+            for role, (weight, bias) in dense.items()
+        }
 
 
 def is_dense(module: object) -> bool:
@@ -76,8 +88,8 @@ def find_parts(module: nn.Module) -> tuple[dict[str, nn.Module], object] | None:
     return None
 
 
-def recognize(module: nn.Module, *, where: str) -> FeedForward | None:
-    """Return a module as a feed-forward block, or None if it is none.
+def recognize(module: nn.Module, *, where: str) -> Target | None:
+    """Return a dense layer or feed-forward block as a target, or None for any other module.
 
     Raises:
         InputError: It looks like one, but its activation is unknown, or it computes something else.
@@ -86,15 +98,17 @@ def recognize(module: nn.Module, *, where: str) -> FeedForward | None:
         >>> recognize(nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)), where="mlp").kind
         'mlp'
     """
-    found = find_parts(module)
-    if found is None:
+    if is_dense(module):
+        return Target(where, module, "linear", {"linear": module}, "", ())
+    parts = find_parts(module)
+    if parts is None:
         return None
-    layers, act = found
+    layers, act = parts
     name = activation_name(act, where=where)
     _check_function(module, layers, name, where=where)
     dropped = sorted({m.p for m in module.modules() if isinstance(m, nn.Dropout) and m.p > 0})
     notes = tuple(f"dropout {p:g} inside the block is left out" for p in dropped)
-    return FeedForward(layers=layers, activation=name, notes=notes)
+    return Target(where, module, "glu" if "activated" in layers else "mlp", layers, name, notes)
 
 
 @torch.no_grad()
@@ -142,29 +156,6 @@ def _check_function(module: nn.Module, layers: dict[str, nn.Module], activation:
     )
 
 
-Pattern = str | re.Pattern[str] | Sequence[str] | Callable[[str, nn.Module], bool]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """A module to replace: its kind ("linear", "mlp", "glu") and its dense layers by role."""
-
-    name: str
-    module: nn.Module
-    kind: str
-    layers: dict[str, nn.Module]
-    activation: str
-    notes: tuple[str, ...]
-
-    def shapes(self, modes: tuple[int, ...]) -> dict[str, Shape]:
-        """Return the shape of every projection's experts."""
-        dense = {role: dense_weight(layer, where=self.name) for role, layer in self.layers.items()}
-        return {
-            role: Shape(weight.shape[1], weight.shape[0], modes, bias is not None)
-            for role, (weight, bias) in dense.items()
-        }
-
-
 def looks_causal(model: nn.Module) -> bool:
     """Return whether a model, or any part of it, predicts later tokens from earlier ones.
 
@@ -189,18 +180,16 @@ def find_targets(model: nn.Module, pattern: Pattern) -> list[Target]:
     Raises:
         InputError: Nothing matches, or a block is not what it looks like.
     """
-    found: list[Target] = []
+    targets: list[Target] = []
     inside: tuple[str, ...] = ()
     for name, module in model.named_modules():
         if not name or name.startswith(inside) or not _matches(pattern, name, module):
             continue
-        block: FeedForward | None = None if is_dense(module) else recognize(module, where=name)
-        if block is not None:
-            found.append(Target(name, module, block.kind, block.layers, block.activation, block.notes))
-            inside = (*inside, f"{name}.")
-        elif is_dense(module):
-            found.append(Target(name, module, "linear", {"linear": module}, "", ()))
-    if not found:
+        target = recognize(module, where=name)
+        if target is not None:
+            targets.append(target)
+            inside = inside if target.kind == "linear" else (*inside, f"{name}.")
+    if not targets:
         dense = [name for name, module in model.named_modules() if is_dense(module)]
         raise InputError(
             "the pattern names dense layers or feed-forward blocks",
@@ -208,7 +197,7 @@ def find_targets(model: nn.Module, pattern: Pattern) -> list[Target]:
             got=f"{pattern!r}, which matches none",
             next_step="List the names with [n for n, _ in model.named_modules()].",
         )
-    return found
+    return targets
 
 
 def _matches(pattern: Pattern, name: str, module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +24,13 @@ def grouped_product(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         (S, out).
     """
     if torch.compiler.is_compiling():
-        product: Tensor = torch.ops.metier.grouped_product(rows, weight, ends)
-        return product
+        return cast(Tensor, torch.ops.metier.grouped_product(rows, weight, ends))
     return _apply(_Product, rows, weight, ends.tolist())
 
 
 def _apply(function: Any, *arguments: Any) -> Tensor:
     # torch leaves `Function.apply` without types.
-    result: Tensor = function.apply(*arguments)
-    return result
+    return cast(Tensor, function.apply(*arguments))
 
 
 def _groups(ends: list[int]) -> Iterator[tuple[int, slice]]:
@@ -256,30 +254,30 @@ class Sorted:
 
     def __init__(self, plan: Plan, product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self.plan, self.product = plan, product
-        self.kept = (plan.experts < plan.ends.shape[0])[:, None] if plan.may_drop else None
+        self.present = (plan.experts < plan.ends.shape[0])[:, None] if plan.may_drop else None
 
     def enter(self, x: Tensor) -> Tensor:
         """(N, D) tokens -> (S, D) rows."""
         p = self.plan
         rows = _apply(_Spread, x, p.tokens, p.inverse, p.top_k)
         # Of rows without an expert neither the product nor its gradient is defined: cut both.
-        return rows if self.kept is None else torch.where(self.kept, rows, 0)
+        return rows if self.present is None else torch.where(self.present, rows, 0)
 
     def linear(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply every row with its expert's matrix."""
         out = self.product(rows, weight, self.plan.ends)
         if bias is None:
             return out
-        if self.kept is None:
+        if self.present is None:
             return out + bias[self.plan.experts]
         # Cut here too: behind these rows waits a gradient of garbage.
         own = bias[self.plan.experts.clamp(max=weight.shape[0] - 1)]
-        return out + torch.where(self.kept, own, 0)
+        return out + torch.where(self.present, own, 0)
 
     def leave(self, rows: Tensor) -> Tensor:
         """(S, D) rows -> (S, D) in the order of the pairs; 0 where a pair has no expert."""
         p = self.plan
-        rows = rows if self.kept is None else torch.where(self.kept, rows, 0)
+        rows = rows if self.present is None else torch.where(self.present, rows, 0)
         return _apply(_Permute, rows, p.inverse, p.order)
 
 
@@ -289,10 +287,10 @@ class Padded:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         counts = plan.counts()
-        self.capacity, kept = max(counts), sum(counts)
+        self.capacity, n_rows = max(counts), sum(counts)
         starts = F.pad(plan.ends[:-1], (1, 0))
-        experts = plan.experts[:kept]
-        within = torch.arange(kept, device=experts.device) - starts[experts]
+        experts = plan.experts[:n_rows]
+        within = torch.arange(n_rows, device=experts.device) - starts[experts]
         self.slots = experts * self.capacity + within
 
     def enter(self, x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -154,14 +154,12 @@ class Experts(nn.Module):
     @property
     def up_bias(self) -> Tensor | None:
         """(E, 2 hidden) or (E, hidden), or None."""
-        bias: Tensor | None = getattr(self, f"{self._up_name}_bias")
-        return bias
+        return cast("Tensor | None", getattr(self, f"{self._up_name}_bias"))
 
     @property
     def down_bias(self) -> Tensor | None:
         """(E, dim), or None."""
-        bias: Tensor | None = getattr(self, "down_proj_bias")  # noqa: B009
-        return bias
+        return cast("Tensor | None", getattr(self, "down_proj_bias"))  # noqa: B009
 
     def reset_parameters(self) -> None:
         """Draw every matrix and bias uniformly within 1 / sqrt(inputs), as `nn.Linear` does."""

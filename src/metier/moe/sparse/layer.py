@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metier.core.checks import one_of, positive_int
+from metier.core.checks import ensure, one_of, positive_int
 from metier.core.errors import InputError
 
 from .experts import Experts, swiglu
@@ -88,13 +88,13 @@ class TopKRouter(nn.Module):
         self.normalize, self.scaling = bool(normalize), float(scaling)
         self.n_groups = positive_int("n_groups", n_groups)
         self.top_groups = _at_most("top_groups", positive_int("top_groups", top_groups), "n_groups", n_groups)
-        if n_experts % n_groups or top_k > top_groups * (n_experts // n_groups):
-            raise InputError(
-                "experts fall into equal groups that hold every choice",
-                expected=f"n_groups that divide {n_experts}, and top_k within {top_groups} of them",
-                got=f"n_groups={n_groups}, top_k={top_k}",
-                next_step="Open more groups, or make fewer.",
-            )
+        ensure(
+            n_experts % n_groups == 0 and top_k <= top_groups * (n_experts // n_groups),
+            "experts fall into equal groups that hold every choice",
+            expected=f"n_groups that divide {n_experts}, and top_k within {top_groups} of them",
+            got=f"n_groups={n_groups}, top_k={top_k}",
+            next_step="Open more groups, or make fewer.",
+        )
         self.weight = nn.Parameter(torch.empty(n_experts, dim, device=device, dtype=dtype))
         self.register_buffer("selection_bias", torch.zeros(n_experts, device=device, dtype=torch.float32))
         self.reset_parameters()
@@ -134,14 +134,14 @@ class TopKRouter(nn.Module):
 
     def choose(self, scores: Tensor, bias: Tensor) -> Tensor:
         """Return the ids (N, k) with the largest `scores + bias` within the open groups."""
-        wanted = scores + bias.to(scores.dtype)
+        biased = scores + bias.to(scores.dtype)
         if self.top_groups < self.n_groups:
-            groups = wanted.view(wanted.shape[0], self.n_groups, -1)
+            groups = biased.view(biased.shape[0], self.n_groups, -1)
             best = groups.topk(min(2, groups.shape[-1]), dim=-1).values.sum(-1)
             open_ = torch.zeros_like(best, dtype=torch.bool)
             open_.scatter_(-1, best.topk(self.top_groups, dim=-1).indices, True)
-            wanted = groups.masked_fill(~open_[..., None], -torch.inf).flatten(-2)
-        return wanted.topk(self.top_k, dim=-1).indices
+            biased = groups.masked_fill(~open_[..., None], -torch.inf).flatten(-2)
+        return biased.topk(self.top_k, dim=-1).indices
 
     def gate_values(self, logits: Tensor, indices: Tensor) -> Tensor:
         """Return the gate values (N, k) of the chosen experts, with gradient; no bias enters."""
@@ -159,14 +159,14 @@ class TopKRouter(nn.Module):
 
 
 def _at_most(name: str, value: int, other: str, limit: int) -> int:
-    if value <= limit:
-        return value
-    raise InputError(
+    ensure(
+        value <= limit,
         f"{name} is at most {other}",
         expected=f"1 to {limit}",
         got=f"{name}={value}",
         next_step=f"Lower {name} or raise {other}.",
     )
+    return value
 
 
 class SparseMoE(nn.Module):
@@ -275,8 +275,7 @@ class SparseMoE(nn.Module):
     def route(self, tokens: Tensor, mask: Tensor | None = None) -> Routing:
         """Route tokens (N, dim), counting and pricing them with the layer's balancer, if it has one."""
         if self.balancer is None or self.layer_name is None:
-            routing: Routing = self.router(tokens)
-            return routing
+            return cast(Routing, self.router(tokens))
         bias = self.balancer.bias(self.layer_name)
         logits, scores, indices = self.router(tokens, bias)
         aux = self.balancer.observe(
@@ -324,5 +323,4 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's output, of the shape of `x`."""
-        y: Tensor = self.down_proj(self.activation(self.up_proj(x)))
-        return y
+        return cast(Tensor, self.down_proj(self.activation(self.up_proj(x))))
