@@ -8,11 +8,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from metier.core.checks import ensure, non_negative, one_of
+from metier.core.checks import ensure, non_negative, one_of, positive_int
 
 from .bias_rules import BIAS_RULES, BIAS_STRENGTHS
 from .calls import Inject, InjectedLoss, RouterCall, inside_backward, read_tokens, selection_scores
-from .layers import Block, Layers, checked_shape, pack_state, unpack_state
+from .layers import Block, Layers, pack_state, unpack_state
 from .memory import PaperPrices, fold, resolve_memory
 from .potential_members import resolve_potential
 from .potentials import Potential
@@ -148,14 +148,23 @@ class Balancer:
         return name
 
     def check_layer(self, name: str, *, n_experts: int, top_k: int) -> tuple[int, int]:
-        """Refuse what `add_layer` would refuse, and change nothing."""
-        return checked_shape(
-            name,
-            n_experts=n_experts,
-            top_k=top_k,
-            known=self._layers.names,
-            needs_a_loser=self._uses_scores,
+        """Return `n_experts` and `top_k`, or refuse what `add_layer` would refuse; nothing is changed."""
+        ensure(
+            name not in self._layers.rows,
+            "layer names are unique",
+            expected="a new name",
+            got=f"{name!r} a second time",
+            next_step="Use one balancer per model, and one name per router.",
         )
+        n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
+        ensure(
+            top_k < n_experts + (not self._uses_scores),
+            f"top_k of layer {name!r} leaves a choice",
+            expected=f"{'fewer than' if self._uses_scores else 'at most'} n_experts={n_experts}",
+            got=f"top_k={top_k}",
+            next_step="Pass the router's own top_k and n_experts.",
+        )
+        return n_experts, top_k
 
     @property
     def has_bias(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metier.core.checks import ensure, positive_int
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 
 SUMS = ("soft", "hard", "square", "folded")
@@ -179,36 +179,6 @@ def _rows(block: Block, rows: list[int]) -> Block:
         tokens=[block.tokens[i] for i in rows],
         folds=[block.folds[i] for i in rows],
     )
-
-
-def checked_shape(
-    name: str, *, n_experts: int, top_k: int, known: list[str], needs_a_loser: bool
-) -> tuple[int, int]:
-    """Return n_experts and top_k of a new layer, checked.
-
-    Args:
-        name: Of the layer.
-        n_experts: At least 2.
-        top_k: At most n_experts, or below it where the bias rule `needs_a_loser`.
-        known: Names that are taken.
-        needs_a_loser: Whether some expert must go without each token.
-    """
-    ensure(
-        name not in known,
-        "layer names are unique",
-        expected="a new name",
-        got=f"{name!r} a second time",
-        next_step="Use one balancer per model, and one name per router.",
-    )
-    n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
-    ensure(
-        top_k < n_experts + (not needs_a_loser),
-        f"top_k of layer {name!r} leaves a choice",
-        expected=f"{'fewer than' if needs_a_loser else 'at most'} n_experts={n_experts}",
-        got=f"top_k={top_k}",
-        next_step="Pass the router's own top_k and n_experts.",
-    )
-    return n_experts, top_k
 
 
 VERSION = 2

@@ -102,25 +102,24 @@ class PaperPrices:
     A recomputed pass is known by its batch loads, which it repeats to the last bit.
     """
 
-    loads: dict[str, list[Tensor]] = field(default_factory=dict)
-    prices: dict[str, list[Tensor]] = field(default_factory=dict)
+    passes: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """By layer, in order: the batch loads of a pass, and the price it read."""
 
     def keep(self, layer: str, loads: Tensor, price: Tensor) -> None:
         """Remember the price that a pass with these batch loads read."""
-        self.loads.setdefault(layer, []).append(loads)
-        self.prices.setdefault(layer, []).append(price)
+        self.passes.setdefault(layer, []).append((loads, price))
 
     def recall(self, layer: str, loads: Tensor) -> Tensor | None:
         """Return the price of the latest pass whose batch loads are nearest; None if there was none."""
-        if layer not in self.loads:
+        if layer not in self.passes:
             return None
-        distance = torch.stack(self.loads[layer][::-1]).sub(loads).abs().sum(-1)
-        return torch.stack(self.prices[layer][::-1]).index_select(0, distance.argmin().reshape(1))[0]
+        known, prices = zip(*reversed(self.passes[layer]), strict=True)
+        distance = torch.stack(known).sub(loads).abs().sum(-1)
+        return torch.stack(prices).index_select(0, distance.argmin().reshape(1))[0]
 
     def clear(self) -> None:
         """Start a new step."""
-        self.loads.clear()
-        self.prices.clear()
+        self.passes.clear()
 
 
 def fold(ema: Tensor, loads: Tensor, memory: Memory, *, tokens: Tensor | float, folds: int) -> None:

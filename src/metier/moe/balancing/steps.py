@@ -24,9 +24,10 @@ from .potentials import FLOOR, Potential
 def reduce_step(
     layers: Layers, group: Any, *, setting: str, injected: int, arrived: int
 ) -> tuple[dict[str, float], int]:
-    """Sum the step's counts over the ranks of `group`, in one all-reduce; return tokens and ranks.
+    """Sum the step's counts over the ranks of `group`, in one all-reduce, and check them.
 
-    Everything is checked before anything is changed.
+    Returns:
+        Tokens of the step by layer, and the number of ranks.
 
     Raises:
         InputError: The group is not ours, the ranks' balancers differ, a layer was never called, gate values
