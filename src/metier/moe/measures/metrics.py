@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import finite_array, open_fraction
-from metier.core.errors import InputError
+from metier.core.checks import ensure, finite_array, open_fraction
 
 FIGURES = ("max_vio", "gini", "cv", "entropy", "dead", "zero")
 _WORST_IS_LOW = ("entropy", "gate_entropy")
@@ -125,13 +124,13 @@ def routing_metrics(counts: Any, *, gates: Any = None, dead_share: float | None 
     gate_entropy = None
     if gates is not None:
         shares = _shares("gates", gates)
-        if list(shares) != list(loads):
-            raise InputError(
-                "gates and counts are of the same layers",
-                expected=", ".join(loads),
-                got=", ".join(shares),
-                next_step="Pass gates in the same form as counts.",
-            )
+        ensure(
+            list(shares) == list(loads),
+            "gates and counts are of the same layers",
+            expected=", ".join(loads),
+            got=", ".join(shares),
+            next_step="Pass gates in the same form as counts.",
+        )
         gate_entropy = tuple(normalized_entropy(p) for p in shares.values())
     return RoutingMetrics(
         layers=tuple(loads),
@@ -177,30 +176,30 @@ def _shares(name: str, counts: Any) -> dict[str, NDArray[np.float64]]:
     shares = {}
     for layer, row in rows.items():
         values = finite_array(f"{name} of {layer}", _to_numpy(row), ndim=1)
-        if values.size < 2 or values.min() < 0 or values.sum() <= 0:
-            raise InputError(
-                f"{name} of {layer} say how often each expert was chosen",
-                expected="at least two numbers of at least 0, not all 0",
-                got=f"{values.size} numbers from {values.min(initial=0.0):g}, sum {values.sum():g}",
-                next_step="Count over a batch in which this layer was called.",
-            )
+        ensure(
+            values.size >= 2 and values.min() >= 0 and values.sum() > 0,
+            f"{name} of {layer} say how often each expert was chosen",
+            expected="at least two numbers of at least 0, not all 0",
+            got=f"{values.size} numbers from {values.min(initial=0.0):g}, sum {values.sum():g}",
+            next_step="Count over a batch in which this layer was called.",
+        )
         shares[str(layer)] = values / values.sum()
     return shares
 
 
 def _numbered(name: str, counts: Any) -> dict[str, Any]:
     table = finite_array(name, _to_numpy(counts))
-    if table.ndim not in (1, 2) or 0 in table.shape:
-        raise InputError(
-            f"{name} are one number per expert, or a table of layers x experts",
-            expected="shape (E,) or (layers, E)",
-            got=f"shape {table.shape}",
-            next_step="Pass a mapping from layer to counts where layers have different experts.",
-        )
+    ensure(
+        table.ndim in (1, 2) and 0 not in table.shape,
+        f"{name} are one number per expert, or a table of layers x experts",
+        expected="shape (E,) or (layers, E)",
+        got=f"shape {table.shape}",
+        next_step="Pass a mapping from layer to counts where layers have different experts.",
+    )
     table = np.atleast_2d(table)
     return {f"layer_{i}": row for i, row in enumerate(table)}
 
 
 def _to_numpy(values: Any) -> Any:
-    # A tensor may be on a device, need a gradient, or have a dtype that NumPy lacks.
+    # A tensor may be on a device, need a gradient, or have a dtype that NumPy does not have.
     return values.detach().double().cpu().numpy() if hasattr(values, "detach") else values

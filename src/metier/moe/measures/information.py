@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core import InformationResult, entropy, information
-from metier.core.checks import label_codes, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, label_codes, positive_int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +115,13 @@ def composition(labels: Any, indices: Any, *, n_experts: int) -> tuple[list[Any]
     """
     weights = choice_weights(indices, positive_int("n_experts", n_experts, minimum=2))
     codes, names = label_codes("labels", _numpy(labels))
-    if codes.size != weights.shape[0]:
-        raise InputError(
-            "labels and indices describe the same tokens",
-            expected=f"{weights.shape[0]} labels",
-            got=codes.size,
-            next_step="Pass one label per token.",
-        )
+    ensure(
+        codes.size == weights.shape[0],
+        "labels and indices describe the same tokens",
+        expected=f"{weights.shape[0]} labels",
+        got=codes.size,
+        next_step="Pass one label per token.",
+    )
     table = np.zeros((len(names), n_experts))
     np.add.at(table, codes, weights)
     return names, table
@@ -137,20 +136,20 @@ def choice_weights(indices: Any, n_experts: int) -> NDArray[np.float32]:
     """
     ids = np.asarray(_numpy(indices))
     ids = ids[:, None] if ids.ndim == 1 else ids
-    if ids.ndim != 2 or 0 in ids.shape or ids.dtype.kind not in "iu":
-        raise InputError(
-            "indices are chosen experts",
-            expected="integers of shape (tokens, k)",
-            got=f"{ids.dtype} of shape {ids.shape}",
-            next_step="Pass the indices that the router returned.",
-        )
-    if ids.min() < 0 or ids.max() >= n_experts:
-        raise InputError(
-            "indices are experts of this layer",
-            expected=f"0 .. {n_experts - 1}",
-            got=f"{ids.min()} .. {ids.max()}",
-            next_step="Pass the layer's n_experts.",
-        )
+    ensure(
+        ids.ndim == 2 and 0 not in ids.shape and ids.dtype.kind in "iu",
+        "indices are chosen experts",
+        expected="integers of shape (tokens, k)",
+        got=f"{ids.dtype} of shape {ids.shape}",
+        next_step="Pass the indices that the router returned.",
+    )
+    ensure(
+        ids.min() >= 0 and ids.max() < n_experts,
+        "indices are experts of this layer",
+        expected=f"0 .. {n_experts - 1}",
+        got=f"{ids.min()} .. {ids.max()}",
+        next_step="Pass the layer's n_experts.",
+    )
     weights = np.zeros((ids.shape[0], n_experts), dtype=np.float32)
     np.add.at(weights, (np.arange(ids.shape[0])[:, None], ids), np.float32(1.0 / ids.shape[1]))
     return weights
