@@ -15,15 +15,6 @@ STUDIES = SRC.parents[1] / "studies"
 PACKAGES = [*sorted(path.parent.name for path in SRC.glob("*/__init__.py")), "metier_studies"]
 STILL_CIRCULAR: dict[str, tuple[str, ...]] = {
     "forecast": ("backtest", "forecaster", "persistence", "settings", "words.describe"),
-    "moe": (
-        "auditing.picture",
-        "auditing.report",
-        "balancing.potential_members",
-        "balancing.potentials",
-        "multilinear.edits",
-        "multilinear.layer",
-        "multilinear.warm_start",
-    ),
     "multi_index": (
         "asymptotics",
         "exponent_results",
