@@ -27,7 +27,8 @@ def __getattr__(name: str) -> Any:
 
     with naming_extras():
         module = importlib.import_module(f"metier.moe.{_HOMES[name] or name}")
-    return module if _HOMES[name] is None else getattr(module, name)
+    globals()[name] = found = module if _HOMES[name] is None else getattr(module, name)
+    return found
 
 
 def __dir__() -> list[str]:
