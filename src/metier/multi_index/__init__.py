@@ -10,7 +10,7 @@ from .asymptotics import (
     asymptotics as asymptotics,
     recovery_curve as recovery_curve,
 )
-from .certify.coefficient import Coefficient as Coefficient
+from .certify.coefficients import Coefficient as Coefficient
 from .committee import Committee as Committee, committee as committee
 from .committee_thresholds import committee_thresholds as committee_thresholds
 from .exponent_results import AtLeast as AtLeast, Certificate as Certificate, Exponents as Exponents

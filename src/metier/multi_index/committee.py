@@ -12,12 +12,10 @@ import numpy as np
 from metier.core import InputError, positive_int
 
 from .activations import Activation, as_activation
-from .asymptotics import law_coefficient, noise_sensitivity, sensitivity_in_floats
-from .fixed_points import entropy_cost, zoom
-from .lines import ERASED
+from .asymptotics import law_coefficient, noise_sensitivity, sensitivity_in_floats, signal_function
+from .channels import Array, prior
+from .fixed_points import ERASED, entropy_cost, zoom
 from .overlap import OverlapFunction
-from .posterior import Array, prior
-from .signal import signal_function
 from .thresholds import positive
 
 _MASS = 1e-12

@@ -11,11 +11,10 @@ import numpy as np
 from metier.core import InputError
 
 from .activations import Activation, as_activation
-from .channels import run_in_spans
+from .channels import Array, posterior, prior, run_in_spans
 from .fixed_points import no_information
 from .kernels import additive_sums
 from .overlap import assemble, node_overlaps, panel_edges, relative_change
-from .posterior import Array, posterior, prior
 from .thresholds import Thresholds, curve_of, from_curve, positive, thresholds
 from .widths import units_up_to
 

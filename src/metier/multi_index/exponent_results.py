@@ -10,8 +10,7 @@ from typing import Any
 from metier.core.checks import positive_int
 
 from .activations import Activation
-from .certify.certify import PRECISIONS, certified_coefficient, numerical_coefficient
-from .certify.coefficient import Coefficient
+from .certify.coefficients import PRECISIONS, Coefficient, certified_coefficient, numerical_coefficient
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -11,7 +11,7 @@ from typing import Any
 from metier.core.checks import as_flag, positive_int
 
 from .activations import Activation, as_activation
-from .certify.certify import PRECISIONS
+from .certify.coefficients import PRECISIONS
 from .exponent_results import AtLeast, Exponent, Exponents, plain
 from .profile import PROFILE, Profile
 from .registry import activation_names

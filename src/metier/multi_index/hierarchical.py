@@ -16,19 +16,18 @@ from metier.core import InputError, non_negative, one_of, positive_int
 
 from .activations import Activation, as_activation
 from .asymptotics import (
+    excess_risk,
     law_coefficient,
     noise_sensitivity,
     sensitivity_in_floats,
+    signal_function,
     weak_recovery_values,
 )
-from .channels import AdditiveChannel
-from .fixed_points import FixedPointCurve, fixed_points
-from .lines import find_lines
+from .channels import AdditiveChannel, Array
+from .fixed_points import FixedPointCurve, find_lines, fixed_points
 from .local_exponent import LocalExponent, local_exponent
 from .overlap import OverlapFunction, assemble, field_power, node_overlaps
-from .posterior import Array
-from .rate_table import rate_table, table_edges
-from .signal import excess_risk, signal_function
+from .phase_diagram import rate_table, table_edges
 from .thresholds import READINGS, positive_array
 
 _TOLERANCE = 1e-7

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from metier.core import InputError
 
-from .posterior import Array
+from .channels import Array
 from .thresholds import positive_array
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .asymptotics import weak_recovery_values
+from .channels import Array
 from .kernels import SMALLEST_RATE
-from .posterior import Array
 
 if TYPE_CHECKING:
     from .exponent_results import Exponents

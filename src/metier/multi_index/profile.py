@@ -9,8 +9,7 @@ from fractions import Fraction
 from metier.core.errors import InputError
 
 from .activations import Activation
-from .certify.certify import law_known_by_powers, never_reason
-from .certify.coefficient import NUMERICAL, UNDECIDED, Coefficient
+from .certify.coefficients import NUMERICAL, UNDECIDED, Coefficient, law_known_by_powers, never_reason
 from .exponent_results import AtLeast, Certificate, Exponent, coefficient_of, exponent_text
 from .step_activation import MAX_EXPONENT
 

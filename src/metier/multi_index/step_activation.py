@@ -16,10 +16,10 @@ from metier.core.checks import positive_int
 from metier.core.errors import InputError
 
 from .activations import Activation, from_node
-from .certify.coefficient import Coefficient, exact_zero, from_ball
-from .expression.balls import flint, precision, rational
+from .certify.coefficients import Coefficient, exact_zero, from_ball
 from .expression.nodes import ONE, Node, add, multiply, number, subtract
-from .expression.parse import parse
+from .expression.pieces import flint, precision, rational
+from .expression.reading import parse
 
 FACTORS = {
     1: (1,),

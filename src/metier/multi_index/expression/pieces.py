@@ -1,9 +1,10 @@
-"""Cut an expression where an absolute value or a step changes branch: smooth pieces, certified cuts."""
+"""Expressions in ball arithmetic, and the smooth pieces between the points where they change branch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -11,10 +12,122 @@ from itertools import pairwise
 from typing import Any
 
 from metier.core.errors import InputError
+from metier.core.extras import require
 
-from .balls import flint, precision, rational, real_ball
-from .evaluate import Polynomial, array_function, as_polynomial, derivative
-from .nodes import Call, Node, Pow, children, is_constant, multiply as multiply_nodes, number, substitute
+from .nodes import (
+    FUNCTIONS,
+    Add,
+    Call,
+    Constant,
+    Mul,
+    Node,
+    Num,
+    Pow,
+    Var,
+    children,
+    is_constant,
+    multiply as multiply_nodes,
+    number,
+    substitute,
+)
+from .reading import Polynomial, array_function, as_polynomial, derivative
+
+BallFunction = Callable[[Any, bool], Any]
+
+
+def flint() -> Any:
+    """Return python-flint, or say which extra brings it."""
+    return require("flint")
+
+
+@contextmanager
+def precision(bits: int) -> Iterator[None]:
+    """Compute with `bits` bits inside the block."""
+    context = flint().ctx
+    before = context.prec
+    context.prec = bits
+    try:
+        yield
+    finally:
+        context.prec = before
+
+
+def rational(value: Fraction) -> Any:
+    """Return an exact rational of python-flint."""
+    return flint().fmpq(value.numerator, value.denominator)
+
+
+@lru_cache(maxsize=1024)
+def ball_function(node: Node, bits: int) -> BallFunction:
+    """Return f(x, analytic) on complex balls; numbers are rounded to `bits` once, here."""
+    acb = flint().acb
+    coefficients = as_polynomial(node)
+    if coefficients is not None:
+        with precision(bits):
+            numbers = [acb(rational(a)) for a in coefficients] or [acb(0)]
+        return _horner(numbers)
+    match node:
+        case Constant(name):
+            with precision(bits):
+                value = acb.pi() if name == "pi" else acb(1).exp()
+            return lambda x, _: value
+        case Num(number):
+            with precision(bits):
+                exact = acb(rational(number))
+            return lambda x, _: exact
+        case Var():
+            return lambda x, _: x
+        case Add(terms):
+            return _folded([ball_function(term, bits) for term in terms], lambda a, b: a + b)
+        case Mul(factors):
+            return _folded([ball_function(factor, bits) for factor in factors], lambda a, b: a * b)
+        case Pow(base, exponent):
+            return _power(ball_function(base, bits), exponent, bits)
+        case Call(name, argument):
+            inner, outer = ball_function(argument, bits), FUNCTIONS[name].ball
+            return lambda x, analytic: outer(inner(x, analytic), analytic)
+    raise TypeError(f"no ball function of {node!r}")
+
+
+def _horner(numbers: list[Any]) -> BallFunction:
+    highest, rest = numbers[-1], numbers[-2::-1]
+
+    def evaluate(x: Any, analytic: bool) -> Any:
+        total = highest
+        for a in rest:
+            total = total * x + a
+        return total
+
+    return evaluate
+
+
+def _folded(parts: list[BallFunction], combine: Callable[[Any, Any], Any]) -> BallFunction:
+    first, rest = parts[0], parts[1:]
+
+    def evaluate(x: Any, analytic: bool) -> Any:
+        total = first(x, analytic)
+        for part in rest:
+            total = combine(total, part(x, analytic))
+        return total
+
+    return evaluate
+
+
+def _power(base: BallFunction, exponent: Fraction, bits: int) -> BallFunction:
+    if exponent.denominator == 1:
+        whole = exponent.numerator
+        return lambda x, analytic: base(x, analytic) ** whole
+    with precision(bits):
+        p = flint().acb(rational(exponent))
+    # exp(p log u) has the cut of the logarithm, and says so where it must be analytic.
+    return lambda x, analytic: (base(x, analytic).log(analytic=analytic) * p).exp()
+
+
+def real_ball(node: Node, low: Any, high: Any, bits: int) -> Any:
+    """Return a real ball that holds f on the real interval from `low` to `high` (real balls)."""
+    middle = low if low is high else low.union(high)
+    return ball_function(node, bits)(flint().acb(middle), False).real
+
 
 REACH = Fraction(14)
 """Roots are looked for in [-REACH, REACH]; beyond it the Gaussian has a mass of 2e-44."""
@@ -120,7 +233,7 @@ def pieces_of(node: Node) -> tuple[Piece, ...]:
         InputError: a branch point cannot be located, or the expression is not defined somewhere.
 
     Example:
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> [(p.low and p.low.value, p.high and p.high.value) for p in pieces_of(parse("abs(x**2 - 4)"))]
         [(None, -2.0), (-2.0, 2.0), (2.0, None)]
     """
@@ -133,7 +246,7 @@ def branches_known(node: Node) -> bool:
     Roots of polynomials are all found; those of other functions are searched for within REACH.
 
     Example:
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> branches_known(parse("abs(x - 20)")), branches_known(parse("sign(cos(x/10))"))
         (True, False)
     """
@@ -256,7 +369,7 @@ def _polynomial_roots(coefficients: Polynomial, u: Node) -> tuple[Cut, ...]:
     cuts = [Cut(float(root), exact=root) for root in exact]
     rest: Polynomial = tuple(Fraction(int(a.p), int(a.q)) for a in square_free.coeffs())
     if len(rest) > 1:
-        from .parse import polynomial_node
+        from .reading import polynomial_node
 
         cuts += _isolated(square_free, polynomial_node(rest))
     return tuple(sorted(cuts, key=lambda cut: cut.value))
@@ -335,7 +448,7 @@ def _named(u: Node, low: Fraction, high: Fraction) -> Cut:
 
 def _exactly_zero(u: Node, point: Fraction) -> bool:
     """Whether u vanishes at 0 because it is odd; other coincidences stay balls."""
-    from .symmetry import parts_of
+    from .reading import parts_of
 
     return point == 0 and parts_of(u).even == ()
 
@@ -344,7 +457,7 @@ def to_text(node: Node) -> str:
     """Return an expression as text that `parse` reads.
 
     Example:
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> to_text(parse("abs(x)**2/3"))
         '1/3*abs(x)^2'
     """

@@ -15,15 +15,21 @@ from metier.core.checks import one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.posterior import slope_scale
+from metier.multi_index.channels import slope_scale
 from metier.multi_index.thresholds import positive
 from metier.multi_index.widths import units_up_to
 
 from .gamp import STEP, STILL, damped, relative_change, share_of_the_way
-from .matching import Baseline, Specialization, random_baseline, random_rotation, specialization
-from .runs import SpecializedRun
+from .matching import (
+    Baseline,
+    Specialization,
+    SpecializedRun,
+    random_baseline,
+    random_rotation,
+    specialization,
+    spread,
+)
 from .spectral import SMALL_START, linear_amp
-from .spread import spread
 from .teachers import Teacher, plant
 
 if TYPE_CHECKING:

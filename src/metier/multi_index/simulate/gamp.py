@@ -14,11 +14,11 @@ from metier.core.checks import one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.posterior import slope_scale
+from metier.multi_index.channels import slope_scale
 from metier.multi_index.thresholds import positive, thresholds
 
+from .matching import Spread, spread
 from .spectral import SMALL_START, linear_amp, output_law
-from .spread import Spread, spread
 
 Floats = NDArray[np.float64]
 

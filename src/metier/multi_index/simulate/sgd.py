@@ -13,11 +13,11 @@ from metier.core.checks import non_negative, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.expression.evaluate import array_function, derivative
-from metier.multi_index.posterior import normal_rule
+from metier.multi_index.channels import normal_rule
+from metier.multi_index.expression.reading import array_function, derivative
 from metier.multi_index.thresholds import positive
 
-from .spread import Spread, spread
+from .matching import Spread, spread
 
 Floats = NDArray[np.float64]
 

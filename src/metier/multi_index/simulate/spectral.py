@@ -16,7 +16,7 @@ from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.thresholds import positive, positive_array
 
-from .spread import Spread, spread
+from .matching import Spread, spread
 
 Floats = NDArray[np.float64]
 

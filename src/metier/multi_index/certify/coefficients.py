@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -10,28 +11,104 @@ from typing import Any
 import numpy as np
 
 from metier.core.errors import InputError
-from metier.multi_index.activations import Activation
-from metier.multi_index.expression.balls import flint, precision, rational
-from metier.multi_index.expression.evaluate import Polynomial, as_polynomial, polynomial_product
+from metier.multi_index.activations import RULE_REACH, Activation
 from metier.multi_index.expression.nodes import Node, is_constant, multiply, power
-from metier.multi_index.expression.parse import hermite_coefficients, polynomial_node
-from metier.multi_index.expression.pieces import branches_known
-from metier.multi_index.expression.symmetry import parts_of
-from metier.multi_index.gaussian_rule import REACH as RULE_REACH
+from metier.multi_index.expression.pieces import branches_known, flint, precision, rational
+from metier.multi_index.expression.reading import (
+    Polynomial,
+    as_polynomial,
+    hermite_coefficients,
+    parts_of,
+    polynomial_node,
+    polynomial_product,
+)
 
-from .coefficient import NUMERICAL, UNDECIDED, Coefficient, exact_zero, from_ball
-from .exponential import Terms, as_exponential, expectation, value_ball, vanishing_monomial
-from .growth import growth
-from .integral import NoBoundError, integral_ball, unseen_branches_ball
-from .piecewise import (
+from .closed_forms import (
     PolynomialPiece,
+    Terms,
+    as_exponential,
+    expectation,
     gaussian_mean,
     is_exactly_zero,
     level_values,
     piecewise_expectation,
     polynomial_pieces,
     stepwise_ball,
+    value_ball,
+    vanishing_monomial,
 )
+from .integral import NoBoundError, growth, integral_ball, unseen_branches_ball
+
+CERTIFIED_NONZERO = "certified nonzero"
+CERTIFIED_ZERO = "certified zero"
+UNDECIDED = "undecided"
+NUMERICAL = "numerical"
+
+STATES = (CERTIFIED_NONZERO, CERTIFIED_ZERO, UNDECIDED, NUMERICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """c_{power, degree} = E[sigma(z)^power He_degree(z)], z ~ N(0, 1), and its state.
+
+    The true value lies within `rad` of `mid` for certain, except where the state is "numerical": there
+    `rad` is an estimate.
+
+    Args:
+        power, degree: k and j.
+        mid, rad: the ball, as floats (the radius covers the rounding of the middle).
+        state: "certified nonzero", "certified zero", "undecided" or "numerical".
+        reason: how this was found.
+        bits: working precision of the ball; 0 for exact arithmetic.
+
+    Example:
+        >>> from metier.multi_index import exponents
+        >>> c = exponents("He4").coefficient(2, 2)
+        >>> c.mid, c.rad, c.state, c.reason
+        (192.0, 0.0, 'certified nonzero', 'rational arithmetic')
+    """
+
+    power: int
+    degree: int
+    mid: float
+    rad: float
+    state: str
+    reason: str = ""
+    bits: int = 0
+
+    @property
+    def zero(self) -> bool | None:
+        """True or False where it is known (for a numerical one: where it seems so), None if undecided."""
+        if self.state == NUMERICAL:
+            return abs(self.mid) <= self.rad
+        return {CERTIFIED_ZERO: True, CERTIFIED_NONZERO: False}.get(self.state)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the coefficient as plain values."""
+        return {
+            "power": self.power,
+            "degree": self.degree,
+            "mid": self.mid,
+            "rad": self.rad,
+            "state": self.state,
+            "reason": self.reason,
+            "bits": self.bits,
+        }
+
+
+def from_ball(power: int, degree: int, ball: Any, *, reason: str, bits: int) -> Coefficient:
+    """Return the coefficient whose real ball was computed: nonzero if the ball excludes 0, else undecided."""
+    mid = float(ball.mid())
+    # float(mid) rounds; one ulp on the radius covers it.
+    rad = float(ball.rad().upper()) * (1.0 + 1e-15) + abs(mid) * 2.3e-16
+    state = UNDECIDED if ball.contains(0) else CERTIFIED_NONZERO
+    return Coefficient(power, degree, mid, rad, state, reason, bits)
+
+
+def exact_zero(power: int, degree: int, reason: str) -> Coefficient:
+    """Return a coefficient that is proved to be 0."""
+    return Coefficient(power, degree, 0.0, 0.0, CERTIFIED_ZERO, reason)
+
 
 PRECISIONS = (106, 212, 424)
 RELATIVE_ERROR = 1e-9
