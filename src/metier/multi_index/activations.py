@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from metier.core.errors import InputError
 
-from .expression.nodes import Node, add, is_constant, multiply, number
-from .expression.pieces import Cut, array_pieces, pieces_of
+from .expression.nodes import Node, add, innermost_branch, is_constant, multiply, number
+from .expression.pieces import pieces_of
 from .expression.reading import Polynomial, array_function, as_polynomial, parse, parts_of
 from .registry import REGISTRY
 
@@ -266,7 +266,14 @@ class Activation:
         """(low, high, function of arrays) for every smooth piece; one piece if there is no expression."""
         if self.node is None:
             return ((-math.inf, math.inf, self.function),)
-        return array_pieces(self.node)
+        return tuple(
+            (
+                -math.inf if piece.low is None else piece.low.value,
+                math.inf if piece.high is None else piece.high.value,
+                array_function(piece.node),
+            )
+            for piece in pieces_of(self.node)
+        )
 
     def affine(self, scale: float = 1.0, shift: float = 0.0, *, name: str | None = None) -> Activation:
         """Return scale * sigma + shift; with floats given, their exact binary values are meant.
@@ -392,13 +399,11 @@ def _from_text(text: str) -> Activation:
 
 def from_node(node: Node, *, name: str, levels: Any = None) -> Activation:
     """Return the activation of an expression, with its kinks and its parity."""
-    cuts: dict[float, Cut] = {}
-    for piece in pieces_of(node):
-        cuts |= {cut.value: cut for cut in (piece.low, piece.high) if cut is not None}
+    pieces = pieces_of(node) if innermost_branch(node) else ()
     return Activation(
         name=name,
         function=array_function(node),
-        kinks=tuple(sorted(cuts)),
+        kinks=tuple(piece.high.value for piece in pieces if piece.high is not None),
         parity=parts_of(node).parity,
         node=node,
         levels=levels,

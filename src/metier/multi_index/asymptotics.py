@@ -12,12 +12,11 @@ from numpy.typing import ArrayLike
 
 from .activations import Activation, as_activation
 from .certify.coefficients import CERTIFIED_NONZERO
-from .channels import AdditiveChannel, Array, Link, posterior, prior
+from .channels import Array, Link, posterior, prior
 from .exponents import exponents
 from .fixed_points import ERASED, entropy_cost, fixed_points, zoom
-from .kernels import SMALLEST_RATE
 from .local_exponent import LocalExponent, local_exponent
-from .overlap import OverlapFunction, refined, relative_change, settled_onset
+from .overlap import OverlapFunction, refined, weak_recovery_values
 from .thresholds import positive_array
 
 _ZERO_SIGNAL = 1e-26
@@ -344,13 +343,6 @@ def sensitivity_in_floats(link: Activation, *, max_power: int = 8) -> tuple[floa
 def law_coefficient(beta: float, c: float) -> float:
     """Return beta!/c^2; inf or nan where beta is."""
     return math.factorial(int(beta)) / c**2 if math.isfinite(beta) else beta
-
-
-def weak_recovery_values(link: Activation, snrs: Array, *, rtol: float = 1e-9) -> tuple[Array, Array]:
-    """1/E_y[(E[z^2 - 1 | y])^2] at each snr and its relative change under the last refinement."""
-    coarse, fine = settled_onset(AdditiveChannel(link, snrs), rtol=rtol)
-    with np.errstate(divide="ignore"):
-        return np.asarray(1.0 / np.where(fine > SMALLEST_RATE, fine, 0.0)), relative_change(coarse, fine)
 
 
 def _infimum(function: OverlapFunction, end: float) -> tuple[float, float]:

@@ -21,12 +21,11 @@ from .asymptotics import (
     noise_sensitivity,
     sensitivity_in_floats,
     signal_function,
-    weak_recovery_values,
 )
 from .channels import AdditiveChannel, Array
 from .fixed_points import FixedPointCurve, find_lines, fixed_points
 from .local_exponent import LocalExponent, local_exponent
-from .overlap import OverlapFunction, assemble, field_power, node_overlaps
+from .overlap import OverlapFunction, assemble, field_power, node_overlaps, weak_recovery_values
 from .phase_diagram import rate_table, table_edges
 from .thresholds import READINGS, positive_array
 

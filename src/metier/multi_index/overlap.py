@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metier.core import InputError
 
-from .channels import NARROW, AdditiveChannel, Array, Channel
+from .channels import NARROW, AdditiveChannel, Array, Channel, Link
 from .kernels import SMALLEST_RATE, series_many
 
 Levels = tuple[int, int, int]
@@ -277,6 +277,13 @@ def settled_onset(channel: Channel, *, rtol: float) -> tuple[Array, Array]:
             break
         coarse, fine = fine, channel.onset(level)
     return coarse, fine
+
+
+def weak_recovery_values(link: Link, snrs: Array, *, rtol: float = 1e-9) -> tuple[Array, Array]:
+    """1/E_y[(E[z^2 - 1 | y])^2] at each snr and its relative change under the last refinement."""
+    coarse, fine = settled_onset(AdditiveChannel(link, snrs), rtol=rtol)
+    with np.errstate(divide="ignore"):
+        return np.asarray(1.0 / np.where(fine > SMALLEST_RATE, fine, 0.0)), relative_change(coarse, fine)
 
 
 def assemble(

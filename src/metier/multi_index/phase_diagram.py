@@ -202,7 +202,9 @@ class PhaseDiagram:
         """Draw the overlap of one start with all lines labelled; needs matplotlib, which loads only here."""
         from .picture import phase_figure
 
-        return phase_figure(self, start=one_of("start", start, READINGS))
+        kind, title = one_of("start", start, READINGS), f"{self.activation}, {self.channel} channel"
+        shades = self.overlaps[kind]
+        return phase_figure(self.snrs, self.sample_ratios, shades, self.lines, start=kind, title=title)
 
 
 def phase_diagram(

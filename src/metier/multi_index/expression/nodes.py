@@ -139,6 +139,14 @@ def children(node: Node) -> tuple[Node, ...]:
             return ()
 
 
+def innermost_branch(node: Node) -> Call | None:
+    """Return an absolute value or a sign whose argument has no branch of its own; None if there is none."""
+    for part in children(node):
+        if (inside := innermost_branch(part)) is not None:
+            return inside
+    return node if isinstance(node, Call) and node.name in ("abs", "sign") else None
+
+
 @lru_cache(maxsize=4096)
 def is_constant(node: Node) -> bool:
     """Whether the variable does not occur."""

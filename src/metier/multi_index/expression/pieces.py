@@ -24,13 +24,13 @@ from .nodes import (
     Num,
     Pow,
     Var,
-    children,
+    innermost_branch,
     is_constant,
     multiply as multiply_nodes,
     number,
     substitute,
 )
-from .reading import Polynomial, array_function, as_polynomial, derivative
+from .reading import Polynomial, as_polynomial, derivative, parts_of, polynomial_node
 
 BallFunction = Callable[[Any, bool], Any]
 
@@ -259,7 +259,7 @@ def _cut_up(node: Node) -> tuple[tuple[Piece, ...], bool]:
     waiting, known = [Piece(None, None, node)], True
     while waiting:
         piece = waiting.pop(0)
-        inner = _innermost(piece.node)
+        inner = innermost_branch(piece.node)
         if inner is None:
             done.append(piece)
             continue
@@ -279,17 +279,6 @@ def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
         else:
             out.append(piece)
     return tuple(out)
-
-
-def _innermost(node: Node) -> Call | None:
-    """A branching call whose argument has no branch of its own."""
-    for part in children(node):
-        found = _innermost(part)
-        if found is not None:
-            return found
-    if isinstance(node, Call) and node.name in ("abs", "sign"):
-        return node
-    return None
 
 
 def _split(piece: Piece, call: Call) -> list[Piece]:
@@ -369,8 +358,6 @@ def _polynomial_roots(coefficients: Polynomial, u: Node) -> tuple[Cut, ...]:
     cuts = [Cut(float(root), exact=root) for root in exact]
     rest: Polynomial = tuple(Fraction(int(a.p), int(a.q)) for a in square_free.coeffs())
     if len(rest) > 1:
-        from .reading import polynomial_node
-
         cuts += _isolated(square_free, polynomial_node(rest))
     return tuple(sorted(cuts, key=lambda cut: cut.value))
 
@@ -448,8 +435,6 @@ def _named(u: Node, low: Fraction, high: Fraction) -> Cut:
 
 def _exactly_zero(u: Node, point: Fraction) -> bool:
     """Whether u vanishes at 0 because it is odd; other coincidences stay balls."""
-    from .reading import parts_of
-
     return point == 0 and parts_of(u).even == ()
 
 
@@ -461,8 +446,6 @@ def to_text(node: Node) -> str:
         >>> to_text(parse("abs(x)**2/3"))
         '1/3*abs(x)^2'
     """
-    from .nodes import Add, Constant, Mul, Num, Var
-
     match node:
         case Num(value):
             return str(value)
@@ -483,23 +466,6 @@ def to_text(node: Node) -> str:
 
 
 def _bracketed(node: Node, *, in_power: bool = False) -> str:
-    from .nodes import Add, Mul, Num
-
     loose = Add | Mul | Pow if in_power else Add
     negative = isinstance(node, Num) and (node.value < 0 or (in_power and node.value.denominator > 1))
     return f"({to_text(node)})" if isinstance(node, loose) or negative else to_text(node)
-
-
-ArrayPieces = tuple[tuple[float, float, Callable[[Any], Any]], ...]
-
-
-def array_pieces(node: Node) -> ArrayPieces:
-    """Return (low, high, function of arrays) for each smooth piece."""
-    return tuple(
-        (
-            -math.inf if piece.low is None else piece.low.value,
-            math.inf if piece.high is None else piece.high.value,
-            array_function(piece.node),
-        )
-        for piece in pieces_of(node)
-    )
