@@ -14,6 +14,16 @@ from .errors import InputError
 SIMPLEX_TOLERANCE = 1e-6
 
 
+def ensure(holds: object, rule: str, *, expected: object, got: object, next_step: str) -> None:
+    """Refuse what breaks a rule, in the four parts of an `InputError`.
+
+    Example:
+        >>> ensure(0.5 <= 1, "level is a probability", expected="at most 1", got=0.5, next_step="Lower it.")
+    """
+    if not holds:
+        raise InputError(rule, expected=expected, got=got, next_step=next_step)
+
+
 def one_of(name: str, value: object, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`, or name its nearest neighbor.
 

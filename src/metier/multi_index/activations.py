@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 
 from .expression.nodes import Node, add, innermost_branch, is_constant, multiply, number
@@ -283,13 +284,13 @@ class Activation:
             >>> float(as_activation("He2").affine(3.0, 1.0)(2.0))
             10.0
         """
-        if not (math.isfinite(scale) and math.isfinite(shift) and scale != 0):
-            raise InputError(
-                "an activation is scaled by a finite number other than 0",
-                expected="finite scale and shift, scale not 0",
-                got=f"scale={scale!r}, shift={shift!r}",
-                next_step="Check the numbers.",
-            )
+        ensure(
+            math.isfinite(scale) and math.isfinite(shift) and scale != 0,
+            "an activation is scaled by a finite number other than 0",
+            expected="finite scale and shift, scale not 0",
+            got=f"scale={scale!r}, shift={shift!r}",
+            next_step="Check the numbers.",
+        )
         inner = self.function
         odd_stays = self.parity == "even" or shift == 0
         node = None
@@ -306,13 +307,13 @@ class Activation:
 
     def normalized(self) -> Activation:
         """Return sigma / sqrt(Var sigma): unit variance, the mean kept."""
-        if not self.variance > 0:
-            raise InputError(
-                "an activation with unit variance varies",
-                expected="Var sigma(z) above 0",
-                got=f"{self.name}, which is constant",
-                next_step="Choose another activation.",
-            )
+        ensure(
+            self.variance > 0,
+            "an activation with unit variance varies",
+            expected="Var sigma(z) above 0",
+            got=f"{self.name}, which is constant",
+            next_step="Choose another activation.",
+        )
         return self.affine(1.0 / math.sqrt(self.variance), name=f"{self.name} (unit variance)")
 
     def without_linear_part(self) -> Activation:
@@ -363,21 +364,21 @@ def as_activation(
 
 def _made(activation: Any, kinks: tuple[float, ...], parity: str | None) -> Activation:
     if isinstance(activation, str | Activation):
-        if kinks or parity:
-            raise InputError(
-                "kinks and parity are declared for Python callables only",
-                expected="no kinks and no parity beside a name or an expression",
-                got=f"kinks={kinks}, parity={parity!r}",
-                next_step="Leave them out: an expression's kinks and parity are found and proved.",
-            )
-        return _from_text(activation) if isinstance(activation, str) else activation
-    if not callable(activation):
-        raise InputError(
-            "an activation is a name, an expression or a callable",
-            expected="for example 'tanh', 'x**2', or a vectorized function",
-            got=f"{type(activation).__name__}",
-            next_step="Pass one of these.",
+        ensure(
+            not (kinks or parity),
+            "kinks and parity are declared for Python callables only",
+            expected="no kinks and no parity beside a name or an expression",
+            got=f"kinks={kinks}, parity={parity!r}",
+            next_step="Leave them out: an expression's kinks and parity are found and proved.",
         )
+        return _from_text(activation) if isinstance(activation, str) else activation
+    ensure(
+        callable(activation),
+        "an activation is a name, an expression or a callable",
+        expected="for example 'tanh', 'x**2', or a vectorized function",
+        got=f"{type(activation).__name__}",
+        next_step="Pass one of these.",
+    )
     return _from_callable(activation, kinks, parity)
 
 
@@ -413,13 +414,13 @@ def from_node(node: Node, *, name: str, levels: Any = None) -> Activation:
 def _from_callable(
     function: Callable[[Any], Any], kinks: tuple[float, ...], parity: str | None
 ) -> Activation:
-    if parity not in (None, "even", "odd"):
-        raise InputError(
-            "parity is declared by name",
-            expected="'even', 'odd' or None",
-            got=repr(parity),
-            next_step="Pass one of these.",
-        )
+    ensure(
+        parity in (None, "even", "odd"),
+        "parity is declared by name",
+        expected="'even', 'odd' or None",
+        got=repr(parity),
+        next_step="Pass one of these.",
+    )
     points = np.linspace(-3.0, 3.0, 7) + 0.0137  # off the simple numbers where kinks are
     name = getattr(function, "__name__", type(function).__name__)
     made = Activation(name=name, function=_of_vectors(function, name), kinks=kinks, parity=parity)
@@ -436,26 +437,26 @@ def _of_vectors(function: Callable[[Any], Any], name: str) -> Callable[[Any], Fl
     def evaluated(z: Any) -> Floats:
         points = np.asarray(z, dtype=np.float64)
         values = np.asarray(_called(function, points.ravel(), name))
-        if values.shape != (points.size,) or values.dtype.kind not in "fiub":
-            raise InputError(
-                "an activation is vectorized",
-                expected=f"a real array of shape {(points.size,)} for an array of that shape",
-                got=f"shape {values.shape} and dtype {values.dtype} from {name}",
-                next_step="Write it with NumPy, or wrap it in np.vectorize.",
-            )
+        ensure(
+            not (values.shape != (points.size,) or values.dtype.kind not in "fiub"),
+            "an activation is vectorized",
+            expected=f"a real array of shape {(points.size,)} for an array of that shape",
+            got=f"shape {values.shape} and dtype {values.dtype} from {name}",
+            next_step="Write it with NumPy, or wrap it in np.vectorize.",
+        )
         return values.reshape(points.shape).astype(np.float64, copy=False)
 
     return evaluated
 
 
 def _check_repeats(activation: Activation, points: Floats) -> None:
-    if not np.array_equal(activation(points), activation(points), equal_nan=True):
-        raise InputError(
-            "an activation is a function",
-            expected="the same values each time",
-            got=f"others at the second call of {activation.name}",
-            next_step="Leave noise to snr; draw random weights once, before.",
-        )
+    ensure(
+        np.array_equal(activation(points), activation(points), equal_nan=True),
+        "an activation is a function",
+        expected="the same values each time",
+        got=f"others at the second call of {activation.name}",
+        next_step="Leave noise to snr; draw random weights once, before.",
+    )
 
 
 def _called(function: Callable[[Any], Any], points: Floats, name: str) -> Any:
@@ -480,10 +481,13 @@ def _checked_kinks(kinks: Iterable[float]) -> tuple[float, ...]:
         raise InputError(
             "kinks are numbers", expected="finite numbers", got=repr(kinks), next_step="Pass kinks=(0.0,)."
         ) from error
-    if not all(map(math.isfinite, found)):
-        raise InputError(
-            "kinks are numbers", expected="finite numbers", got=repr(kinks), next_step="Drop infinities."
-        )
+    ensure(
+        all(map(math.isfinite, found)),
+        "kinks are numbers",
+        expected="finite numbers",
+        got=repr(kinks),
+        next_step="Drop infinities.",
+    )
     return found
 
 

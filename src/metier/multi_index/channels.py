@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from metier.core import InputError, available_cpus
+from metier.core.checks import ensure
 
 from .kernels import WINDOW, additive_sums
 
@@ -176,13 +177,13 @@ def features(link: Link) -> Array:
 def evaluate(link: Link, z: Array) -> Array:
     """Return sigma(z) in z's shape, refusing what is not finite."""
     values = np.asarray(link(np.ascontiguousarray(z).ravel()), dtype=np.float64)
-    if values.shape != (z.size,):
-        raise InputError(
-            "an activation maps each entry of an array to one number",
-            expected=f"an array of shape ({z.size},) for an input of that shape",
-            got=f"shape {values.shape}",
-            next_step="Write it with NumPy operations that act entry by entry.",
-        )
+    ensure(
+        values.shape == (z.size,),
+        "an activation maps each entry of an array to one number",
+        expected=f"an array of shape ({z.size},) for an input of that shape",
+        got=f"shape {values.shape}",
+        next_step="Write it with NumPy operations that act entry by entry.",
+    )
     bad = ~np.isfinite(values)
     if bad.any():
         where = float(z.ravel()[np.flatnonzero(bad)[0]])
@@ -332,14 +333,14 @@ class AdditiveChannel:
             else law.mass.size
         )
         self.spent += float(used) * self.scales.size * 2 * WINDOW / _STEPS[min(level, len(_STEPS) - 1)]
-        if self.spent > MOST_TERMS:
-            raise InputError(
-                "thresholds resolve features of the activation down to the noise",
-                expected=f"at most {MOST_TERMS:.0e} terms of quadrature",
-                got=f"{self.spent:.1e} for {getattr(self.link, 'name', 'this activation')} "
-                f"at snr {self.scales.max() ** 2:.3g}",
-                next_step="Lower snr, raise rtol, or widen the narrowest feature of the activation.",
-            )
+        ensure(
+            self.spent <= MOST_TERMS,
+            "thresholds resolve features of the activation down to the noise",
+            expected=f"at most {MOST_TERMS:.0e} terms of quadrature",
+            got=f"{self.spent:.1e} for {getattr(self.link, 'name', 'this activation')} "
+            f"at snr {self.scales.max() ** 2:.3g}",
+            next_step="Lower snr, raise rtol, or widen the narrowest feature of the activation.",
+        )
 
     def onset(self, level: int) -> Array:
         """E_y[(E[z^2 - 1 | y])^2], (n_snrs,)."""

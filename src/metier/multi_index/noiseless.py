@@ -9,7 +9,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from scipy.special import ndtr
 
-from metier.core import InputError
+from metier.core.checks import ensure
 
 from .channels import REACH, Array, Link, cells_rule, density, evaluate, field_rule
 
@@ -285,13 +285,13 @@ class NoiselessSignChannel(NoiselessChannel):
 
     def __init__(self, link: Link) -> None:
         changes, positive = sign_changes(link)
-        if changes.size == 0:
-            raise InputError(
-                "a noiseless sign label depends on z",
-                expected="an activation that takes both signs",
-                got="one that never changes sign",
-                next_step="Subtract a threshold from the activation, or pass a finite snr.",
-            )
+        ensure(
+            changes.size != 0,
+            "a noiseless sign label depends on z",
+            expected="an activation that takes both signs",
+            got="one that never changes sign",
+            next_step="Subtract a threshold from the activation, or pass a finite snr.",
+        )
         levels = tuple(1.0 if up else -1.0 for up in positive)
         super().__init__(StepLink(kinks=tuple(map(float, changes)), levels=levels, parity=link.parity))
 

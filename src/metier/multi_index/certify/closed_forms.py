@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 from metier.core.errors import InputError
 from metier.multi_index.expression.nodes import Add, Call, Mul, Node, Num, Pow, Var
-from metier.multi_index.expression.pieces import Cut, Piece, flint, pieces_of, precision, rational
+from metier.multi_index.expression.pieces import Cut, flint, pieces_of, precision, rational
 from metier.multi_index.expression.reading import Polynomial, as_polynomial, polynomial_sum, trimmed
 
 MAX_TERMS = 400
@@ -60,12 +61,10 @@ def as_exponential(node: Node) -> Terms | None:
             return _packed({(0, *_FLAT): Gaussian(value)})
         case Var():
             return _packed({(1, *_FLAT): Gaussian(Fraction(1))})
-        case Add(parts):
-            found = [as_exponential(part) for part in parts]
-            return None if None in found else _sum([f for f in found if f is not None])
-        case Mul(parts):
-            found = [as_exponential(part) for part in parts]
-            return None if None in found else _product([f for f in found if f is not None])
+        case Add(parts) | Mul(parts):
+            found = [terms for part in parts if (terms := as_exponential(part)) is not None]
+            combine = _sum if isinstance(node, Add) else _product
+            return combine(found) if len(found) == len(parts) else None
         case Pow(base, exponent) if exponent.denominator == 1 and 0 < exponent <= 32:
             inner = as_exponential(base)
             return None if inner is None else _product([inner] * exponent.numerator)
@@ -78,11 +77,14 @@ def _packed(terms: dict[Key, Gaussian]) -> Terms:
     return tuple((key, value) for key, value in terms.items() if value)
 
 
-def _sum(parts: list[Terms]) -> Terms:
-    total: dict[Key, Gaussian] = {}
-    for part in parts:
-        for key, value in part:
-            total[key] = total[key] + value if key in total else value
+def _sum(parts: list[Terms]) -> Terms | None:
+    return _collected((key, value) for part in parts for key, value in part)
+
+
+def _collected(terms: Iterable[tuple[Key, Gaussian]]) -> Terms:
+    total: dict[Key, Gaussian] = defaultdict(lambda: Gaussian(Fraction(0)))
+    for key, value in terms:
+        total[key] += value
     return _packed(total)
 
 
@@ -91,13 +93,11 @@ def _product(parts: list[Terms]) -> Terms | None:
     for part in parts[1:]:
         if len(total) * len(part) > MAX_TERMS**2:
             return None
-        out: dict[Key, Gaussian] = {}
-        for (n, a, b, c, r), left in total:
-            for (m, d, e, f, s), right in part:
-                key = (n + m, a + d, b + e, c + f, r + s)
-                value = left * right
-                out[key] = out[key] + value if key in out else value
-        total = _packed(out)
+        total = _collected(
+            ((n + m, a + d, b + e, c + f, r + s), left * right)
+            for (n, a, b, c, r), left in total
+            for (m, d, e, f, s), right in part
+        )
         if len(total) > MAX_TERMS:
             return None
     return total
@@ -106,21 +106,17 @@ def _product(parts: list[Terms]) -> Terms | None:
 def _function(name: str, u: Polynomial | None) -> Terms | None:
     if u is None or len(u) > 3:
         return None
-    level = u[0] if u else Fraction(0)
-    linear = u[1] if len(u) > 1 else Fraction(0)
-    square = u[2] if len(u) > 2 else Fraction(0)
+    zero = Fraction(0)
+    level, linear, square = (*u, zero, zero, zero)[:3]
     if name == "exp":
-        return _packed({(0, square, linear, Fraction(0), level): Gaussian(Fraction(1))})
+        return _packed({(0, square, linear, zero, level): Gaussian(Fraction(1))})
     if square or level:
         return None
-    zero = Fraction(0)
     sign = Gaussian(Fraction(-1 if name in ("sin", "sinh") else 1))
     outer = _I_HALF if name == "sin" else _HALF
-    if name in ("sin", "cos"):
-        up, down = (0, zero, zero, linear, zero), (0, zero, zero, -linear, zero)
-        return _sum([((up, outer),), ((down, outer * sign),)])
-    up, down = (0, zero, linear, zero, zero), (0, zero, -linear, zero, zero)
-    return _sum([((up, outer),), ((down, outer * sign),)])
+    ends = ((zero, b) if name in ("sin", "cos") else (b, zero) for b in (linear, -linear))
+    up, down = ((0, zero, *end, zero) for end in ends)
+    return _collected([(up, outer), (down, outer * sign)])
 
 
 def expectation(terms: Terms, power: int) -> dict[tuple[int, Fraction, Fraction], Gaussian]:
@@ -144,11 +140,9 @@ def expectation(terms: Terms, power: int) -> dict[tuple[int, Fraction, Fraction]
             )
         s = 1 / (1 - 2 * a)
         b = Gaussian(b_re, b_im)
-        square = b * b
-        outside, root = _square_free(s)
-        moment = _moment(n, b * Gaussian(s), s)
+        square, (outside, root) = b * b, _square_free(s)
         key = (root, level + square.re * s / 2, square.im * s / 2)
-        total[key] = total[key] + value * moment * Gaussian(outside)
+        total[key] += value * _moment(n, b * Gaussian(s), s) * Gaussian(outside)
     return {key: value for key, value in total.items() if value}
 
 
@@ -221,17 +215,9 @@ class Stepwise:
 @lru_cache(maxsize=1024)
 def polynomial_pieces(node: Node) -> tuple[PolynomialPiece, ...] | None:
     """Return the pieces of an expression that is piecewise polynomial, else None."""
-    out = []
-    for piece in pieces_of(node):
-        polynomial = _polynomial_of(piece)
-        if polynomial is None:
-            return None
-        out.append(PolynomialPiece(piece.low, piece.high, polynomial))
-    return tuple(out)
-
-
-def _polynomial_of(piece: Piece) -> Polynomial | None:
-    return as_polynomial(piece.node)
+    pieces = [(piece.low, piece.high, as_polynomial(piece.node)) for piece in pieces_of(node)]
+    found = tuple(PolynomialPiece(low, high, p) for low, high, p in pieces if p is not None)
+    return found if len(found) == len(pieces) else None
 
 
 def level_values(pieces: tuple[PolynomialPiece, ...]) -> tuple[Fraction, ...] | None:
@@ -254,12 +240,7 @@ def double_factorial_moment(n: int) -> int:
         >>> [double_factorial_moment(n) for n in range(7)]
         [1, 0, 1, 0, 3, 0, 15]
     """
-    if n % 2:
-        return 0
-    product = 1
-    for i in range(1, n, 2):
-        product *= i
-    return product
+    return 0 if n % 2 else math.prod(range(1, n, 2))
 
 
 def gaussian_mean(polynomial: Polynomial) -> Fraction:
@@ -278,11 +259,8 @@ def _boundary(n: int) -> Polynomial:
 
 def boundary_polynomial(polynomial: Polynomial) -> Polynomial:
     """Return R with int_a^b p phi = E[p] (Phi(b) - Phi(a)) + R(a) phi(a) - R(b) phi(b)."""
-    total: Polynomial = ()
-    for n, a in enumerate(polynomial):
-        if a:
-            total = polynomial_sum(total, tuple(a * r for r in _boundary(n)))
-    return total
+    parts = (tuple(a * r for r in _boundary(n)) for n, a in enumerate(polynomial) if a)
+    return reduce(polynomial_sum, parts, ())
 
 
 def piecewise_expectation(pieces: tuple[PolynomialPiece, ...]) -> Stepwise:
@@ -290,35 +268,26 @@ def piecewise_expectation(pieces: tuple[PolynomialPiece, ...]) -> Stepwise:
     means = [gaussian_mean(piece.polynomial) for piece in pieces]
     borders = [boundary_polynomial(piece.polynomial) for piece in pieces]
     constant = means[-1]
-    cuts: list[tuple[Cut, Polynomial, Fraction]] = []
+    exact: dict[Fraction, tuple[Fraction, Fraction]] = {}
+    rest: list[tuple[Cut, Polynomial, Fraction]] = []
     for i, piece in enumerate(pieces[:-1]):
         assert piece.high is not None
-        jump = polynomial_sum(borders[i + 1], tuple(-a for a in borders[i]))
-        cuts.append((piece.high, jump, means[i] - means[i + 1]))
-    exact: dict[Fraction, list[Fraction]] = {}
-    rest: list[tuple[Cut, Polynomial, Fraction]] = []
-    for cut, jump, mean in cuts:
-        if cut.exact is None:
+        cut, at = piece.high, piece.high.exact
+        jump, mean = polynomial_sum(borders[i + 1], tuple(-a for a in borders[i])), means[i] - means[i + 1]
+        if at is None:
             rest.append((cut, jump, mean))
             continue
-        at = cut.exact
-        height = sum((a * at**n for n, a in enumerate(jump)), Fraction(0))
-        if at < 0:  # Phi(-c) = 1 - Phi(c)
-            constant += mean
-            mean = -mean
-        if at == 0:  # Phi(0) = 1/2
-            constant += mean / 2
-            mean = Fraction(0)
-        entry = exact.setdefault(abs(at), [Fraction(0), Fraction(0)])
-        entry[0] += height
-        entry[1] += mean
+        # Phi(-c) = 1 - Phi(c), and Phi(0) = 1/2.
+        constant += mean if at < 0 else mean / 2 if at == 0 else 0
+        height, before = exact.get(abs(at), (Fraction(0), Fraction(0)))
+        height += sum((a * at**n for n, a in enumerate(jump)), Fraction(0))
+        exact[abs(at)] = height, before + (mean if at > 0 else -mean if at < 0 else 0)
     folded = [
         (Cut(float(at), exact=at), trimmed([height]), mean)
         for at, (height, mean) in sorted(exact.items())
         if height or mean
     ]
-    kept = [(cut, jump, mean) for cut, jump, mean in rest if jump or mean]
-    return Stepwise(constant, (*folded, *kept))
+    return Stepwise(constant, (*folded, *(entry for entry in rest if entry[1] or entry[2])))
 
 
 def is_exactly_zero(value: Stepwise) -> bool:

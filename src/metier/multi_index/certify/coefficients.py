@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 from metier.multi_index.activations import RULE_REACH, Activation
 from metier.multi_index.expression.nodes import Node, is_constant, multiply, power
 from metier.multi_index.expression.pieces import branches_known, flint, precision, rational
@@ -25,7 +25,6 @@ from metier.multi_index.expression.reading import (
 
 from .closed_forms import (
     PolynomialPiece,
-    Terms,
     as_exponential,
     expectation,
     gaussian_mean,
@@ -85,15 +84,7 @@ class Coefficient:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the coefficient as plain values."""
-        return {
-            "power": self.power,
-            "degree": self.degree,
-            "mid": self.mid,
-            "rad": self.rad,
-            "state": self.state,
-            "reason": self.reason,
-            "bits": self.bits,
-        }
+        return asdict(self)
 
 
 def from_ball(power: int, degree: int, ball: Any, *, reason: str, bits: int) -> Coefficient:
@@ -126,13 +117,13 @@ def numerical_coefficient(activation: Activation, k: int, j: int, *, why: str) -
     weighed = rule.weights * np.abs(terms)
     size = float(weighed.sum())
     far = float(weighed[np.abs(rule.nodes) > 0.8 * RULE_REACH].sum())
-    if not math.isfinite(size) or far > 1e-10 * max(size, 1e-300):
-        raise InputError(
-            "a coefficient needs an integrable power",
-            expected=f"E|sigma^{k}| under the Gaussian",
-            got=f"{activation.name}, whose power {k} is not integrable, or not in floats",
-            next_step="Ask for a smaller power.",
-        )
+    ensure(
+        not (not math.isfinite(size) or far > 1e-10 * max(size, 1e-300)),
+        "a coefficient needs an integrable power",
+        expected=f"E|sigma^{k}| under the Gaussian",
+        got=f"{activation.name}, whose power {k} is not integrable, or not in floats",
+        next_step="Ask for a smaller power.",
+    )
     return Coefficient(k, j, float(rule.weights @ terms), RELATIVE_ERROR * size, NUMERICAL, why)
 
 
@@ -154,16 +145,21 @@ def certified_coefficient(activation: Activation, k: int, j: int, bits: int = PR
     if activation.levels is not None and j == 2:
         found: Coefficient = activation.levels.coefficient(k, bits)
         return found
-    exact = _rational(node, k, j)
-    if exact is not None:
-        return _from_rational(k, j, exact)
+    if (polynomial := as_polynomial(node)) is not None:
+        return _from_rational(k, j, gaussian_mean(polynomial_product(_powers(polynomial, k), hermite(j))))
     terms = as_exponential(multiply((power(node, Fraction(k)), polynomial_node(hermite(j)))))
     if terms is not None:
-        return _from_terms(terms, k, j, bits)
+        parts = expectation(terms, k)
+        if not parts:
+            return exact_zero(k, j, "its exponentials cancel exactly (Lindemann-Weierstrass)")
+        return _by_balls(k, j, bits, partial(value_ball, parts), "sums of exponentials in closed form")
     pieces = polynomial_pieces(node)
-    if pieces is not None:
-        return _from_pieces(activation, node, pieces, k, j, bits)
-    return _from_integral(activation, node, k, j, bits)
+    try:
+        if pieces is not None:
+            return _from_pieces(node, pieces, k, j, bits)
+        return _by_balls(k, j, bits, partial(integral_ball, node, k, j), "ball quadrature")
+    except NoBoundError as error:
+        return numerical_coefficient(activation, k, j, why=str(error))
 
 
 def _zero_reason(node: Node, k: int, j: int) -> str | None:
@@ -198,13 +194,6 @@ def _powers(polynomial: Polynomial, k: int) -> Polynomial:
     return polynomial if k == 1 else polynomial_product(_powers(polynomial, k - 1), polynomial)
 
 
-def _rational(node: Node, k: int, j: int) -> Fraction | None:
-    polynomial = as_polynomial(node)
-    if polynomial is None:
-        return None
-    return gaussian_mean(polynomial_product(_powers(polynomial, k), hermite(j)))
-
-
 def _from_rational(k: int, j: int, value: Fraction) -> Coefficient:
     if not value:
         return exact_zero(k, j, "rational arithmetic")
@@ -214,16 +203,7 @@ def _from_rational(k: int, j: int, value: Fraction) -> Coefficient:
     return Coefficient(k, j, float(value), 0.0 if exact else found.rad, found.state, found.reason, 0)
 
 
-def _from_terms(terms: Terms, k: int, j: int, bits: int) -> Coefficient:
-    parts = expectation(terms, k)
-    if not parts:
-        return exact_zero(k, j, "its exponentials cancel exactly (Lindemann-Weierstrass)")
-    return _by_balls(k, j, bits, lambda b: value_ball(parts, b), "sums of exponentials in closed form")
-
-
-def _from_pieces(
-    activation: Activation, node: Node, pieces: tuple[PolynomialPiece, ...], k: int, j: int, bits: int
-) -> Coefficient:
+def _from_pieces(node: Node, pieces: tuple[PolynomialPiece, ...], k: int, j: int, bits: int) -> Coefficient:
     raised = tuple(
         PolynomialPiece(p.low, p.high, polynomial_product(_powers(p.polynomial, k), hermite(j)))
         for p in pieces
@@ -234,20 +214,10 @@ def _from_pieces(
         def enclosed(b: int) -> Any:
             return stepwise_ball(value, b) + unseen_branches_ball(node, k, j, b)
 
-        try:
-            return _by_balls(k, j, bits, enclosed, "piecewise polynomial in closed form within |z| = 14")
-        except NoBoundError as error:
-            return numerical_coefficient(activation, k, j, why=str(error))
+        return _by_balls(k, j, bits, enclosed, "piecewise polynomial in closed form within |z| = 14")
     if is_exactly_zero(value):
         return exact_zero(k, j, "its pieces cancel exactly in closed form")
-    return _by_balls(k, j, bits, lambda b: stepwise_ball(value, b), "piecewise polynomial in closed form")
-
-
-def _from_integral(activation: Activation, node: Node, k: int, j: int, bits: int) -> Coefficient:
-    try:
-        return _by_balls(k, j, bits, lambda b: integral_ball(node, k, j, b), "ball quadrature")
-    except NoBoundError as error:
-        return numerical_coefficient(activation, k, j, why=str(error))
+    return _by_balls(k, j, bits, partial(stepwise_ball, value), "piecewise polynomial in closed form")
 
 
 def _by_balls(k: int, j: int, bits: int, ball_at: Any, reason: str) -> Coefficient:
@@ -285,7 +255,7 @@ def never_reason(activation: Activation, j: int) -> str | None:
 
 def law_known_by_powers(activation: Activation) -> bool:
     """Whether sigma(z) provably has exponential moments; then its powers decide E[He_j | sigma] = 0."""
-    if activation.node is None:
+    try:
+        return activation.node is not None and growth(activation.node).determinate
+    except NoBoundError:
         return False
-    bound = growth(activation.node)
-    return bound is not None and bound.determinate

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -54,17 +55,18 @@ def hermite_coefficients(degree: int) -> tuple[int, ...]:
     """
     before, current = [0], [1]
     for n in range(degree):
-        raised = [0, *current]
-        for i, value in enumerate(before):
-            raised[i] -= n * value
+        raised = [a - n * b for a, b in zip_longest([0, *current], before, fillvalue=0)]
         before, current = current, raised
     return tuple(current)
 
 
 def polynomial_node(coefficients: tuple[Fraction | int, ...]) -> Node:
     """Return sum_i a_i x^i as an expression."""
-    terms = (multiply((number(a), power(VARIABLE, Fraction(i)))) for i, a in enumerate(coefficients) if a)
-    return add(terms)
+    return _combined(coefficients, VARIABLE)
+
+
+def _combined(coefficients: tuple[Fraction | int, ...], u: Node) -> Node:
+    return add(multiply((number(a), power(u, Fraction(i)))) for i, a in enumerate(coefficients) if a)
 
 
 @lru_cache(maxsize=512)
@@ -147,9 +149,8 @@ def _name(name: str, text: str) -> Node:
         return VARIABLE
     if name in CONSTANTS:
         return Constant(CONSTANTS[name])
-    found = _HERMITE.match(name)
-    if found:
-        return _hermite(int(found[1]), text)
+    if _HERMITE.match(name):
+        return _hermite(name, VARIABLE, text)
     known = [*VARIABLES, *CONSTANTS, *FUNCTIONS, *MACROS, *ALIASES, "He4"]
     if name in FUNCTIONS or name in MACROS or name in ALIASES:
         arguments = "x, 0.1" if name == "leaky_relu" else "x"
@@ -164,27 +165,23 @@ def _name(name: str, text: str) -> Node:
     )
 
 
-def _hermite(degree: int, text: str) -> Node:
+def _hermite(name: str, u: Node, text: str) -> Node:
+    degree = int(name.removeprefix("He").removeprefix("_"))
     if degree > MAX_DEGREE:
         raise _refusal(f"a degree of at most {MAX_DEGREE}", f"He{degree} in {text!r}", "Lower it.")
-    return polynomial_node(hermite_coefficients(degree))
+    return _combined(hermite_coefficients(degree), u)
 
 
 def _call(name: str, arguments: list[Node], text: str) -> Node:
     name = ALIASES.get(name, name)
-    found = _HERMITE.match(name)
-    if found and len(arguments) == 1:
-        terms = hermite_coefficients(int(found[1])) if int(found[1]) <= MAX_DEGREE else ()
-        if not terms:
-            _hermite(int(found[1]), text)
-        u = arguments[0]
-        return add(multiply((number(a), power(u, Fraction(i)))) for i, a in enumerate(terms) if a)
-    wanted, build = (1, lambda u: Call(name, u)) if name in FUNCTIONS else MACROS.get(name, (0, None))
+    if _HERMITE.match(name) and len(arguments) == 1:
+        return _hermite(name, arguments[0], text)
+    expected, build = (1, lambda u: Call(name, u)) if name in FUNCTIONS else MACROS.get(name, (0, None))
     if build is None:
         return _name(name, text)
-    if len(arguments) != wanted:
+    if len(arguments) != expected:
         raise _refusal(
-            f"{name} of {wanted} argument{'s' if wanted > 1 else ''}",
+            f"{name} of {expected} argument{'s' if expected > 1 else ''}",
             f"{len(arguments)} in {text!r}",
             "Count the arguments.",
         )
@@ -247,20 +244,14 @@ def trimmed(coefficients: list[Fraction]) -> Polynomial:
 
 def polynomial_sum(p: Polynomial, q: Polynomial) -> Polynomial:
     """Return p + q."""
-    size = max(len(p), len(q))
-    return trimmed([(p[i] if i < len(p) else Fraction(0)) + (q[i] if i < len(q) else 0) for i in range(size)])
+    return trimmed([a + b for a, b in zip_longest(p, q, fillvalue=Fraction(0))])
 
 
 def polynomial_product(p: Polynomial, q: Polynomial) -> Polynomial:
     """Return p q."""
     if not p or not q:
         return ()
-    out = [Fraction(0)] * (len(p) + len(q) - 1)
-    for i, a in enumerate(p):
-        if a:
-            for j, b in enumerate(q):
-                out[i + j] += a * b
-    return trimmed(out)
+    return trimmed(list(np.convolve(np.array(p, dtype=object), np.array(q, dtype=object))))
 
 
 @lru_cache(maxsize=4096)
@@ -290,10 +281,7 @@ def as_polynomial(node: Node) -> Polynomial | None:
             part = as_polynomial(base)
             if part is None or len(part) * exponent > MAX_POLYNOMIAL_DEGREE:
                 return None
-            total = (Fraction(1),)
-            for _ in range(exponent.numerator):
-                total = polynomial_product(total, part)
-            return total
+            return reduce(polynomial_product, [part] * exponent.numerator)
     return None
 
 
@@ -308,16 +296,12 @@ def array_function(node: Node) -> ArrayFunction:
             value = math.pi if name == "pi" else math.e
             return lambda x: np.full_like(x, value)
         case Add(terms):
-            parts = [array_function(term) for term in terms]
-            return lambda x: _fold(np.add, parts, x)
+            return _folded(np.add, [array_function(term) for term in terms])
         case Mul(factors):
-            parts = [array_function(factor) for factor in factors]
-            return lambda x: _fold(np.multiply, parts, x)
+            return _folded(np.multiply, [array_function(factor) for factor in factors])
         case Pow(base, exponent):
-            inner, p = array_function(base), exponent
-            if p.denominator == 1:
-                return lambda x: inner(x) ** int(p)
-            return lambda x: inner(x) ** float(p)
+            inner, p = array_function(base), int(exponent) if exponent.denominator == 1 else float(exponent)
+            return lambda x: inner(x) ** p
         case Call(name, argument):
             inner, outer = array_function(argument), FUNCTIONS[name].array
             return lambda x: outer(inner(x))
@@ -334,11 +318,8 @@ def _horner(coefficients: list[float]) -> ArrayFunction:
     return evaluate
 
 
-def _fold(operation: Any, parts: list[ArrayFunction], x: Any) -> Any:
-    total = parts[0](x)
-    for part in parts[1:]:
-        total = operation(total, part(x))
-    return total
+def _folded(operation: Any, parts: list[ArrayFunction]) -> ArrayFunction:
+    return lambda x: reduce(operation, [part(x) for part in parts])
 
 
 @lru_cache(maxsize=4096)
@@ -403,16 +384,9 @@ def parts_of(node: Node) -> Parts:
         return Parts(odd=(), even=UNKNOWN)
     match node:
         case Add(terms):
-            found = [parts_of(term) for term in terms]
-            total = found[0]
-            for part in found[1:]:
-                total = Parts(odd=_sum(total.odd, part.odd), even=_sum(total.even, part.even))
-            return total
+            return reduce(_plus, map(parts_of, terms))
         case Mul(factors):
-            total = parts_of(factors[0])
-            for factor in factors[1:]:
-                total = _times(total, parts_of(factor))
-            return total
+            return reduce(_times, map(parts_of, factors))
         case Pow(base, exponent):
             return _parts_of_power(parts_of(base), exponent)
         case Call(name, argument):
@@ -421,13 +395,11 @@ def parts_of(node: Node) -> Parts:
 
 
 def _split(coefficients: Polynomial) -> Parts:
-    def keep(parity: int) -> Polynomial:
-        kept = [a if i % 2 == parity else Fraction(0) for i, a in enumerate(coefficients)]
-        while kept and not kept[-1]:
-            kept.pop()
-        return tuple(kept)
-
-    return Parts(odd=keep(1), even=keep(0))
+    even, odd = (
+        trimmed([a if i % 2 == parity else Fraction(0) for i, a in enumerate(coefficients)])
+        for parity in (0, 1)
+    )
+    return Parts(odd=odd, even=even)
 
 
 def _sum(p: Polynomial | None, q: Polynomial | None) -> Polynomial | None:
@@ -440,6 +412,10 @@ def _product(p: Polynomial | None, q: Polynomial | None) -> Polynomial | None:
     return UNKNOWN if p is None or q is None else polynomial_product(p, q)
 
 
+def _plus(f: Parts, g: Parts) -> Parts:
+    return Parts(odd=_sum(f.odd, g.odd), even=_sum(f.even, g.even))
+
+
 def _times(f: Parts, g: Parts) -> Parts:
     odd = _sum(_product(f.odd, g.even), _product(f.even, g.odd))
     return Parts(odd=odd, even=_sum(_product(f.odd, g.odd), _product(f.even, g.even)))
@@ -447,29 +423,19 @@ def _times(f: Parts, g: Parts) -> Parts:
 
 def _parts_of_power(base: Parts, exponent: Fraction) -> Parts:
     if exponent.denominator == 1 and 0 < exponent <= 32:
-        total = base
-        for _ in range(exponent.numerator - 1):
-            total = _times(total, base)
-        return total
-    if base.odd == ():
+        return reduce(_times, [base] * exponent.numerator)
+    even_power = exponent.denominator == 1 and exponent.numerator % 2 == 0
+    if base.odd == () or (base.even == () and even_power):
         return Parts(odd=(), even=UNKNOWN)
-    if base.even == () and exponent.denominator == 1:
-        odd = exponent.numerator % 2 == 1
-        return Parts(odd=UNKNOWN, even=()) if odd else Parts(odd=(), even=UNKNOWN)
-    return Parts(odd=UNKNOWN, even=UNKNOWN)
+    return Parts(odd=UNKNOWN, even=() if base.even == () and exponent.denominator == 1 else UNKNOWN)
 
 
 def _parts_of_call(name: str, u: Parts) -> Parts:
-    if u.odd == ():
+    parity = FUNCTIONS[name].parity if u.even == () else None
+    if u.odd == () or parity == "even":
         return Parts(odd=(), even=UNKNOWN)
-    if u.even == ():
-        if name == "sigmoid":
-            return Parts(odd=UNKNOWN, even=(_HALF,))
-        if name == "softplus" and u.odd is not None:
-            return Parts(odd=polynomial_product(u.odd, (_HALF,)), even=UNKNOWN)
-        parity = FUNCTIONS[name].parity
-        if parity == "even":
-            return Parts(odd=(), even=UNKNOWN)
-        if parity == "odd":
-            return Parts(odd=UNKNOWN, even=())
-    return Parts(odd=UNKNOWN, even=UNKNOWN)
+    if u.even == () and name == "sigmoid":
+        return Parts(odd=UNKNOWN, even=(_HALF,))
+    if u.even == () and name == "softplus" and u.odd is not None:
+        return Parts(odd=polynomial_product(u.odd, (_HALF,)), even=UNKNOWN)
+    return Parts(odd=UNKNOWN, even=() if parity == "odd" else UNKNOWN)

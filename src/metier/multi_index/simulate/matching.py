@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.core.assignment import Assignment
-from metier.core.checks import finite_array, positive_int
+from metier.core.checks import ensure, finite_array, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import as_generator
 
@@ -148,13 +148,13 @@ def specialization(student: ArrayLike, teacher: ArrayLike) -> Specialization:
     Source: ours.
     """
     a, b = _rows("student", student), _rows("teacher", teacher)
-    if a.shape[1] != b.shape[1]:
-        raise InputError(
-            "student and teacher see the same inputs",
-            expected=f"{b.shape[1]} columns, as the teacher has",
-            got=f"{a.shape[1]} columns in the student",
-            next_step="Transpose one of them.",
-        )
+    ensure(
+        a.shape[1] == b.shape[1],
+        "student and teacher see the same inputs",
+        expected=f"{b.shape[1]} columns, as the teacher has",
+        got=f"{a.shape[1]} columns in the student",
+        next_step="Transpose one of them.",
+    )
     overlaps = np.abs(a @ b.T)
     rows, columns, index = _matched(overlaps)
     return Specialization(
