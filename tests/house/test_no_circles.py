@@ -15,15 +15,6 @@ STUDIES = SRC.parents[1] / "studies"
 PACKAGES = [*sorted(path.parent.name for path in SRC.glob("*/__init__.py")), "metier_studies"]
 STILL_CIRCULAR: dict[str, tuple[str, ...]] = {
     "forecast": ("backtest", "forecaster", "persistence", "settings", "words.describe"),
-    "multi_index": (
-        "asymptotics",
-        "exponent_results",
-        "exponents",
-        "onset",
-        "phase_diagram",
-        "picture",
-        "profile",
-    ),
     "partners": (
         "games.cooking",
         "games.cooking_view",

@@ -14,7 +14,7 @@ from .errors import InputError
 SIMPLEX_TOLERANCE = 1e-6
 
 
-def ensure(holds: bool | np.bool_, rule: str, *, expected: object, got: object, next_step: str) -> None:
+def ensure(holds: object, rule: str, *, expected: object, got: object, next_step: str) -> None:
     """Raise an `InputError` unless `holds`; a `got` that is costly or undefined otherwise may be a function.
 
     Example:

@@ -12,17 +12,171 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 
-from .expression.evaluate import Polynomial, array_function, as_polynomial
-from .expression.nodes import Node, add, is_constant, multiply, number
-from .expression.parse import parse
-from .expression.pieces import Cut, array_pieces, pieces_of
-from .expression.symmetry import parts_of
-from .gaussian_rule import Rule, gaussian_rule
+from .expression.nodes import Node, add, innermost_branch, is_constant, multiply, number
+from .expression.pieces import pieces_of
+from .expression.reading import Polynomial, array_function, as_polynomial, parse, parts_of
 from .registry import REGISTRY
 
 Floats = NDArray[np.float64]
+Vectorized = Callable[[Floats], Floats]
+
+RULE_REACH = 26.0
+"""Panels cover [-RULE_REACH, RULE_REACH]; the density is 1e-147 of its peak there."""
+
+POINTS = 20
+TOLERANCE = 1e-12
+
+FARTHEST = 13.0
+"""No rule of the theory looks farther out."""
+
+NARROWEST = 6e-4
+"""A panel of a callable that is still rough at this width holds a kink or a jump."""
+
+NARROW_PANEL = 0.3
+"""Panels start 1 wide; borders of those that end below this mark what the activation does suddenly."""
+
+SINGULAR = 1e-8
+"""The same for an expression, whose kinks are known: what is left there is a pole."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """Nodes and weights with sum_i w_i g(z_i) = E g(z), and the activation's values at the nodes.
+
+    Attributes:
+        narrow: Borders of the panels that had to be made narrower than NARROW_PANEL, increasing.
+    """
+
+    nodes: Floats
+    weights: Floats
+    values: Floats
+    narrow: Floats
+
+
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[Floats, Floats]:
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    return nodes, weights
+
+
+def gaussian_rule(function: Vectorized, kinks: tuple[float, ...], *, known: bool, name: str) -> Rule:
+    """Return a rule for E under N(0, 1), refined until sigma and sigma^2 no longer change.
+
+    Args:
+        function: the activation, vectorized.
+        kinks: panel borders that must be there.
+        known: the kinks are proved complete, so a panel that stays rough is steep and not broken.
+        name: for messages.
+
+    Raises:
+        InputError: values that are not finite, an infinite variance, or a kink that was not declared.
+    """
+    inside = [k for k in kinks if abs(k) < RULE_REACH]
+    borders = np.unique(np.concatenate([np.linspace(-RULE_REACH, RULE_REACH, 53), inside]))
+    low, high = borders[:-1], borders[1:]
+    kept: list[tuple[Floats, Floats]] = []
+    scale = max(float(np.abs(_totals(function, low, high, name)).sum()), 1e-300)
+    while low.size:
+        middle = 0.5 * (low + high)
+        whole = _totals(function, low, high, name)
+        halves = _totals(function, low, middle, name) + _totals(function, middle, high, name)
+        # The first panels may step over a narrow feature, and then hold next to nothing.
+        scale = max(scale, float(np.abs(halves).sum()))
+        rough = np.abs(whole - halves) > TOLERANCE * scale
+        kept.append((low[~rough], high[~rough]))
+        narrow = rough & (high - low < (SINGULAR if known else NARROWEST))
+        if narrow.any():
+            at = float(middle[narrow][0])
+            raise _singular(at, name) if known else _undeclared(at, name)
+        low, high = np.concatenate([low[rough], middle[rough]]), np.concatenate([middle[rough], high[rough]])
+    rule = _assembled(function, kept)
+    _check_variance(rule, name)
+    return rule
+
+
+def _points(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    nodes, weights = _legendre()
+    half = 0.5 * (high - low)[:, None]
+    z = 0.5 * (low + high)[:, None] + half * nodes
+    return z, half * weights * np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+
+
+def _totals(function: Vectorized, low: Floats, high: Floats, name: str) -> Floats:
+    """E of sigma + sigma^2 with a tilt, per panel; the tilt keeps odd errors from cancelling."""
+    z, w = _points(low, high)
+    values = _values(function, z, w, name)
+    out: Floats = (w * (1.0 + 0.1 * z) * (values + values * values)).sum(axis=1)
+    return out
+
+
+def _values(function: Vectorized, z: Floats, w: Floats, name: str) -> Floats:
+    with np.errstate(all="ignore"):
+        values = np.asarray(function(z), dtype=np.float64)
+        squares = values * values * w
+    bad = ~np.isfinite(squares)
+    if bad.any():
+        first = int(np.argmin(np.where(bad, np.abs(z), np.inf)))
+        at, value = float(z.flat[first]), float(values.flat[first])
+        if abs(at) > 5.0 and not np.isnan(value):
+            raise _not_integrable(name)
+        raise InputError(
+            "an activation is finite",
+            expected="finite real values",
+            got=f"{value} at z = {at:.6g} from {name}",
+            next_step="Restrict or repair the function there.",
+        )
+    return values
+
+
+def _assembled(function: Vectorized, kept: list[tuple[Floats, Floats]]) -> Rule:
+    low = np.concatenate([a for a, _ in kept])
+    order = np.argsort(low)
+    low, high = low[order], np.concatenate([b for _, b in kept])[order]
+    z, w = _points(low, high)
+    small = (high - low < NARROW_PANEL) & (np.maximum(np.abs(low), np.abs(high)) < FARTHEST)
+    nodes, weights = z.ravel(), w.ravel()
+    with np.errstate(all="ignore"):
+        values = np.asarray(function(nodes), dtype=np.float64)
+    return Rule(nodes, weights, values, np.unique(np.r_[low[small], high[small]]))
+
+
+def _check_variance(rule: Rule, name: str) -> None:
+    mass = rule.weights * rule.values**2
+    outer = float(mass[np.abs(rule.nodes) > 0.8 * RULE_REACH].sum())
+    if outer > 1e-10 * max(float(mass.sum()), 1e-300):
+        raise _not_integrable(name)
+
+
+def _not_integrable(name: str) -> InputError:
+    return InputError(
+        "an activation has a finite variance under the Gaussian",
+        expected="growth below exp(z^2/4)",
+        got=f"{name}, whose E[sigma(z)^2] is infinite or beyond floats",
+        next_step="Scale its argument down, or clip it.",
+    )
+
+
+def _singular(at: float, name: str) -> InputError:
+    return InputError(
+        "an activation has a finite variance under the Gaussian",
+        expected="no pole, and no slope that floats cannot resolve",
+        got=f"{name}, which is singular near z = {round(at, 6) + 0.0:g}",
+        next_step="Smooth or clip it there.",
+    )
+
+
+def _undeclared(at: float, name: str) -> InputError:
+    shown = round(at, 3) + 0.0
+    return InputError(
+        "a callable declares every kink",
+        expected="a smooth function between the declared kinks",
+        got=f"{name}, which has a kink or a jump near z = {shown:g}",
+        next_step=f"Pass kinks=({shown:g},) with all its kinks, or write it as an expression.",
+    )
+
 
 SEEN = 8.0
 """A declared parity is checked at every node of the rule up to here; 1e-15 of the mass lies beyond."""
@@ -113,7 +267,14 @@ class Activation:
         """(low, high, function of arrays) for every smooth piece; one piece if there is no expression."""
         if self.node is None:
             return ((-math.inf, math.inf, self.function),)
-        return array_pieces(self.node)
+        return tuple(
+            (
+                -math.inf if piece.low is None else piece.low.value,
+                math.inf if piece.high is None else piece.high.value,
+                array_function(piece.node),
+            )
+            for piece in pieces_of(self.node)
+        )
 
     def affine(self, scale: float = 1.0, shift: float = 0.0, *, name: str | None = None) -> Activation:
         """Return scale * sigma + shift; with floats given, their exact binary values are meant.
@@ -123,13 +284,13 @@ class Activation:
             >>> float(as_activation("He2").affine(3.0, 1.0)(2.0))
             10.0
         """
-        if not (math.isfinite(scale) and math.isfinite(shift) and scale != 0):
-            raise InputError(
-                "an activation is scaled by a finite number other than 0",
-                expected="finite scale and shift, scale not 0",
-                got=f"scale={scale!r}, shift={shift!r}",
-                next_step="Check the numbers.",
-            )
+        ensure(
+            math.isfinite(scale) and math.isfinite(shift) and scale != 0,
+            "an activation is scaled by a finite number other than 0",
+            expected="finite scale and shift, scale not 0",
+            got=f"scale={scale!r}, shift={shift!r}",
+            next_step="Check the numbers.",
+        )
         inner = self.function
         odd_stays = self.parity == "even" or shift == 0
         node = None
@@ -146,13 +307,13 @@ class Activation:
 
     def normalized(self) -> Activation:
         """Return sigma / sqrt(Var sigma): unit variance, the mean kept."""
-        if not self.variance > 0:
-            raise InputError(
-                "an activation with unit variance varies",
-                expected="Var sigma(z) above 0",
-                got=f"{self.name}, which is constant",
-                next_step="Choose another activation.",
-            )
+        ensure(
+            self.variance > 0,
+            "an activation with unit variance varies",
+            expected="Var sigma(z) above 0",
+            got=f"{self.name}, which is constant",
+            next_step="Choose another activation.",
+        )
         return self.affine(1.0 / math.sqrt(self.variance), name=f"{self.name} (unit variance)")
 
     def without_linear_part(self) -> Activation:
@@ -203,21 +364,21 @@ def as_activation(
 
 def _made(activation: Any, kinks: tuple[float, ...], parity: str | None) -> Activation:
     if isinstance(activation, str | Activation):
-        if kinks or parity:
-            raise InputError(
-                "kinks and parity are declared for Python callables only",
-                expected="no kinks and no parity beside a name or an expression",
-                got=f"kinks={kinks}, parity={parity!r}",
-                next_step="Leave them out: an expression's kinks and parity are found and proved.",
-            )
-        return _from_text(activation) if isinstance(activation, str) else activation
-    if not callable(activation):
-        raise InputError(
-            "an activation is a name, an expression or a callable",
-            expected="for example 'tanh', 'x**2', or a vectorized function",
-            got=f"{type(activation).__name__}",
-            next_step="Pass one of these.",
+        ensure(
+            not (kinks or parity),
+            "kinks and parity are declared for Python callables only",
+            expected="no kinks and no parity beside a name or an expression",
+            got=f"kinks={kinks}, parity={parity!r}",
+            next_step="Leave them out: an expression's kinks and parity are found and proved.",
         )
+        return _from_text(activation) if isinstance(activation, str) else activation
+    ensure(
+        callable(activation),
+        "an activation is a name, an expression or a callable",
+        expected="for example 'tanh', 'x**2', or a vectorized function",
+        got=f"{type(activation).__name__}",
+        next_step="Pass one of these.",
+    )
     return _from_callable(activation, kinks, parity)
 
 
@@ -239,13 +400,11 @@ def _from_text(text: str) -> Activation:
 
 def from_node(node: Node, *, name: str, levels: Any = None) -> Activation:
     """Return the activation of an expression, with its kinks and its parity."""
-    cuts: dict[float, Cut] = {}
-    for piece in pieces_of(node):
-        cuts |= {cut.value: cut for cut in (piece.low, piece.high) if cut is not None}
+    pieces = pieces_of(node) if innermost_branch(node) else ()
     return Activation(
         name=name,
         function=array_function(node),
-        kinks=tuple(sorted(cuts)),
+        kinks=tuple(piece.high.value for piece in pieces if piece.high is not None),
         parity=parts_of(node).parity,
         node=node,
         levels=levels,
@@ -255,13 +414,13 @@ def from_node(node: Node, *, name: str, levels: Any = None) -> Activation:
 def _from_callable(
     function: Callable[[Any], Any], kinks: tuple[float, ...], parity: str | None
 ) -> Activation:
-    if parity not in (None, "even", "odd"):
-        raise InputError(
-            "parity is declared by name",
-            expected="'even', 'odd' or None",
-            got=repr(parity),
-            next_step="Pass one of these.",
-        )
+    ensure(
+        parity in (None, "even", "odd"),
+        "parity is declared by name",
+        expected="'even', 'odd' or None",
+        got=repr(parity),
+        next_step="Pass one of these.",
+    )
     points = np.linspace(-3.0, 3.0, 7) + 0.0137  # off the simple numbers where kinks are
     name = getattr(function, "__name__", type(function).__name__)
     made = Activation(name=name, function=_of_vectors(function, name), kinks=kinks, parity=parity)
@@ -278,26 +437,26 @@ def _of_vectors(function: Callable[[Any], Any], name: str) -> Callable[[Any], Fl
     def evaluated(z: Any) -> Floats:
         points = np.asarray(z, dtype=np.float64)
         values = np.asarray(_called(function, points.ravel(), name))
-        if values.shape != (points.size,) or values.dtype.kind not in "fiub":
-            raise InputError(
-                "an activation is vectorized",
-                expected=f"a real array of shape {(points.size,)} for an array of that shape",
-                got=f"shape {values.shape} and dtype {values.dtype} from {name}",
-                next_step="Write it with NumPy, or wrap it in np.vectorize.",
-            )
+        ensure(
+            not (values.shape != (points.size,) or values.dtype.kind not in "fiub"),
+            "an activation is vectorized",
+            expected=f"a real array of shape {(points.size,)} for an array of that shape",
+            got=f"shape {values.shape} and dtype {values.dtype} from {name}",
+            next_step="Write it with NumPy, or wrap it in np.vectorize.",
+        )
         return values.reshape(points.shape).astype(np.float64, copy=False)
 
     return evaluated
 
 
 def _check_repeats(activation: Activation, points: Floats) -> None:
-    if not np.array_equal(activation(points), activation(points), equal_nan=True):
-        raise InputError(
-            "an activation is a function",
-            expected="the same values each time",
-            got=f"others at the second call of {activation.name}",
-            next_step="Leave noise to snr; draw random weights once, before.",
-        )
+    ensure(
+        np.array_equal(activation(points), activation(points), equal_nan=True),
+        "an activation is a function",
+        expected="the same values each time",
+        got=f"others at the second call of {activation.name}",
+        next_step="Leave noise to snr; draw random weights once, before.",
+    )
 
 
 def _called(function: Callable[[Any], Any], points: Floats, name: str) -> Any:
@@ -322,10 +481,13 @@ def _checked_kinks(kinks: Iterable[float]) -> tuple[float, ...]:
         raise InputError(
             "kinks are numbers", expected="finite numbers", got=repr(kinks), next_step="Pass kinks=(0.0,)."
         ) from error
-    if not all(map(math.isfinite, found)):
-        raise InputError(
-            "kinks are numbers", expected="finite numbers", got=repr(kinks), next_step="Drop infinities."
-        )
+    ensure(
+        all(map(math.isfinite, found)),
+        "kinks are numbers",
+        expected="finite numbers",
+        got=repr(kinks),
+        next_step="Drop infinities.",
+    )
     return found
 
 

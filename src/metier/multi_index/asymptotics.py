@@ -11,17 +11,50 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .activations import Activation, as_activation
-from .certify.coefficient import CERTIFIED_NONZERO
-from .channels import AdditiveChannel
+from .certify.coefficients import CERTIFIED_NONZERO
+from .channels import Array, Link, posterior, prior
 from .exponents import exponents
-from .fixed_points import entropy_cost, fixed_points, zoom
-from .kernels import SMALLEST_RATE
-from .lines import ERASED
+from .fixed_points import ERASED, entropy_cost, fixed_points, zoom
 from .local_exponent import LocalExponent, local_exponent
-from .overlap import OverlapFunction, relative_change, settled_onset
-from .posterior import Array, prior
-from .signal import signal_function
+from .overlap import OverlapFunction, refined, weak_recovery_values
 from .thresholds import positive_array
+
+_ZERO_SIGNAL = 1e-26
+
+
+class SignalChannel:
+    """G'(q) = sum_k k b_k q^(k-1) = E_V[(E[(z - omega)/(1 - q) sigma])^2]: F / snr as snr -> 0."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    def overlap(self, overlaps: Array, level: int) -> Array:
+        """G'(q), (1, n_overlaps)."""
+        law = posterior(self.link, overlaps, level)
+        return np.asarray((law.outer * (law.slope * law.values).sum(axis=-1) ** 2).sum(axis=-1)[None, :])
+
+    def onset(self, level: int) -> Array:
+        """G''(0) = (E[sigma (z^2 - 1)])^2, (1,)."""
+        values, _, curvature = prior(self.link, level)
+        mean_square = float(np.abs(curvature) @ values**2)
+        onset = float(curvature @ values) ** 2
+        return np.array([onset if onset > _ZERO_SIGNAL * mean_square else 0.0])
+
+
+def signal_function(link: Link, *, rtol: float = 1e-9) -> OverlapFunction:
+    """G' as a series: its integral is G, G(1) = Var sigma; `power` is 1 where E[sigma z] = 0."""
+    return refined(SignalChannel(link), rtol=rtol)
+
+
+def excess_risk(function: OverlapFunction, variance: float, overlaps: Array) -> Array:
+    """v - G(q) = sum_k b_k (1 - q^k): risk of the best prediction at overlap q beyond the noise."""
+    q = np.asarray(overlaps, dtype=float)
+    x = np.minimum(-np.log1p(-np.minimum(q, 1 - 1e-15)), function.edges[-1])
+    risk = variance - function.accumulated(x.ravel()).reshape(x.shape)
+    # Past the table what is left shrinks at least like sqrt(1 - q), the rate of a jump in sigma.
+    left = np.sqrt(np.minimum((1 - q) * np.exp(function.edges[-1]), 1.0))
+    return np.asarray(np.maximum(risk, 0.0) * left)
+
 
 AGREEMENT = 0.1
 """The law counts as reached where |weak_recovery / asymptote - 1| stays below this for all smaller snr."""
@@ -310,13 +343,6 @@ def sensitivity_in_floats(link: Activation, *, max_power: int = 8) -> tuple[floa
 def law_coefficient(beta: float, c: float) -> float:
     """Return beta!/c^2; inf or nan where beta is."""
     return math.factorial(int(beta)) / c**2 if math.isfinite(beta) else beta
-
-
-def weak_recovery_values(link: Activation, snrs: Array, *, rtol: float = 1e-9) -> tuple[Array, Array]:
-    """1/E_y[(E[z^2 - 1 | y])^2] at each snr and its relative change under the last refinement."""
-    coarse, fine = settled_onset(AdditiveChannel(link, snrs), rtol=rtol)
-    with np.errstate(divide="ignore"):
-        return np.asarray(1.0 / np.where(fine > SMALLEST_RATE, fine, 0.0)), relative_change(coarse, fine)
 
 
 def _infimum(function: OverlapFunction, end: float) -> tuple[float, float]:

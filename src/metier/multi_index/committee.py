@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from metier.core import InputError, positive_int
+from metier.core import positive_int
+from metier.core.checks import ensure
 
 from .activations import Activation, as_activation
-from .asymptotics import law_coefficient, noise_sensitivity, sensitivity_in_floats
-from .fixed_points import entropy_cost, zoom
-from .lines import ERASED
+from .asymptotics import law_coefficient, noise_sensitivity, sensitivity_in_floats, signal_function
+from .channels import Array, prior
+from .fixed_points import ERASED, entropy_cost, zoom
 from .overlap import OverlapFunction
-from .posterior import Array, prior
-from .signal import signal_function
 from .thresholds import positive
 
 _MASS = 1e-12
@@ -253,13 +252,13 @@ def _inverse(spectrum: Any, n_frequencies: int, size: int) -> Array:
 
 
 def _check_mass(total: float, name: str) -> None:
-    if abs(total - 1.0) > 1e-6:
-        raise InputError(
-            "the density of y sums to 1 on the grid",
-            expected="1 within 1e-6",
-            got=f"{total:.8g} for {name}",
-            next_step="Raise the noise, or pass an activation with lighter tails.",
-        )
+    ensure(
+        abs(total - 1.0) <= 1e-6,
+        "the density of y sums to 1 on the grid",
+        expected="1 within 1e-6",
+        got=f"{total:.8g} for {name}",
+        next_step="Raise the noise, or pass an activation with lighter tails.",
+    )
 
 
 def _information_theoretic(function: OverlapFunction, total: float) -> tuple[float, float]:

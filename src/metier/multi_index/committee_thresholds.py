@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from metier.core import InputError
+from metier.core.checks import ensure
 
 from .activations import Activation, as_activation
-from .channels import run_in_spans
+from .channels import Array, posterior, prior, run_in_spans
 from .fixed_points import no_information
 from .kernels import additive_sums
 from .overlap import assemble, node_overlaps, panel_edges, relative_change
-from .posterior import Array, posterior, prior
 from .thresholds import Thresholds, curve_of, from_curve, positive, thresholds
 from .widths import units_up_to
 
@@ -77,13 +76,13 @@ def committee_thresholds(
     variance = positive("noise", noise)
     if width == 1:
         return thresholds(sigma, snr=1.0 / variance)
-    if sigma.parity != "even":
-        raise InputError(
-            "overlap 0 is a fixed point of a committee of even units",
-            expected="an even activation",
-            got=f"{sigma.name}, which is not even",
-            next_step="Use committee, or declare parity='even' of a callable that is.",
-        )
+    ensure(
+        sigma.parity == "even",
+        "overlap 0 is a fixed point of a committee of even units",
+        expected="an even activation",
+        got=f"{sigma.name}, which is not even",
+        next_step="Use committee, or declare parity='even' of a callable that is.",
+    )
     if sigma.constant:
         return from_curve(no_information(), sigma.name, 1.0 / variance, "committee of 2", status="derived")
     channel = _Pair(sigma, variance)

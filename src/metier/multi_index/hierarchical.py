@@ -13,22 +13,21 @@ from numpy.typing import ArrayLike
 from scipy.special import zeta
 
 from metier.core import InputError, non_negative, one_of, positive_int
+from metier.core.checks import ensure
 
 from .activations import Activation, as_activation
 from .asymptotics import (
+    excess_risk,
     law_coefficient,
     noise_sensitivity,
     sensitivity_in_floats,
-    weak_recovery_values,
+    signal_function,
 )
-from .channels import AdditiveChannel
-from .fixed_points import FixedPointCurve, fixed_points
-from .lines import find_lines
+from .channels import AdditiveChannel, Array
+from .fixed_points import FixedPointCurve, find_lines, fixed_points
 from .local_exponent import LocalExponent, local_exponent
-from .overlap import OverlapFunction, assemble, field_power, node_overlaps
-from .posterior import Array
-from .rate_table import rate_table, table_edges
-from .signal import excess_risk, signal_function
+from .overlap import OverlapFunction, assemble, field_power, node_overlaps, weak_recovery_values
+from .phase_diagram import rate_table, table_edges
 from .thresholds import READINGS, positive_array
 
 _TOLERANCE = 1e-7
@@ -162,23 +161,23 @@ def hierarchical(
         a conjecture). Effective snrs, exact ladder and the noiseless exponents: ours.
     """
     sigma = as_activation(activation, normalize=normalize)
-    if sigma.constant:
-        raise InputError(
-            "the units of a hierarchy vary",
-            expected="Var sigma(z) above 0",
-            got=f"{sigma.name}, which is constant: its ladder has no finite rung and its loss is 0",
-            next_step="Choose another activation.",
-        )
+    ensure(
+        not (sigma.constant),
+        "the units of a hierarchy vary",
+        expected="Var sigma(z) above 0",
+        got=f"{sigma.name}, which is constant: its ladder has no finite rung and its loss is 0",
+        next_step="Choose another activation.",
+    )
     gamma = _decay(decay)
     variance_of_noise, count = non_negative("noise", noise), positive_int("n_units", n_units, minimum=3)
     infinite = one_of("tail", tail, ("infinite", "none")) == "infinite"
-    if variance_of_noise == 0 and not infinite:
-        raise InputError(
-            "the weakest unit of a hierarchy meets noise",
-            expected="noise above 0, or an infinite tail",
-            got="noise=0 and tail='none'",
-            next_step="Pass a positive noise, or tail='infinite'.",
-        )
+    ensure(
+        not (variance_of_noise == 0 and not infinite),
+        "the weakest unit of a hierarchy meets noise",
+        expected="noise above 0, or an infinite tail",
+        got="noise=0 and tail='none'",
+        next_step="Pass a positive noise, or tail='infinite'.",
+    )
     link = _centered(sigma)
     k = np.arange(1, count + 1, dtype=float)
     ends = zeta(2 * gamma, k + 1) - (0.0 if infinite else zeta(2 * gamma, count + 1.0))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metier.core import InputError
+from metier.core.checks import ensure
 
-from .posterior import Array
+from .channels import Array
 from .thresholds import positive_array
 
 
@@ -68,13 +68,13 @@ def local_exponent(x: ArrayLike, y: ArrayLike) -> LocalExponent:
     """
     a, b = positive_array("x", x).ravel(), positive_array("y", y).ravel()
     steps = np.diff(a)
-    if a.size < 3 or a.size != b.size or not ((steps > 0).all() or (steps < 0).all()):
-        raise InputError(
-            "a local slope needs a curve",
-            expected="at least 3 strictly monotone x and as many y",
-            got=f"{a.size} x and {b.size} y" + ("" if a.size != b.size or a.size < 3 else ", x not monotone"),
-            next_step="Sort by x and drop repeated values.",
-        )
+    ensure(
+        not (a.size < 3 or a.size != b.size or not ((steps > 0).all() or (steps < 0).all())),
+        "a local slope needs a curve",
+        expected="at least 3 strictly monotone x and as many y",
+        got=f"{a.size} x and {b.size} y" + ("" if a.size != b.size or a.size < 3 else ", x not monotone"),
+        next_step="Sort by x and drop repeated values.",
+    )
     u, v = np.log(a), np.log(b)
     slope = _parabola_slope(u, v)
     error = np.full(slope.size, np.nan)

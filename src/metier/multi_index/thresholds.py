@@ -14,13 +14,10 @@ from numpy.typing import ArrayLike
 from metier.core import InputError, one_of
 
 from .activations import Activation, as_activation
-from .channels import AdditiveChannel, Channel, SignChannel
-from .fixed_points import FixedPointCurve, fixed_points, no_information
-from .lines import NAMES, Lines, find_lines
-from .noiseless import NoiselessChannel, NoiselessSignChannel
+from .channels import AdditiveChannel, Array, Channel, SignChannel
+from .fixed_points import NAMES, FixedPointCurve, Lines, find_lines, fixed_points, no_information
+from .noiseless import NoiselessChannel, NoiselessSignChannel, sign_changes
 from .overlap import OverlapFunction, refined
-from .posterior import Array
-from .preimages import sign_changes
 
 CHANNELS: Mapping[str, Mapping[bool, Callable[[Activation, Array], Channel]]] = {
     "additive": {True: AdditiveChannel, False: lambda link, _: NoiselessChannel(link)},

@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import one_of, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, one_of, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.posterior import slope_scale
+from metier.multi_index.channels import slope_scale
 from metier.multi_index.thresholds import positive
 from metier.multi_index.widths import units_up_to
 
 from .gamp import STEP, STILL, damped, relative_change, share_of_the_way
-from .matching import Baseline, Specialization, random_baseline, random_rotation, specialization
-from .runs import SpecializedRun
+from .matching import (
+    Baseline,
+    Specialization,
+    SpecializedRun,
+    random_baseline,
+    random_rotation,
+    specialization,
+    spread,
+)
 from .spectral import SMALL_START, linear_amp
-from .spread import spread
 from .teachers import Teacher, plant
 
 if TYPE_CHECKING:
@@ -292,13 +297,13 @@ def _nodes(sigma: Activation, p: int, noise: float) -> Floats:
     """Standardized nodes of one unit's field; the output moves by little more than the noise between them."""
     apart = slope_scale(sigma) / np.sqrt(p * noise)
     count = max(FEWEST[p], 2 * int(np.ceil(REACH * apart / APART)) + 1)
-    if count > MOST[p]:
-        raise InputError(
-            f"matrix AMP resolves the noise by at most {MOST[p]} nodes per unit",
-            expected=f"noise of at least {noise * (count / MOST[p]) ** 2:.2g} for {sigma.name}",
-            got=f"noise={noise:g}",
-            next_step="Raise noise, or use fewer units.",
-        )
+    ensure(
+        count <= MOST[p],
+        f"matrix AMP resolves the noise by at most {MOST[p]} nodes per unit",
+        expected=f"noise of at least {noise * (count / MOST[p]) ** 2:.2g} for {sigma.name}",
+        got=f"noise={noise:g}",
+        next_step="Raise noise, or use fewer units.",
+    )
     return np.linspace(-REACH, REACH, count)
 
 

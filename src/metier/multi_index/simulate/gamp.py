@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import one_of, positive_int
+from metier.core.checks import ensure, one_of, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.posterior import slope_scale
+from metier.multi_index.channels import slope_scale
 from metier.multi_index.thresholds import positive, thresholds
 
+from .matching import Spread, spread
 from .spectral import SMALL_START, linear_amp, output_law
-from .spread import Spread, spread
 
 Floats = NDArray[np.float64]
 
@@ -274,13 +274,13 @@ def posterior_moments(
 
 def _n_nodes(sigma: Activation, power: float) -> int:
     count = 2 * int(np.ceil(REACH * slope_scale(sigma) * np.sqrt(power) / APART)) + 1
-    if count > MOST:
-        raise InputError(
-            f"GAMP resolves the noise by at most {MOST} nodes",
-            expected=f"snr below {power * (MOST / count) ** 2:.2g} for {sigma.name}",
-            got=f"snr * variance = {power:.3g}",
-            next_step="Lower snr.",
-        )
+    ensure(
+        count <= MOST,
+        f"GAMP resolves the noise by at most {MOST} nodes",
+        expected=f"snr below {power * (MOST / count) ** 2:.2g} for {sigma.name}",
+        got=f"snr * variance = {power:.3g}",
+        next_step="Lower snr.",
+    )
     return max(count, FEWEST)
 
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import non_negative, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, non_negative, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.expression.evaluate import array_function, derivative
-from metier.multi_index.posterior import normal_rule
+from metier.multi_index.channels import normal_rule
+from metier.multi_index.expression.reading import array_function, derivative
 from metier.multi_index.thresholds import positive
 
-from .spread import Spread, spread
+from .matching import Spread, spread
 
 Floats = NDArray[np.float64]
 
@@ -131,10 +130,13 @@ def online_sgd(
     strength, ratio = positive("snr", snr), positive("sample_ratio", sample_ratio)
     eta, rho = positive("learning_rate", learning_rate), non_negative("reuse", reuse)
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)
-    if start is not None and not -1 < start < 1:
-        raise InputError(
-            "start is a cosine", expected="-1 < start < 1", got=repr(start), next_step="Pass start=0.1."
-        )
+    ensure(
+        not (start is not None and not -1 < start < 1),
+        "start is a cosine",
+        expected="-1 < start < 1",
+        got=repr(start),
+        next_step="Pass start=0.1.",
+    )
     gradient = _Gradient(sigma, slope_of(sigma), strength, rho)
     runs = [_one(gradient, ratio, eta, size, start, derive(rng, "sgd", seed)) for seed in range(seeds)]
     ratios = runs[0][0]
@@ -156,13 +158,13 @@ def slope_of(sigma: Activation) -> Callable[[Floats], Floats]:
     """Return sigma', exact for an expression, by central differences for a callable."""
     if sigma.node is not None:
         exact = array_function(derivative(sigma.node))
-        if sigma.levels is not None or _flat(exact):
-            raise InputError(
-                "gradient descent needs an activation with a slope",
-                expected="sigma' that is not 0 almost everywhere",
-                got=f"{sigma.name}, which is constant between its jumps",
-                next_step="Use gamp or spectral for step activations.",
-            )
+        ensure(
+            not (sigma.levels is not None or _flat(exact)),
+            "gradient descent needs an activation with a slope",
+            expected="sigma' that is not 0 almost everywhere",
+            got=f"{sigma.name}, which is constant between its jumps",
+            next_step="Use gamp or spectral for step activations.",
+        )
         return lambda z: np.asarray(exact(z))
     h = 1e-5
     return lambda z: (sigma(z + h) - sigma(z - h)) / (2 * h)
@@ -215,13 +217,13 @@ def _one(
 def _limit(gradient: _Gradient, starts: Floats, ratios: Floats, eta: float) -> Floats:
     """Integrate the equation from each start by Runge-Kutta steps between records."""
     field, steepness = _drift_table(gradient, eta)
-    if float(ratios[-1]) * steepness > STIFFEST:
-        raise InputError(
-            "online SGD has a limit for a step that is small enough",
-            expected=f"learning_rate and reuse whose drift has a slope below {STIFFEST / ratios[-1]:.3g}",
-            got=f"a slope of {steepness:.3g}",
-            next_step="Lower learning_rate or reuse, or take an activation that grows less.",
-        )
+    ensure(
+        float(ratios[-1]) * steepness <= STIFFEST,
+        "online SGD has a limit for a step that is small enough",
+        expected=f"learning_rate and reuse whose drift has a slope below {STIFFEST / ratios[-1]:.3g}",
+        got=f"a slope of {steepness:.3g}",
+        next_step="Lower learning_rate or reuse, or take an activation that grows less.",
+    )
     m = starts.copy()
     out = [m]
     for step in np.diff(ratios):

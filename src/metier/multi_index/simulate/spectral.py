@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.thresholds import positive, positive_array
 
-from .spread import Spread, spread
+from .matching import Spread, spread
 
 Floats = NDArray[np.float64]
 
@@ -63,13 +62,13 @@ def output_law(sigma: Activation, snr: float) -> OutputLaw:
     mass = np.cumsum(w[order])
     low, high = signal[order][np.searchsorted(mass, [1e-12, 1.0 - 1e-12]).clip(0, order.size - 1)]
     count = max(STEPS, int(np.ceil((high - low + 16.0) / WIDEST)))
-    if count > MOST_STEPS:
-        raise InputError(
-            f"the law of y is resolved by at most {MOST_STEPS} points",
-            expected=f"signals within {WIDEST * MOST_STEPS:g} noise standard deviations",
-            got=f"{high - low:.3g} for {sigma.name} at snr {snr:g}",
-            next_step="Lower snr, or pass a bounded activation.",
-        )
+    ensure(
+        count <= MOST_STEPS,
+        f"the law of y is resolved by at most {MOST_STEPS} points",
+        expected=f"signals within {WIDEST * MOST_STEPS:g} noise standard deviations",
+        got=f"{high - low:.3g} for {sigma.name} at snr {snr:g}",
+        next_step="Lower snr, or pass a bounded activation.",
+    )
     y = np.linspace(low - 8.0, high + 8.0, count)
     moments = np.stack([w, w * (z * z - 1.0)], axis=1)
     sums = np.concatenate(
@@ -229,13 +228,13 @@ def spectral(
     Source: Lu and Li (2020); Mondelli and Montanari (2019) for the optimal T.
     """
     sigma = as_activation(activation, normalize=normalize)
-    if abs(sigma.moment(1, 1)) > 1e-9 * np.sqrt(sigma.second_moment):
-        raise InputError(
-            "the spectral start is for activations without a linear part",
-            expected="E[sigma(z) z] = 0",
-            got=f"{sigma.moment(1, 1):.4g} for {sigma.name}",
-            next_step="Average y*x instead, or use gamp with start='random'.",
-        )
+    ensure(
+        abs(sigma.moment(1, 1)) <= 1e-9 * np.sqrt(sigma.second_moment),
+        "the spectral start is for activations without a linear part",
+        expected="E[sigma(z) z] = 0",
+        got=f"{sigma.moment(1, 1):.4g} for {sigma.name}",
+        next_step="Average y*x instead, or use gamp with start='random'.",
+    )
     strength = positive("snr", snr)
     ratios = positive_array("sample_ratios", sample_ratios).ravel()
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)

@@ -17,8 +17,7 @@ from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.expression.nodes import Add, Call, Constant, Mul, Node, Num, Pow, Var
 from metier.multi_index.thresholds import positive
 
-from .matching import Baseline, Specialization, random_baseline, specialization
-from .runs import SpecializedRun
+from .matching import Baseline, Specialization, SpecializedRun, random_baseline, specialization
 from .sgd import slope_of
 from .teachers import plant
 
@@ -210,7 +209,7 @@ def torch_function(node: Node) -> Callable[[Any], Any]:
 
     Example:
         >>> import torch
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> torch_function(parse("relu(x) + 1"))(torch.tensor([-1.0, 2.0])).tolist()
         [1.0, 3.0]
     """

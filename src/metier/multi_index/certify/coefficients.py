@@ -3,35 +3,103 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from metier.core.errors import InputError
-from metier.multi_index.activations import Activation
-from metier.multi_index.expression.balls import flint, precision, rational
-from metier.multi_index.expression.evaluate import Polynomial, as_polynomial, polynomial_product
+from metier.core.checks import ensure
+from metier.multi_index.activations import RULE_REACH, Activation
 from metier.multi_index.expression.nodes import Node, is_constant, multiply, power
-from metier.multi_index.expression.parse import hermite_coefficients, polynomial_node
-from metier.multi_index.expression.pieces import branches_known
-from metier.multi_index.expression.symmetry import parts_of
-from metier.multi_index.gaussian_rule import REACH as RULE_REACH
+from metier.multi_index.expression.pieces import branches_known, flint, precision, rational
+from metier.multi_index.expression.reading import (
+    Polynomial,
+    as_polynomial,
+    hermite_coefficients,
+    parts_of,
+    polynomial_node,
+    polynomial_product,
+)
 
-from .coefficient import NUMERICAL, UNDECIDED, Coefficient, exact_zero, from_ball
-from .exponential import Terms, as_exponential, expectation, value_ball, vanishing_monomial
-from .growth import growth
-from .integral import NoBoundError, integral_ball, unseen_branches_ball
-from .piecewise import (
+from .closed_forms import (
     PolynomialPiece,
+    as_exponential,
+    expectation,
     gaussian_mean,
     is_exactly_zero,
     level_values,
     piecewise_expectation,
     polynomial_pieces,
     stepwise_ball,
+    value_ball,
+    vanishing_monomial,
 )
+from .integral import NoBoundError, growth, integral_ball, unseen_branches_ball
+
+CERTIFIED_NONZERO = "certified nonzero"
+CERTIFIED_ZERO = "certified zero"
+UNDECIDED = "undecided"
+NUMERICAL = "numerical"
+
+STATES = (CERTIFIED_NONZERO, CERTIFIED_ZERO, UNDECIDED, NUMERICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """c_{power, degree} = E[sigma(z)^power He_degree(z)], z ~ N(0, 1), and its state.
+
+    The true value lies within `rad` of `mid` for certain, except where the state is "numerical": there
+    `rad` is an estimate.
+
+    Args:
+        power, degree: k and j.
+        mid, rad: the ball, as floats (the radius covers the rounding of the middle).
+        state: "certified nonzero", "certified zero", "undecided" or "numerical".
+        reason: how this was found.
+        bits: working precision of the ball; 0 for exact arithmetic.
+
+    Example:
+        >>> from metier.multi_index import exponents
+        >>> c = exponents("He4").coefficient(2, 2)
+        >>> c.mid, c.rad, c.state, c.reason
+        (192.0, 0.0, 'certified nonzero', 'rational arithmetic')
+    """
+
+    power: int
+    degree: int
+    mid: float
+    rad: float
+    state: str
+    reason: str = ""
+    bits: int = 0
+
+    @property
+    def zero(self) -> bool | None:
+        """True or False where it is known (for a numerical one: where it seems so), None if undecided."""
+        if self.state == NUMERICAL:
+            return abs(self.mid) <= self.rad
+        return {CERTIFIED_ZERO: True, CERTIFIED_NONZERO: False}.get(self.state)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the coefficient as plain values."""
+        return asdict(self)
+
+
+def from_ball(power: int, degree: int, ball: Any, *, reason: str, bits: int) -> Coefficient:
+    """Return the coefficient whose real ball was computed: nonzero if the ball excludes 0, else undecided."""
+    mid = float(ball.mid())
+    # float(mid) rounds; one ulp on the radius covers it.
+    rad = float(ball.rad().upper()) * (1.0 + 1e-15) + abs(mid) * 2.3e-16
+    state = UNDECIDED if ball.contains(0) else CERTIFIED_NONZERO
+    return Coefficient(power, degree, mid, rad, state, reason, bits)
+
+
+def exact_zero(power: int, degree: int, reason: str) -> Coefficient:
+    """Return a coefficient that is proved to be 0."""
+    return Coefficient(power, degree, 0.0, 0.0, CERTIFIED_ZERO, reason)
+
 
 PRECISIONS = (106, 212, 424)
 RELATIVE_ERROR = 1e-9
@@ -49,13 +117,13 @@ def numerical_coefficient(activation: Activation, k: int, j: int, *, why: str) -
     weighed = rule.weights * np.abs(terms)
     size = float(weighed.sum())
     far = float(weighed[np.abs(rule.nodes) > 0.8 * RULE_REACH].sum())
-    if not math.isfinite(size) or far > 1e-10 * max(size, 1e-300):
-        raise InputError(
-            "a coefficient needs an integrable power",
-            expected=f"E|sigma^{k}| under the Gaussian",
-            got=f"{activation.name}, whose power {k} is not integrable, or not in floats",
-            next_step="Ask for a smaller power.",
-        )
+    ensure(
+        not (not math.isfinite(size) or far > 1e-10 * max(size, 1e-300)),
+        "a coefficient needs an integrable power",
+        expected=f"E|sigma^{k}| under the Gaussian",
+        got=f"{activation.name}, whose power {k} is not integrable, or not in floats",
+        next_step="Ask for a smaller power.",
+    )
     return Coefficient(k, j, float(rule.weights @ terms), RELATIVE_ERROR * size, NUMERICAL, why)
 
 
@@ -77,16 +145,21 @@ def certified_coefficient(activation: Activation, k: int, j: int, bits: int = PR
     if activation.levels is not None and j == 2:
         found: Coefficient = activation.levels.coefficient(k, bits)
         return found
-    exact = _rational(node, k, j)
-    if exact is not None:
-        return _from_rational(k, j, exact)
+    if (polynomial := as_polynomial(node)) is not None:
+        return _from_rational(k, j, gaussian_mean(polynomial_product(_powers(polynomial, k), hermite(j))))
     terms = as_exponential(multiply((power(node, Fraction(k)), polynomial_node(hermite(j)))))
     if terms is not None:
-        return _from_terms(terms, k, j, bits)
+        parts = expectation(terms, k)
+        if not parts:
+            return exact_zero(k, j, "its exponentials cancel exactly (Lindemann-Weierstrass)")
+        return _by_balls(k, j, bits, partial(value_ball, parts), "sums of exponentials in closed form")
     pieces = polynomial_pieces(node)
-    if pieces is not None:
-        return _from_pieces(activation, node, pieces, k, j, bits)
-    return _from_integral(activation, node, k, j, bits)
+    try:
+        if pieces is not None:
+            return _from_pieces(node, pieces, k, j, bits)
+        return _by_balls(k, j, bits, partial(integral_ball, node, k, j), "ball quadrature")
+    except NoBoundError as error:
+        return numerical_coefficient(activation, k, j, why=str(error))
 
 
 def _zero_reason(node: Node, k: int, j: int) -> str | None:
@@ -121,13 +194,6 @@ def _powers(polynomial: Polynomial, k: int) -> Polynomial:
     return polynomial if k == 1 else polynomial_product(_powers(polynomial, k - 1), polynomial)
 
 
-def _rational(node: Node, k: int, j: int) -> Fraction | None:
-    polynomial = as_polynomial(node)
-    if polynomial is None:
-        return None
-    return gaussian_mean(polynomial_product(_powers(polynomial, k), hermite(j)))
-
-
 def _from_rational(k: int, j: int, value: Fraction) -> Coefficient:
     if not value:
         return exact_zero(k, j, "rational arithmetic")
@@ -137,16 +203,7 @@ def _from_rational(k: int, j: int, value: Fraction) -> Coefficient:
     return Coefficient(k, j, float(value), 0.0 if exact else found.rad, found.state, found.reason, 0)
 
 
-def _from_terms(terms: Terms, k: int, j: int, bits: int) -> Coefficient:
-    parts = expectation(terms, k)
-    if not parts:
-        return exact_zero(k, j, "its exponentials cancel exactly (Lindemann-Weierstrass)")
-    return _by_balls(k, j, bits, lambda b: value_ball(parts, b), "sums of exponentials in closed form")
-
-
-def _from_pieces(
-    activation: Activation, node: Node, pieces: tuple[PolynomialPiece, ...], k: int, j: int, bits: int
-) -> Coefficient:
+def _from_pieces(node: Node, pieces: tuple[PolynomialPiece, ...], k: int, j: int, bits: int) -> Coefficient:
     raised = tuple(
         PolynomialPiece(p.low, p.high, polynomial_product(_powers(p.polynomial, k), hermite(j)))
         for p in pieces
@@ -157,20 +214,10 @@ def _from_pieces(
         def enclosed(b: int) -> Any:
             return stepwise_ball(value, b) + unseen_branches_ball(node, k, j, b)
 
-        try:
-            return _by_balls(k, j, bits, enclosed, "piecewise polynomial in closed form within |z| = 14")
-        except NoBoundError as error:
-            return numerical_coefficient(activation, k, j, why=str(error))
+        return _by_balls(k, j, bits, enclosed, "piecewise polynomial in closed form within |z| = 14")
     if is_exactly_zero(value):
         return exact_zero(k, j, "its pieces cancel exactly in closed form")
-    return _by_balls(k, j, bits, lambda b: stepwise_ball(value, b), "piecewise polynomial in closed form")
-
-
-def _from_integral(activation: Activation, node: Node, k: int, j: int, bits: int) -> Coefficient:
-    try:
-        return _by_balls(k, j, bits, lambda b: integral_ball(node, k, j, b), "ball quadrature")
-    except NoBoundError as error:
-        return numerical_coefficient(activation, k, j, why=str(error))
+    return _by_balls(k, j, bits, partial(stepwise_ball, value), "piecewise polynomial in closed form")
 
 
 def _by_balls(k: int, j: int, bits: int, ball_at: Any, reason: str) -> Coefficient:
@@ -208,7 +255,7 @@ def never_reason(activation: Activation, j: int) -> str | None:
 
 def law_known_by_powers(activation: Activation) -> bool:
     """Whether sigma(z) provably has exponential moments; then its powers decide E[He_j | sigma] = 0."""
-    if activation.node is None:
+    try:
+        return activation.node is not None and growth(activation.node).determinate
+    except NoBoundError:
         return False
-    bound = growth(activation.node)
-    return bound is not None and bound.determinate
