@@ -204,8 +204,9 @@ def step_levels(link: Link) -> Array | None:
         >>> step_levels(Sign())
         array([-1.,  1.])
     """
-    kinks, stepwise = np.asarray(link.kinks, dtype=float), getattr(link, "stepwise", None)
-    if kinks.size == 0 or stepwise is False:
+    kinks = np.asarray(link.kinks, dtype=float)
+    # Without kinks nobody asks an expression for its pieces.
+    if kinks.size == 0 or (stepwise := getattr(link, "stepwise", None)) is False:
         return None
     edges = np.r_[min(-2 * REACH, kinks[0] - 1.0), kinks, max(2 * REACH, kinks[-1] + 1.0)]
     inside = np.array([0.5]) if stepwise else _PROBES
