@@ -6,13 +6,18 @@ from . import simulate as simulate
 from .activations import Activation as Activation, as_activation as as_activation
 from .asymptotics import (
     Asymptotics as Asymptotics,
+    LocalExponent as LocalExponent,
     RecoveryCurve as RecoveryCurve,
     asymptotics as asymptotics,
+    local_exponent as local_exponent,
     recovery_curve as recovery_curve,
 )
 from .certify.coefficients import Coefficient as Coefficient
-from .committee import Committee as Committee, committee as committee
-from .committee_thresholds import committee_thresholds as committee_thresholds
+from .committee import (
+    Committee as Committee,
+    committee as committee,
+    committee_thresholds as committee_thresholds,
+)
 from .exponents import (
     Exponents as Exponents,
     TableRow as TableRow,
@@ -21,7 +26,6 @@ from .exponents import (
 )
 from .fixed_points import FixedPointCurve as FixedPointCurve
 from .hierarchical import Hierarchical as Hierarchical, hierarchical as hierarchical
-from .local_exponent import LocalExponent as LocalExponent, local_exponent as local_exponent
 from .overlap import OverlapFunction as OverlapFunction
 from .phase_diagram import PhaseDiagram as PhaseDiagram, phase_diagram as phase_diagram
 from .profile import AtLeast as AtLeast, Certificate as Certificate

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,9 @@ Vectorized = Callable[[Floats], Floats]
 RULE_REACH = 26.0
 """Panels cover [-RULE_REACH, RULE_REACH]; the density is 1e-147 of its peak there."""
 
-POINTS = 20
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
+"""Of each panel."""
+
 TOLERANCE = 1e-12
 
 FARTHEST = 13.0
@@ -56,12 +58,6 @@ class Rule:
     narrow: Floats
 
 
-@lru_cache(maxsize=1)
-def _legendre() -> tuple[Floats, Floats]:
-    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
-    return nodes, weights
-
-
 def gaussian_rule(function: Vectorized, kinks: tuple[float, ...], *, known: bool, name: str) -> Rule:
     """Return a rule for E under N(0, 1), refined until sigma and sigma^2 no longer change.
 
@@ -74,9 +70,8 @@ def gaussian_rule(function: Vectorized, kinks: tuple[float, ...], *, known: bool
     Raises:
         InputError: values that are not finite, an infinite variance, or a kink that was not declared.
     """
-    inside = [k for k in kinks if abs(k) < RULE_REACH]
-    borders = np.unique(np.concatenate([np.linspace(-RULE_REACH, RULE_REACH, 53), inside]))
-    low, high = borders[:-1], borders[1:]
+    borders = np.r_[np.linspace(-RULE_REACH, RULE_REACH, 53), [k for k in kinks if abs(k) < RULE_REACH]]
+    low, high = np.unique(borders)[:-1], np.unique(borders)[1:]
     kept: list[tuple[Floats, Floats]] = []
     scale = max(float(np.abs(_totals(function, low, high, name)).sum()), 1e-300)
     while low.size:
@@ -89,27 +84,22 @@ def gaussian_rule(function: Vectorized, kinks: tuple[float, ...], *, known: bool
         kept.append((low[~rough], high[~rough]))
         narrow = rough & (high - low < (SINGULAR if known else NARROWEST))
         if narrow.any():
-            at = float(middle[narrow][0])
-            raise _singular(at, name) if known else _undeclared(at, name)
+            _refuse_rough(round(float(middle[narrow][0]), 6 if known else 3) + 0.0, name, known=known)
         low, high = np.concatenate([low[rough], middle[rough]]), np.concatenate([middle[rough], high[rough]])
-    rule = _assembled(function, kept)
-    _check_variance(rule, name)
-    return rule
+    return _assembled(function, kept, name)
 
 
 def _points(low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    nodes, weights = _legendre()
     half = 0.5 * (high - low)[:, None]
-    z = 0.5 * (low + high)[:, None] + half * nodes
-    return z, half * weights * np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+    z = 0.5 * (low + high)[:, None] + half * _NODES
+    return z, half * _WEIGHTS * np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
 
 
 def _totals(function: Vectorized, low: Floats, high: Floats, name: str) -> Floats:
     """E of sigma + sigma^2 with a tilt, per panel; the tilt keeps odd errors from cancelling."""
     z, w = _points(low, high)
     values = _values(function, z, w, name)
-    out: Floats = (w * (1.0 + 0.1 * z) * (values + values * values)).sum(axis=1)
-    return out
+    return np.asarray((w * (1.0 + 0.1 * z) * (values + values * values)).sum(axis=1))
 
 
 def _values(function: Vectorized, z: Floats, w: Floats, name: str) -> Floats:
@@ -120,8 +110,7 @@ def _values(function: Vectorized, z: Floats, w: Floats, name: str) -> Floats:
     if bad.any():
         first = int(np.argmin(np.where(bad, np.abs(z), np.inf)))
         at, value = float(z.flat[first]), float(values.flat[first])
-        if abs(at) > 5.0 and not np.isnan(value):
-            raise _not_integrable(name)
+        _check_variance(abs(at) <= 5.0 or np.isnan(value), name)
         raise InputError(
             "an activation is finite",
             expected="finite real values",
@@ -131,27 +120,22 @@ def _values(function: Vectorized, z: Floats, w: Floats, name: str) -> Floats:
     return values
 
 
-def _assembled(function: Vectorized, kept: list[tuple[Floats, Floats]]) -> Rule:
-    low = np.concatenate([a for a, _ in kept])
-    order = np.argsort(low)
-    low, high = low[order], np.concatenate([b for _, b in kept])[order]
+def _assembled(function: Vectorized, kept: list[tuple[Floats, Floats]], name: str) -> Rule:
+    low, high = (np.sort(np.concatenate(ends)) for ends in zip(*kept, strict=True))
     z, w = _points(low, high)
     small = (high - low < NARROW_PANEL) & (np.maximum(np.abs(low), np.abs(high)) < FARTHEST)
     nodes, weights = z.ravel(), w.ravel()
     with np.errstate(all="ignore"):
         values = np.asarray(function(nodes), dtype=np.float64)
+    mass = weights * values**2
+    outer = float(mass[np.abs(nodes) > 0.8 * RULE_REACH].sum())
+    _check_variance(outer <= 1e-10 * max(float(mass.sum()), 1e-300), name)
     return Rule(nodes, weights, values, np.unique(np.r_[low[small], high[small]]))
 
 
-def _check_variance(rule: Rule, name: str) -> None:
-    mass = rule.weights * rule.values**2
-    outer = float(mass[np.abs(rule.nodes) > 0.8 * RULE_REACH].sum())
-    if outer > 1e-10 * max(float(mass.sum()), 1e-300):
-        raise _not_integrable(name)
-
-
-def _not_integrable(name: str) -> InputError:
-    return InputError(
+def _check_variance(finite: object, name: str) -> None:
+    ensure(
+        finite,
         "an activation has a finite variance under the Gaussian",
         expected="growth below exp(z^2/4)",
         got=f"{name}, whose E[sigma(z)^2] is infinite or beyond floats",
@@ -159,22 +143,19 @@ def _not_integrable(name: str) -> InputError:
     )
 
 
-def _singular(at: float, name: str) -> InputError:
-    return InputError(
-        "an activation has a finite variance under the Gaussian",
-        expected="no pole, and no slope that floats cannot resolve",
-        got=f"{name}, which is singular near z = {round(at, 6) + 0.0:g}",
-        next_step="Smooth or clip it there.",
-    )
-
-
-def _undeclared(at: float, name: str) -> InputError:
-    shown = round(at, 3) + 0.0
-    return InputError(
+def _refuse_rough(at: float, name: str, *, known: bool) -> NoReturn:
+    if known:
+        raise InputError(
+            "an activation has a finite variance under the Gaussian",
+            expected="no pole, and no slope that floats cannot resolve",
+            got=f"{name}, which is singular near z = {at:g}",
+            next_step="Smooth or clip it there.",
+        )
+    raise InputError(
         "a callable declares every kink",
         expected="a smooth function between the declared kinks",
-        got=f"{name}, which has a kink or a jump near z = {shown:g}",
-        next_step=f"Pass kinks=({shown:g},) with all its kinks, or write it as an expression.",
+        got=f"{name}, which has a kink or a jump near z = {at:g}",
+        next_step=f"Pass kinks=({at:g},) with all its kinks, or write it as an expression.",
     )
 
 
@@ -291,18 +272,15 @@ class Activation:
             got=f"scale={scale!r}, shift={shift!r}",
             next_step="Check the numbers.",
         )
-        inner = self.function
-        odd_stays = self.parity == "even" or shift == 0
-        node = None
-        if self.node is not None:
-            node = add((multiply((number(Fraction(scale)), self.node)), number(Fraction(shift))))
+        inner, exact = self.function, (Fraction(scale), Fraction(shift))
+        node = None if self.node is None else add((multiply((number(exact[0]), self.node)), number(exact[1])))
         return Activation(
             name=name or f"{scale:g}*({self.name})" + (f" + {shift:g}" if shift else ""),
             function=lambda z: scale * inner(z) + shift,
             kinks=self.kinks,
-            parity=self.parity if odd_stays else None,
+            parity=self.parity if self.parity == "even" or shift == 0 else None,
             node=node,
-            levels=None if self.levels is None else self.levels.affine(Fraction(scale), Fraction(shift)),
+            levels=None if self.levels is None else self.levels.affine(*exact),
         )
 
     def normalized(self) -> Activation:
@@ -384,9 +362,8 @@ def _made(activation: Any, kinks: tuple[float, ...], parity: str | None) -> Acti
 
 @lru_cache(maxsize=512)
 def _from_text(text: str) -> Activation:
-    known = REGISTRY.get(text.strip())
     try:
-        made = from_node(parse(known if known is not None else text), name=text.strip())
+        made = from_node(parse(REGISTRY.get(text.strip(), text)), name=text.strip())
         _ = made.rule  # refuses what is not finite or not square-integrable, now rather than later
     except OverflowError as error:
         raise InputError(
@@ -424,7 +401,13 @@ def _from_callable(
     points = np.linspace(-3.0, 3.0, 7) + 0.0137  # off the simple numbers where kinks are
     name = getattr(function, "__name__", type(function).__name__)
     made = Activation(name=name, function=_of_vectors(function, name), kinks=kinks, parity=parity)
-    _check_repeats(made, points)
+    ensure(
+        np.array_equal(made(points), made(points), equal_nan=True),
+        "an activation is a function",
+        expected="the same values each time",
+        got=f"others at the second call of {name}",
+        next_step="Leave noise to snr; draw random weights once, before.",
+    )
     nodes = made.rule.nodes
     if parity is not None:
         _check_parity(made, np.concatenate([points, nodes[np.abs(nodes) < SEEN]]), parity)
@@ -447,16 +430,6 @@ def _of_vectors(function: Callable[[Any], Any], name: str) -> Callable[[Any], Fl
         return values.reshape(points.shape).astype(np.float64, copy=False)
 
     return evaluated
-
-
-def _check_repeats(activation: Activation, points: Floats) -> None:
-    ensure(
-        np.array_equal(activation(points), activation(points), equal_nan=True),
-        "an activation is a function",
-        expected="the same values each time",
-        got=f"others at the second call of {activation.name}",
-        next_step="Leave noise to snr; draw random weights once, before.",
-    )
 
 
 def _called(function: Callable[[Any], Any], points: Floats, name: str) -> Any:
@@ -492,9 +465,7 @@ def _checked_kinks(kinks: Iterable[float]) -> tuple[float, ...]:
 
 
 def _check_parity(activation: Activation, points: Floats, parity: str) -> None:
-    left, right = activation(-points), activation(points)
-    if parity == "odd":
-        left = -left
+    left, right = (-1 if parity == "odd" else 1) * activation(-points), activation(points)
     wrong = np.abs(left - right) > 1e-9 * (1.0 + np.abs(right))
     if wrong.any():
         at = float(points[int(np.flatnonzero(wrong)[0])])

@@ -153,18 +153,15 @@ def field_rule(
     if narrow.size:
         about = (narrow[None, :, None] + np.asarray(_KINK_EDGES) * width) / root
         cuts = _thinned(np.concatenate([cuts, about.reshape(overlaps.size, -1)], axis=1), width[:, 0, 0])
-    low = 0.0 if symmetric else -REACH
-    V, lengths = _panels(cuts, _OUTER_POINTS * 2**level, low=low)
+    V, lengths = _panels(cuts, _OUTER_POINTS * 2**level, low=0.0 if symmetric else -REACH)
     return V, lengths * density(V) * (2.0 if symmetric else 1.0)
 
 
 def _thinned(cuts: Array, apart: Array) -> Array:
     """Sorted cuts of which none follows another by less than `apart`; those left out repeat the last one."""
     cuts = np.sort(cuts, axis=1)
-    last = cuts[:, 0]
-    for k in range(1, cuts.shape[1]):
-        last = np.where(cuts[:, k] - last < apart, last, cuts[:, k])
-        cuts[:, k] = last
+    for last, cut in itertools.pairwise(cuts.T):
+        cut[:] = np.where(cut - last < apart, last, cut)
     return cuts
 
 
@@ -208,12 +205,10 @@ def step_levels(link: Link) -> Array | None:
         array([-1.,  1.])
     """
     kinks = np.asarray(link.kinks, dtype=float)
-    if kinks.size == 0:
+    # Without kinks nobody asks an expression for its pieces.
+    if kinks.size == 0 or (stepwise := getattr(link, "stepwise", None)) is False:
         return None
     edges = np.r_[min(-2 * REACH, kinks[0] - 1.0), kinks, max(2 * REACH, kinks[-1] + 1.0)]
-    stepwise = getattr(link, "stepwise", None)
-    if stepwise is False:
-        return None
     inside = np.array([0.5]) if stepwise else _PROBES
     values = evaluate(link, edges[:-1, None] + np.diff(edges)[:, None] * inside)
     return values[:, 0].copy() if (values == values[:, :1]).all() else None
@@ -233,11 +228,9 @@ def slope_scale(link: Link) -> float:
 
 
 def _rms_slope(link: Link, z: Array) -> float:
-    slopes = np.diff(evaluate(link, z)) / np.diff(z)
-    middle = 0.5 * (z[1:] + z[:-1])
-    kinks = np.asarray(link.kinks, dtype=float)
-    gaps = np.diff(z)
-    near = (np.abs(middle[:, None] - kinks) <= gaps[:, None]).any(axis=1)
+    middle, gaps = 0.5 * (z[1:] + z[:-1]), np.diff(z)
+    slopes = np.diff(evaluate(link, z)) / gaps
+    near = (np.abs(middle[:, None] - np.asarray(link.kinks, dtype=float)) <= gaps[:, None]).any(axis=1)
     weights = np.where(near, 0.0, density(middle) * gaps)
     return float(np.sqrt((weights * slopes**2).sum() / weights.sum()))
 
@@ -245,8 +238,7 @@ def _rms_slope(link: Link, z: Array) -> float:
 def _panels(cuts: Array, points: int, *, low: float) -> tuple[Array, Array]:
     """Gauss-Legendre nodes and length weights on the panels between sorted cuts in [low, REACH]."""
     ends = np.full((*cuts.shape[:-1], 1), REACH)
-    inside = np.concatenate([np.full_like(ends, low), np.clip(cuts, low, REACH), ends], axis=-1)
-    edges = np.sort(inside, axis=-1)
+    edges = np.sort(np.concatenate([np.full_like(ends, low), np.clip(cuts, low, REACH), ends], axis=-1))
     nodes, weights = leggauss(points)
     half = 0.5 * np.diff(edges, axis=-1)[..., None]
     middle = 0.5 * (edges[..., 1:] + edges[..., :-1])[..., None]

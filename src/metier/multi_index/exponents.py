@@ -97,9 +97,7 @@ class Exponents:
     def summary(self) -> str:
         """Return the exponents in a few lines."""
         low, high = self.generative_bounds
-        shown = exponent_text(self.generative)
-        if low != high and math.isfinite(high):
-            shown = f"{low} to {high}"
+        shown = f"{low} to {high}" if low != high < math.inf else exponent_text(self.generative)
         lines = [
             f"{self.name}: {self.certificate.status}",
             f"  information {exponent_text(self.information)}, generative {shown}, "
@@ -280,20 +278,17 @@ def nse_table(*, normalize: bool = False) -> tuple[TableRow, ...]:
 
     Source: ours; activations as given.
     """
-    rows = []
-    for name in activation_names():
-        found = exponents(name, normalize=normalize)
-        constant = found.constant
-        rows.append(
-            TableRow(
-                name=name,
-                information=found.information,
-                generative=found.generative,
-                kappa=found.kappa,
-                noise_sensitivity=found.noise_sensitivity,
-                strong_recovery=found.strong_recovery,
-                constant=math.nan if constant is None else constant.mid,
-                status=found.certificate.status,
-            )
+    return tuple(
+        TableRow(
+            name=name,
+            information=found.information,
+            generative=found.generative,
+            kappa=found.kappa,
+            noise_sensitivity=found.noise_sensitivity,
+            strong_recovery=found.strong_recovery,
+            constant=math.nan if (constant := found.constant) is None else constant.mid,
+            status=found.status,
         )
-    return tuple(rows)
+        for name in activation_names()
+        for found in (exponents(name, normalize=normalize),)
+    )

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.optimize import brentq
@@ -73,12 +74,12 @@ class FixedPointCurve:
 
 def fixed_points(function: OverlapFunction, *, tolerance: float) -> FixedPointCurve:
     """Find the branches; turns that stand out by less than `tolerance` in ln alpha are taken for noise."""
-    x = _samples(function.edges)
-    y = log_sample_ratio(function, x)
-    x, y = _resolved(x, y)
-    turns = _turns(y, max(tolerance, _SMALLEST_PROMINENCE))
-    stops, levels = [0.0], [_log_start(function)]
-    for k, peak in turns:
+    edges = function.edges[:, None]
+    inside = edges[:-1] + np.diff(edges, axis=0) * (np.arange(_SAMPLES) / _SAMPLES)
+    x = np.r_[inside.ravel(), edges[-1]]
+    x, y = _resolved(x, log_sample_ratio(function, x))
+    stops, levels = [0.0], [math.log(function.instability) if function.instability else -math.inf]
+    for k, peak in _turns(y, max(tolerance, _SMALLEST_PROMINENCE)):
         sign = -1.0 if peak else 1.0
 
         def objective(at: Array, sign: float = sign) -> Array:
@@ -87,9 +88,7 @@ def fixed_points(function: OverlapFunction, *, tolerance: float) -> FixedPointCu
         at, value = zoom(objective, x[max(k - 1, 0)], x[min(k + 1, x.size - 1)])
         stops.append(at)
         levels.append(sign * value)
-    stops.append(float(x[-1]))
-    levels.append(float(y[-1]))
-    return FixedPointCurve(function=function, stops=np.array(stops), levels=np.array(levels))
+    return FixedPointCurve(function=function, stops=np.r_[stops, x[-1]], levels=np.r_[levels, y[-1]])
 
 
 def no_information() -> FixedPointCurve:
@@ -134,17 +133,6 @@ def zoom(
     return float(x[k]), float(y[k])
 
 
-def _samples(edges: Array) -> Array:
-    inside = np.arange(_SAMPLES) / _SAMPLES
-    return np.concatenate([(edges[:-1, None] + np.diff(edges)[:, None] * inside).ravel(), edges[-1:]])
-
-
-def _log_start(function: OverlapFunction) -> float:
-    if function.power == 0:
-        return -math.inf
-    return -math.log(function.rate_at_zero) if function.rate_at_zero > 0 else math.inf
-
-
 def _resolved(x: Array, y: Array) -> tuple[Array, Array]:
     # Ln alpha starts at -inf (F(0) > 0) or, where F vanishes faster than q, at +inf: both end at x > 0.
     bad = np.flatnonzero(~np.isfinite(y))
@@ -161,28 +149,30 @@ def _resolved(x: Array, y: Array) -> tuple[Array, Array]:
 
 def _turns(y: Array, tolerance: float) -> list[tuple[int, bool]]:
     """Return (index, whether a peak) of the turns of y, without those shallower than tolerance."""
-    steps = _fill(np.sign(np.diff(y)))
-    turns = [k for k in range(1, y.size - 1) if steps[k - 1] != steps[k]]
-    marks = [0, *turns, y.size - 1]
+    steps = np.sign(np.diff(y))
+    # A flat step goes on in the direction of the last one before it.
+    last = np.maximum.accumulate(np.where(steps != 0, np.arange(steps.size), 0))
+    marks = [0, *(np.flatnonzero(np.diff(steps[last])) + 1).tolist(), y.size - 1]
     while len(marks) > 2:
         depths = [abs(y[b] - y[a]) for a, b in itertools.pairwise(marks)]
         k = int(np.argmin(depths))
         if depths[k] > tolerance:
             break
-        ends = (0, y.size - 1)
-        marks = [m for j, m in enumerate(marks) if j not in (k, k + 1) or m in ends]
+        marks = [m for j, m in enumerate(marks) if j not in (k, k + 1) or m in (0, y.size - 1)]
     return [(m, bool(y[m] > y[a])) for a, m in itertools.pairwise(marks[:-1])]
 
 
-def _fill(steps: Array) -> Array:
-    filled = steps.copy()
-    for k in range(1, filled.size):
-        if filled[k] == 0:
-            filled[k] = filled[k - 1]
-    return filled
+def infimum(
+    ratio: Callable[[Array], Array], grid: Array, end: float, overlap: float = 0.0
+) -> tuple[float, float]:
+    """Return the infimum of a ratio and the overlap there: inside the grid of x, or `end` with its own."""
+    k = int(np.argmin(ratio(grid)))
+    x, value = zoom(ratio, grid[max(k - 1, 0)], grid[min(k + 1, grid.size - 1)])
+    return (end, overlap) if end <= value * (1 + 1e-9) else (value, -math.expm1(-x))
 
 
 NAMES = ("weak_recovery", "strong_recovery", "spinodal", "it_detection", "it_strong")
+
 
 ERASED = "the label does not depend on the input, so that no number of samples is enough"
 OPEN_AT_ZERO = "the overlap is above 0 at every sample ratio, so there is nothing left to detect"
@@ -210,36 +200,28 @@ def find_lines(curve: FixedPointCurve, *, perfect: float = math.inf) -> Lines:
         never, nowhere = dict.fromkeys(NAMES, math.inf), dict.fromkeys(NAMES, 0.0)
         return Lines(ratios=never, overlaps=nowhere, reasons=dict.fromkeys(NAMES, ERASED))
     f = curve.function
-    weak = (1.0 / f.rate_at_zero if f.rate_at_zero > 0 else math.inf) if f.power else 0.0
-    ratios = {"weak_recovery": weak}
-    overlaps = {"weak_recovery": 0.0}
-    reasons: dict[str, str] = {}
-    ends_perfect = not bool(curve.rising[-1])
-    if ends_perfect:
-        ratios |= {
-            "strong_recovery": _exp(curve.levels[:-1].max()),
-            "spinodal": perfect,
-            "it_strong": perfect,
-        }
-        overlaps |= {"strong_recovery": 1.0, "spinodal": 1.0, "it_strong": 1.0}
+    weak = f.instability
+    # Sample ratio and overlap by name.
+    found = {"weak_recovery": (weak, 0.0), "it_detection": (math.nan, math.nan)}
+    reasons = {} if f.power else {"it_detection": OPEN_AT_ZERO}
+    if not curve.rising[-1]:
+        strong = _exp(curve.levels[:-1].max())
+        found |= {"strong_recovery": (strong, 1.0), "spinodal": (perfect, 1.0), "it_strong": (perfect, 1.0)}
     elif curve.stops.size == 2:
-        ratios |= {"strong_recovery": weak, "spinodal": math.nan, "it_strong": weak}
-        overlaps |= {"strong_recovery": 0.0, "spinodal": math.nan, "it_strong": 0.0}
         reasons["spinodal"] = ONE_BRANCH
+        found |= dict.fromkeys(("strong_recovery", "it_strong"), (weak, 0.0))
+        found["spinodal"] = (math.nan, math.nan)
     else:
         strong, spinodal = float(curve.levels[:-2].max()), float(curve.levels[-2])
         it_strong = _equal_free_entropy(curve, spinodal, strong)
-        ratios |= {"strong_recovery": _exp(strong), "spinodal": _exp(spinodal), "it_strong": it_strong}
-        overlaps |= {
-            "strong_recovery": _upper(curve, strong),
-            "spinodal": -math.expm1(-curve.stops[-2]),
-            "it_strong": _upper(curve, math.log(it_strong)),
+        found |= {
+            "strong_recovery": (_exp(strong), _upper(curve, strong)),
+            "spinodal": (_exp(spinodal), -math.expm1(-curve.stops[-2])),
+            "it_strong": (it_strong, _upper(curve, math.log(it_strong))),
         }
     if f.power:
-        ratios["it_detection"], overlaps["it_detection"] = _detection(curve, weak, perfect)
-    else:
-        ratios["it_detection"], overlaps["it_detection"] = math.nan, math.nan
-        reasons["it_detection"] = OPEN_AT_ZERO
+        found["it_detection"] = _detection(curve, weak, perfect)
+    ratios, overlaps = ({name: found[name][k] for name in NAMES} for k in (0, 1))
     return Lines(ratios=ratios, overlaps=overlaps, reasons=reasons)
 
 
@@ -253,17 +235,12 @@ def _detection(curve: FixedPointCurve, weak: float, perfect: float) -> tuple[flo
             return np.asarray(np.where(information > 0, entropy_cost(x) / information, np.inf))
 
     grid = np.concatenate([np.geomspace(2e-3, 0.3, 40), np.linspace(0.3, curve.stops[-1], 160)[1:]])
-    k = int(np.argmin(ratio(grid)))
-    x, value = zoom(ratio, grid[max(k - 1, 0)], grid[min(k + 1, grid.size - 1)])
-    if min(weak, perfect) <= value * (1 + 1e-9):  # the infimum is an end: q -> 0, or q = 1 without noise
-        return (weak, 0.0) if weak <= perfect else (perfect, 1.0)
-    return value, -math.expm1(-x)
+    # The infimum may be an end: q -> 0, or q = 1 without noise.
+    return infimum(ratio, grid, *min((weak, 0.0), (perfect, 1.0)))
 
 
 def _equal_free_entropy(curve: FixedPointCurve, spinodal: float, strong: float) -> float:
-    def advantage(log_ratio: float) -> float:
-        return upper_advantage(curve, log_ratio)
-
+    advantage = partial(upper_advantage, curve)
     low, high = spinodal + 1e-12, strong - 1e-12
     if not math.isfinite(high):
         high = low + 1.0

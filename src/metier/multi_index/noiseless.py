@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from metier.core.checks import ensure
@@ -50,7 +53,12 @@ def branches_of(link: Link) -> Branches:
     kinks = kinks[np.abs(kinks) < REACH]
     cells = np.r_[-REACH, kinks, REACH]
     edges = np.unique(
-        np.concatenate([np.linspace(a, b, _pieces(a, b) + 1) for a, b in itertools.pairwise(cells)])
+        np.concatenate(
+            [
+                np.linspace(a, b, max(2, int(np.ceil((b - a) / _PANEL))) + 1)
+                for a, b in itertools.pairwise(cells)
+            ]
+        )
     )
     points = chebyshev.chebpts1(_DEGREE + 1)
     half, middle = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
@@ -89,15 +97,10 @@ def preimages(link: Link, branches: Branches, z: Array) -> tuple[Array, Array]:
     rising = at_high > at_low
     exists = (np.minimum(at_low, at_high) <= y) & (y <= np.maximum(at_low, at_high))
     own = (branches.low < z[:, None]) & (z[:, None] < branches.high)
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        above = (evaluate(link, middle) >= y) == rising
-        high = np.where(above, middle, high)
-        low = np.where(above, low, middle)
-    x = np.where(own, z[:, None], 0.5 * (low + high))
+    found = _bisected(lambda x: (evaluate(link, x) >= y) == rising, low, high)
+    x = np.where(own, z[:, None], found)
     steepness = np.abs(branches.slope(x.ravel()).reshape(x.shape))
-    weight = np.where(exists | own, 1.0 / np.maximum(steepness, 1e-300), 0.0)
-    return x, weight
+    return x, np.where(exists | own, 1.0 / np.maximum(steepness, 1e-300), 0.0)
 
 
 def graded_rule(breaks: Array, points: int, *, low: float) -> tuple[Array, Array]:
@@ -124,45 +127,38 @@ def sign_changes(link: Link) -> tuple[Array, Array]:
     grid = np.unique(np.r_[np.linspace(-REACH, REACH, 3601) + 1e-7, kinks - 1e-9, kinks + 1e-9])
     positive = evaluate(link, grid) > 0
     turns = np.flatnonzero(positive[1:] != positive[:-1])
-    low, high, left = grid[turns], grid[turns + 1], positive[turns]
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        same = (evaluate(link, middle) > 0) == left
-        low, high = np.where(same, middle, low), np.where(same, high, middle)
-    changes = 0.5 * (low + high)
-    nearest = (
-        kinks[np.abs(changes[:, None] - kinks).argmin(axis=1)] if kinks.size and changes.size else changes
-    )
-    changes = np.where(np.abs(nearest - changes) < 1e-8, nearest, changes)
+    changes = _bisected(lambda x: (evaluate(link, x) > 0) != positive[turns], grid[turns], grid[turns + 1])
+    if kinks.size and changes.size:
+        nearest = kinks[np.abs(changes[:, None] - kinks).argmin(axis=1)]
+        changes = np.where(np.abs(nearest - changes) < 1e-8, nearest, changes)
     return changes, np.r_[positive[0], positive[turns + 1]]
-
-
-def _pieces(a: float, b: float) -> int:
-    return max(2, int(np.ceil((b - a) / _PANEL)))
 
 
 def _critical(low: Array, high: Array, slopes: Array) -> list[float]:
     """Zeros of sigma' with a change of sign inside one smooth cell."""
     grid = np.linspace(-1.0, 1.0, 33)
-    found: list[float] = []
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
+
+    def slope(x: Array) -> Array:
+        j = np.clip(np.searchsorted(low, x, side="right") - 1, 0, low.size - 1)
+        return np.asarray(chebyshev.chebval((x - middle[j]) / half[j], slopes[j].T, tensor=False))
+
     z = (middle[:, None] + half[:, None] * grid).ravel()
-    values = np.concatenate([chebyshev.chebval(grid, c) for c in slopes])
-    panel = np.repeat(np.arange(low.size), grid.size)
-    scale = np.abs(values).max()
-    keep = np.abs(values) > 1e-11 * scale
-    z, values, panel = z[keep], values[keep], panel[keep]
-    for k in np.flatnonzero(np.sign(values[1:]) != np.sign(values[:-1])):
-        a, b, sign = z[k], z[k + 1], np.sign(values[k])
-        for _ in range(_BISECTIONS):
-            c = 0.5 * (a + b)
-            j = int(np.clip(np.searchsorted(low, c, side="right") - 1, 0, low.size - 1))
-            if np.sign(chebyshev.chebval((c - middle[j]) / half[j], slopes[j])) == sign:
-                a = c
-            else:
-                b = c
-        found.append(float(0.5 * (a + b)))
-    return found
+    values = chebyshev.chebval(grid, slopes.T).ravel()
+    clear = np.abs(values) > 1e-11 * np.abs(values).max()
+    z, signs = z[clear], np.sign(values[clear])
+    turns = np.flatnonzero(signs[1:] != signs[:-1])
+    found = _bisected(lambda x: np.sign(slope(x)) != signs[turns], z[turns], z[turns + 1])
+    return list(map(float, found))
+
+
+def _bisected(beyond: Callable[[Array], NDArray[np.bool_]], low: Array, high: Array) -> Array:
+    """Where `beyond` starts to hold between low and high, entry by entry."""
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        past = beyond(middle)
+        low, high = np.where(past, low, middle), np.where(past, middle, high)
+    return np.asarray(0.5 * (low + high))
 
 
 _SMALLEST = 1e-280
@@ -197,7 +193,7 @@ class NoiselessChannel:
         b = self.branches
         flat = float((ndtr(b.flat_high) - ndtr(b.flat_low)).sum())
         self.perfect_recovery = 1.0 / (1.0 - flat) if b.low.size else np.inf
-        self._grids: dict[int, tuple[Array, Array, Array, Array]] = {}
+        self._grid = cache(self._lay)
 
     def overlap(self, overlaps: Array, level: int) -> Array:
         """F(q), (1, n_overlaps)."""
@@ -231,9 +227,7 @@ class NoiselessChannel:
         bottom = np.zeros_like(omega)
         # Relative to the branch of z itself, whose weight is never the smallest by much.
         own = (z[:, None] - omega) ** 2
-        for j in range(x.shape[1]):
-            if not (weight[:, j] > 0).any():
-                continue
+        for j in np.flatnonzero((weight > 0).any(axis=0)):
             exponent = 0.5 * (own - (x[:, j : j + 1] - omega) ** 2) / (1 - q)
             w = weight[:, j : j + 1] * np.exp(np.minimum(exponent, 600.0))
             top += w * x[:, j : j + 1]
@@ -258,11 +252,6 @@ class NoiselessChannel:
             Z, N = mass[..., cells].sum(axis=-1), slope[..., cells].sum(axis=-1)
             total += (outer * np.where(Z > _SMALLEST, N * N / np.maximum(Z, _SMALLEST), 0.0)).sum(axis=1)
         return total
-
-    def _grid(self, level: int) -> tuple[Array, Array, Array, Array]:
-        if level not in self._grids:
-            self._grids[level] = self._lay(level)
-        return self._grids[level]
 
     def _lay(self, level: int) -> tuple[Array, Array, Array, Array]:
         b = self.branches

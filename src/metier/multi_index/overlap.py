@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from metier.core import InputError
+from metier.core.checks import ensure
 
 from .channels import NARROW, AdditiveChannel, Array, Channel, Link
 from .kernels import SMALLEST_RATE, series_many
@@ -64,9 +65,9 @@ def refine_axes(
         out = np.empty(which.size)
         for row in np.unique(levels, axis=0):
             here = np.flatnonzero((levels == row).all(axis=1))
-            for some in _sides(overlaps[which[here]]):
-                at = here[some]
-                doublings = (int(row[0]), int(row[1]), int(row[2]))
+            doublings = (int(row[0]), int(row[1]), int(row[2]))
+            wide = overlaps[which[here]] <= NARROW  # their fields are laid differently
+            for at in filter(np.size, (here[wide], here[~wide])):
                 out[at] = channel.at(overlaps[which[at]], doublings)[0] / scale[which[at]]
         return out
 
@@ -83,8 +84,7 @@ def refine_axes(
     while True:
         size = np.maximum(np.abs(fine), SMALLEST_RATE)
         free = (levels < np.array(MOST)) & (levels.sum(axis=1) < MOST_TOGETHER)[:, None]
-        open_ = (np.abs(changes).sum(axis=1) > rtol * size) & free.any(axis=1)
-        which = np.flatnonzero(open_)
+        which = np.flatnonzero((np.abs(changes).sum(axis=1) > rtol * size) & free.any(axis=1))
         if which.size == 0 or channel.spent > ENOUGH:
             break
         axis = np.argmax(np.where(free[which], np.abs(changes[which]), -1.0), axis=1)
@@ -94,12 +94,6 @@ def refine_axes(
         fine[which] = finer
     moved = np.abs(changes).sum(axis=1)
     return fine - np.copysign(moved, changes.sum(axis=1)), fine
-
-
-def _sides(overlaps: Array) -> list[NDArray[np.intp]]:
-    """Wide and narrow posteriors apart: their fields are laid differently."""
-    wide = overlaps <= NARROW
-    return [some for some in (np.flatnonzero(wide), np.flatnonzero(~wide)) if some.size]
 
 
 DEGREE = 8
@@ -145,6 +139,13 @@ class OverlapFunction:
         q = np.asarray(overlaps, dtype=float)
         rate = series_many(self.edges, self.rate, -np.log1p(-q))
         return np.asarray(rate * q if self.power else rate)
+
+    @property
+    def instability(self) -> float:
+        """alpha at which overlap 0 stops being stable: 1/F'(0), inf where that is 0; 0 where F(0) > 0."""
+        if not self.power:
+            return 0.0
+        return 1.0 / self.rate_at_zero if self.rate_at_zero > 0 else math.inf
 
     @property
     def bound(self) -> float:
@@ -211,28 +212,22 @@ def refined(channel: Channel, *, rtol: float, power: int | None = None) -> Overl
     if power:
         onsets = settled_onset(channel, rtol=rtol)
         known[0.0] = (float(onsets[0][0]), float(onsets[1][0]))
-    for _ in range(SPLITS):
+    for left in range(SPLITS, -1, -1):
         _learn(channel, _nodes(edges), known, power, rtol)
         coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
         wide = _unresolved(_coefficients(fine), rtol, _largest(np.abs(fine - coarse)))
-        if not wide.any():
+        if not (left and wide.any()):
             break
         edges = np.sort(np.r_[edges, 0.5 * (edges[:-1] + edges[1:])[wide]])
-    else:
-        _learn(channel, _nodes(edges), known, power, rtol)
-        coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
-    return _settled(assemble(edges, fine, coarse, power), channel)
-
-
-def _settled(function: OverlapFunction, channel: Channel) -> OverlapFunction:
-    if function.error <= UNRESOLVED:
-        return function
-    raise InputError(
+    function = assemble(edges, fine, coarse, power)
+    ensure(
+        function.error <= UNRESOLVED,
         "thresholds resolve features of the activation down to the noise",
         expected=f"an overlap function that a doubling of nodes moves by at most {UNRESOLVED:.0%}",
         got=f"{function.error:.2g} for {getattr(channel.link, 'name', 'this activation')}",
         next_step="Lower snr, or widen the narrowest feature of the activation.",
     )
+    return function
 
 
 def _learn(
@@ -297,8 +292,7 @@ def assemble(
 
 def relative_change(coarse: Array, fine: Array) -> Array:
     """|fine / coarse - 1| with vanishing entries counted as settled."""
-    scale = np.maximum(np.abs(fine), SMALLEST_RATE)
-    return np.asarray(np.abs(fine - coarse) / scale)
+    return np.asarray(np.abs(fine - coarse) / np.maximum(np.abs(fine), SMALLEST_RATE))
 
 
 def _fit(
@@ -306,8 +300,7 @@ def _fit(
 ) -> OverlapFunction:
     at_zero = float(values[0])
     if power and at_zero < SMALLEST_RATE:
-        values = np.r_[0.0, values[1:]]
-        at_zero = 0.0
+        values, at_zero = np.r_[0.0, values[1:]], 0.0
     rate = np.ascontiguousarray(_coefficients(values)[:, : keep + 1])
     return OverlapFunction(
         edges=edges,
@@ -322,8 +315,7 @@ def _fit(
 
 def _coefficients(values: Array) -> Array:
     """Chebyshev coefficients per panel from values at all nodes."""
-    panels = (values.size - 1) // DEGREE
-    index = np.arange(panels)[:, None] * DEGREE + np.arange(DEGREE + 1)
+    index = np.arange(0, values.size - 1, DEGREE)[:, None] + np.arange(DEGREE + 1)
     return np.asarray(values[index] @ _TO_COEFFICIENTS.T)
 
 
@@ -332,8 +324,7 @@ def _integrate(edges: Array, rate: Array, power: int) -> Array:
     x = 0.5 * (edges[1:] + edges[:-1])[:, None] + half[:, None] * _POINTS
     F = rate @ _AT_POINTS[: rate.shape[1]] * (-np.expm1(-x)) ** power
     pieces = (F * np.exp(-x)) @ _TO_INTEGRAL * half[:, None]
-    start = np.r_[0.0, np.cumsum(pieces.sum(axis=1))[:-1]]
-    pieces[:, 0] += start
+    pieces[:, 0] += np.r_[0.0, np.cumsum(pieces.sum(axis=1))[:-1]]
     return np.ascontiguousarray(pieces)
 
 
@@ -342,12 +333,9 @@ def _nodes(edges: Array) -> Array:
     return np.concatenate([edges[:1], (edges[:-1, None] + np.diff(edges)[:, None] * unit).ravel()])
 
 
-def _coefficient_matrix() -> Array:
-    points = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)
-    return np.asarray(np.linalg.inv(chebyshev.chebvander(points, DEGREE)))
-
-
-_TO_COEFFICIENTS = _coefficient_matrix()
+_TO_COEFFICIENTS = np.linalg.inv(
+    chebyshev.chebvander(-np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE), DEGREE)
+)
 
 # dI/dx = F(q) dq/dx with q = 1 - exp(-x): a series of twice the degree holds the product to rounding.
 _POINTS = chebyshev.chebpts1(2 * DEGREE + 6)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -27,6 +28,7 @@ from .overlap import (
     settled_onset,
     tabulate,
 )
+from .results import Plain
 from .thresholds import READINGS, positive, positive_array
 
 TABLE_EDGES = (0.0, 0.01, 0.05, 0.12, 0.25, 0.45, 0.8, 1.3, 2.0, 2.8, 3.6, 4.5, 6.0, 8.5, 11.5)
@@ -91,16 +93,15 @@ def _computed(
     table = rates(make(snrs), overlaps, power, 0)
     middle = np.arange(DEGREE // 2, overlaps.size, DEGREE)
     checked = np.unique(np.r_[np.arange(0, snrs.size, _CHECK_EVERY), snrs.size - 1])
-    scale = overlaps[middle] if power else 1.0
-    finer = tabulate(make(snrs[checked]), overlaps[middle], 1) / scale
+    finer = tabulate(make(snrs[checked]), overlaps[middle], 1) / overlaps[middle] ** power
     missed = relative_change(table[np.ix_(checked, middle)], finer) > rtol
     for panel in np.flatnonzero(missed.any(axis=0)):
-        first = int(checked[max(np.flatnonzero(missed[:, panel])[0] - 1, 0)])
-        last = int(checked[min(np.flatnonzero(missed[:, panel])[-1] + 1, checked.size - 1)])
+        rows = np.flatnonzero(missed[:, panel])
+        span = slice(checked[max(rows[0] - 1, 0)], checked[min(rows[-1] + 1, checked.size - 1)] + 1)
         # A panel's left end belongs to its neighbor; q = 0 is computed apart.
         columns = np.arange(panel * DEGREE + 1, (panel + 1) * DEGREE + 1)
-        finest = tabulate(make(snrs[first : last + 1]), overlaps[columns], 1)
-        table[first : last + 1, columns] = finest / (overlaps[columns] if power else 1.0)
+        finest = tabulate(make(snrs[span]), overlaps[columns], 1)
+        table[span, columns] = finest / overlaps[columns] ** power
     return table
 
 
@@ -119,7 +120,7 @@ TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PhaseDiagram:
+class PhaseDiagram(Plain):
     """Overlaps and lines of one activation.
 
     Attributes:
@@ -151,6 +152,8 @@ class PhaseDiagram:
     reasons: Mapping[str, str]
     status: str = "derived"
 
+    _more: ClassVar = ("phases",)
+
     @property
     def phases(self) -> NDArray[np.int64]:
         """Index into `PHASES` of every cell, (n_snrs, n_ratios)."""
@@ -163,21 +166,6 @@ class PhaseDiagram:
         """weak_recovery / it_detection over snr; nan where both are 0, or both infinite."""
         with np.errstate(invalid="ignore"):
             return np.asarray(self.lines["weak_recovery"] / self.lines["it_detection"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """All arrays as lists."""
-        return {
-            "activation": self.activation,
-            "channel": self.channel,
-            "sample_ratios": self.sample_ratios.tolist(),
-            "snrs": self.snrs.tolist(),
-            "lines": {name: line.tolist() for name, line in self.lines.items()},
-            "overlaps": {name: q.tolist() for name, q in self.overlaps.items()},
-            "phases": self.phases.tolist(),
-            "errors": dict(self.errors),
-            "reasons": dict(self.reasons),
-            "status": self.status,
-        }
 
     def summary(self) -> str:
         """Size, share of each phase, and the ends of each line."""
@@ -248,11 +236,10 @@ def phase_diagram(
     strengths = np.unique(positive_array("snrs", snrs))
     tolerance = positive("rtol", rtol)
     make = partial(NOISY[one_of("channel", channel, NOISY)], sigma)
-    checked = sorted({strengths.size // 5, (4 * strengths.size) // 5})
+    checked = [] if sigma.constant else sorted({strengths.size // 5, (4 * strengths.size) // 5})
     finer: list[Mapping[str, float]] = []
-    if sigma.constant:
-        curves, checked = [no_information()] * strengths.size, []
-    else:
+    curves = [no_information()] * strengths.size
+    if not sigma.constant:
         power = field_power(make(strengths[-1:]))
         edges = table_edges(power)
         q = node_overlaps(edges)
@@ -286,9 +273,9 @@ def _finer(channel: Channel, edges: Array, q: Array, power: int) -> Mapping[str,
 def _errors(
     lines: Mapping[str, Array], checked: list[int], finer: list[Mapping[str, float]]
 ) -> dict[str, float]:
-    errors = {}
-    for name in NAMES:
-        pairs = [(float(lines[name][k]), fine[name]) for k, fine in zip(checked, finer, strict=True)]
-        off = [abs(a / b - 1) for a, b in pairs if math.isfinite(a) and math.isfinite(b) and b > 0]
-        errors[name] = max(off, default=0.0)
+    errors = dict.fromkeys(NAMES, 0.0)
+    for (k, fine), name in itertools.product(zip(checked, finer, strict=True), NAMES):
+        a, b = float(lines[name][k]), fine[name]
+        if math.isfinite(a) and 0 < b < math.inf:
+            errors[name] = max(errors[name], abs(a / b - 1))
     return errors

@@ -86,13 +86,10 @@ def equal_power_sums(order: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """
     signs = Counter({0: 1})
     for n in FACTORS[order]:
-        moved = Counter(signs)
-        for exponent, value in signs.items():
-            moved[exponent + n] -= value
-        signs = moved
-    plus = [e for e in sorted(signs) for _ in range(signs[e])]
-    minus = [e for e in sorted(signs) for _ in range(-signs[e])]
-    return tuple(minus), tuple(plus)
+        for exponent, value in tuple(signs.items()):
+            signs[exponent + n] -= value
+    minus, plus = (tuple(e for e in sorted(signs) for _ in range(side * signs[e])) for side in (-1, 1))
+    return minus, plus
 
 
 def step_activation(noise_sensitivity: int = 3) -> Activation:

@@ -161,12 +161,9 @@ def _square_free(s: Fraction) -> tuple[Fraction, int]:
     whole = math.isqrt(inside)
     if whole * whole == inside:
         return outside * whole, 1
-    prime = 2
-    while prime * prime <= inside and prime < 2000:
+    for prime in range(2, min(whole + 1, 2000)):
         while inside % (prime * prime) == 0:
-            inside //= prime * prime
-            outside *= prime
-        prime += 1
+            inside, outside = inside // prime**2, outside * prime
     return outside, inside
 
 
@@ -182,17 +179,14 @@ def value_ball(parts: dict[tuple[int, Fraction, Fraction], Gaussian], bits: int)
         return total
 
 
-def vanishing_monomial(terms: Terms) -> bool:
+def vanishing_monomial(terms: Terms | None) -> bool:
     """Whether the activation is a constant plus c z^{2a} exp(-a z^2).
 
     Then sigma^k tilts the Gaussian to variance s = 1/(1 + 2ak), and
     E[sigma^k (z^2 - 1)] is proportional to (2ak + 1) s - 1 = 0 for every power k.
     """
-    moving = [key for key, _ in terms if any(key[:4])]
-    if len(moving) != 1:
-        return False
-    n, a, b_re, b_im, _ = moving[0]
-    return a < 0 and not b_re and not b_im and n == -2 * a
+    moving = [key for key, _ in terms or () if any(key[:4])]
+    return len(moving) == 1 and all(a < 0 and not (b or c) and n == -2 * a for n, a, b, c, _ in moving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,9 +298,7 @@ def stepwise_ball(value: Stepwise, bits: int) -> Any:
         half = f.arb(1) / 2
         for cut, jump, mean in value.cuts:
             x = cut.enclose(bits)
-            height = f.arb(0)
-            for a in reversed(jump):
-                height = height * x + f.arb(rational(a))
+            height = reduce(lambda value, a: value * x + f.arb(rational(a)), reversed(jump), f.arb(0))
             total += height * (-x * x / 2).exp() * root
             if mean:
                 total += f.arb(rational(mean)) * (1 + (x / f.arb(2).sqrt()).erf()) * half

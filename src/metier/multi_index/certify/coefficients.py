@@ -110,8 +110,8 @@ def numerical_coefficient(activation: Activation, k: int, j: int, *, why: str) -
     """Return c_{k,j} from the float rule, with an error estimate."""
     parity = activation.parity
     if (parity == "even" and j % 2) or (parity == "odd" and (k + j) % 2):
-        word = "declared" if activation.node is None else "proved"
-        return Coefficient(k, j, 0.0, 0.0, NUMERICAL, f"{word} {parity}")
+        origin = "declared" if activation.node is None else "proved"
+        return Coefficient(k, j, 0.0, 0.0, NUMERICAL, f"{origin} {parity}")
     rule = activation.rule
     terms = rule.values**k * np.polynomial.hermite_e.HermiteE.basis(j)(rule.nodes)
     weighed = rule.weights * np.abs(terms)
@@ -171,16 +171,13 @@ def _zero_reason(node: Node, k: int, j: int) -> str | None:
         return "an even activation and an odd degree"
     if parts.parity == "odd" and (k + j) % 2:
         return "an odd integrand"
-    if k == 1:
-        part = parts.odd if j % 2 else parts.even
-        if part is not None and as_polynomial(node) is None and len(part) <= j:
-            side, other = ("odd", "even") if j % 2 else ("even", "odd")
-            shape = "0" if not part else f"a polynomial of degree {len(part) - 1}"
-            return f"the {side} part is {shape}, orthogonal to He{j}; the rest is {other}"
-    if j == 2:
-        terms = as_exponential(node)
-        if terms is not None and vanishing_monomial(terms):
-            return "z^(2a) exp(-a z^2): each power tilts the Gaussian so that E[z^2 - 1] stays 0"
+    part = parts.odd if j % 2 else parts.even
+    if k == 1 and part is not None and as_polynomial(node) is None and len(part) <= j:
+        side, other = ("odd", "even") if j % 2 else ("even", "odd")
+        shape = "0" if not part else f"a polynomial of degree {len(part) - 1}"
+        return f"the {side} part is {shape}, orthogonal to He{j}; the rest is {other}"
+    if j == 2 and vanishing_monomial(as_exponential(node)):
+        return "z^(2a) exp(-a z^2): each power tilts the Gaussian so that E[z^2 - 1] stays 0"
     return None
 
 
@@ -236,18 +233,15 @@ def never_reason(activation: Activation, j: int) -> str | None:
         return None
     if is_constant(node):
         return "a constant activation"
-    parts = parts_of(node)
-    if parts.parity == "even" and j % 2:
+    if parts_of(node).parity == "even" and j % 2:
         return "an even activation has no odd degree in any power"
-    if j == 2:
-        terms = as_exponential(node)
-        if terms is not None and vanishing_monomial(terms):
-            return "z^(2a) exp(-a z^2) has E[sigma^k (z^2 - 1)] = 0 for every power"
+    if j == 2 and vanishing_monomial(as_exponential(node)):
+        return "z^(2a) exp(-a z^2) has E[sigma^k (z^2 - 1)] = 0 for every power"
     pieces = polynomial_pieces(node)
     values = None if pieces is None or not branches_known(node) else level_values(pieces)
     if values is None:
         return None
-    count = sum(1 for value in values if value)
+    count = sum(map(bool, values))
     if all(certified_coefficient(activation, k, j).zero for k in range(1, count + 1)):
         return f"{len(values)} values: the first {count} powers decide all"
     return None

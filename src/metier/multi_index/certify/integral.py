@@ -236,15 +236,11 @@ def integral_ball(node: Node, power: int, degree: int, bits: int) -> Any:
         half_only = _even_integrand(node, power, degree)
         for piece in pieces_of(node):
             low, high = _clip(piece.low, -reach, bits), _clip(piece.high, reach, bits)
-            if half_only:
-                low = max(low, (Fraction(0), Fraction(0)))
-            if high[0] <= low[0]:
-                continue
-            total += _smooth(piece.node, power, degree, low[0], high[0], bits)
-            total += _slack(node, power, degree, (low, high), bits)
-        if half_only:
-            total *= 2
-        total *= (2 * flint().arb.pi()).rsqrt()
+            low = max(low, (Fraction(0), Fraction(0))) if half_only else low
+            if low[0] < high[0]:
+                total += _smooth(piece.node, power, degree, low[0], high[0], bits)
+                total += _slack(node, power, degree, (low, high), bits)
+        total *= (2 if half_only else 1) * (2 * flint().arb.pi()).rsqrt()
         total += flint().arb(0, tail)
     if not total.is_finite():
         raise NoBoundError("the enclosure of an integral is not finite")
@@ -305,13 +301,11 @@ def _tail(node: Node, power: int, degree: int, bits: int) -> tuple[int, Any]:
     at the reach bounds it and integrates to value / slope.
     """
     bound = growth(node)
-    last, tail = REACHES[0], None
+    last, tail, enough = REACHES[0], None, flint().arb(2) ** -max(TAIL_BITS, round(TOLERANCE_BITS * bits))
     for reach in REACHES if branches_known(node) else REACHES[:1]:
-        beyond = _beyond(bound, power, degree, reach)
-        if beyond is None:
-            continue
-        last, tail = reach, beyond
-        if tail < flint().arb(2) ** -max(TAIL_BITS, round(TOLERANCE_BITS * bits)):
+        if (beyond := _beyond(bound, power, degree, reach)) is not None:
+            last, tail = reach, beyond
+        if tail is not None and tail < enough:
             break
     if tail is None or not math.isfinite(float(tail)):
         raise NoBoundError("the bound of the activation far out is not integrable")

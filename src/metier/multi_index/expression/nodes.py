@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -73,14 +74,7 @@ def number(value: int | Fraction) -> Num:
 
 def add(terms: Iterable[Node]) -> Node:
     """Return a flat sum with its numbers collected."""
-    flat: list[Node] = []
-    total = Fraction(0)
-    for term in terms:
-        for part in term.terms if isinstance(term, Add) else (term,):
-            if isinstance(part, Num):
-                total += part.value
-            else:
-                flat.append(part)
+    total, flat = _collected(terms, Add, operator.add, Fraction(0))
     if total or not flat:
         flat.append(Num(total))
     return flat[0] if len(flat) == 1 else Add(tuple(flat))
@@ -88,19 +82,19 @@ def add(terms: Iterable[Node]) -> Node:
 
 def multiply(factors: Iterable[Node]) -> Node:
     """Return a flat product with its numbers collected in front."""
-    flat: list[Node] = []
-    total = Fraction(1)
-    for factor in factors:
-        for part in factor.factors if isinstance(factor, Mul) else (factor,):
-            if isinstance(part, Num):
-                total *= part.value
-            else:
-                flat.append(part)
-    if not total:
-        return ZERO
+    total, flat = _collected(factors, Mul, operator.mul, Fraction(1))
     if total != 1 or not flat:
         flat.insert(0, Num(total))
-    return flat[0] if len(flat) == 1 else Mul(tuple(flat))
+    return ZERO if not total else flat[0] if len(flat) == 1 else Mul(tuple(flat))
+
+
+def _collected(
+    parts: Iterable[Node], kind: type, combine: Callable[..., Fraction], start: Fraction
+) -> tuple[Fraction, list[Node]]:
+    """The numbers among the parts as one, and the others; parts of the same kind are opened."""
+    flat = [inner for part in parts for inner in (children(part) if isinstance(part, kind) else (part,))]
+    numbers = [part.value for part in flat if isinstance(part, Num)]
+    return reduce(combine, numbers, start), [part for part in flat if not isinstance(part, Num)]
 
 
 def power(base: Node, exponent: Fraction) -> Node:
@@ -188,26 +182,18 @@ class Function:
     piecewise: bool = False
 
 
-def _log_ball(x: Any, analytic: bool) -> Any:
-    return x.log(analytic=analytic)
-
-
-def _sqrt_ball(x: Any, analytic: bool) -> Any:
-    return x.sqrt(analytic=analytic)
-
-
-def _softplus_ball(x: Any, analytic: bool) -> Any:
-    return (1 + x.exp()).log(analytic=analytic)
-
-
 _HALF = Fraction(1, 2)
 
 FUNCTIONS: dict[str, Function] = {
     "exp": Function(array=np.exp, ball=lambda x, _: x.exp(), derivative=lambda u: Call("exp", u)),
-    "log": Function(array=np.log, ball=_log_ball, derivative=lambda u: power(u, Fraction(-1))),
+    "log": Function(
+        array=np.log,
+        ball=lambda x, analytic: x.log(analytic=analytic),
+        derivative=lambda u: power(u, Fraction(-1)),
+    ),
     "sqrt": Function(
         array=np.sqrt,
-        ball=_sqrt_ball,
+        ball=lambda x, analytic: x.sqrt(analytic=analytic),
         derivative=lambda u: multiply((number(_HALF), power(Call("sqrt", u), Fraction(-1)))),
     ),
     "abs": Function(
@@ -280,7 +266,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "softplus": Function(
         array=lambda x: np.logaddexp(x, 0.0),
-        ball=_softplus_ball,
+        ball=lambda x, analytic: (1 + x.exp()).log(analytic=analytic),
         derivative=lambda u: Call("sigmoid", u),
     ),
 }

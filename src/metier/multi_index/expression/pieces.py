@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -64,7 +64,7 @@ def ball_function(node: Node, bits: int) -> BallFunction:
     coefficients = as_polynomial(node)
     if coefficients is not None:
         with precision(bits):
-            return _horner([acb(rational(a)) for a in coefficients] or [acb(0)])
+            return horner([acb(rational(a)) for a in coefficients] or [acb(0)])
     match node:
         case Constant(name):
             with precision(bits):
@@ -82,11 +82,13 @@ def ball_function(node: Node, bits: int) -> BallFunction:
     raise TypeError(f"no ball function of {node!r}")
 
 
-def _horner(numbers: list[Any]) -> BallFunction:
-    highest, rest = numbers[-1], numbers[-2::-1]
+def horner(numbers: list[Any]) -> BallFunction:
+    """Return the polynomial with these coefficients, constant first, on balls."""
+    lead, rest = numbers[-1], numbers[-2::-1]
 
-    def evaluate(x: Any, analytic: bool) -> Any:
-        total = highest
+    # A loop, not a fold: integrals come here thousands of times.
+    def evaluate(x: Any, _: bool) -> Any:
+        total = lead
         for a in rest:
             total = total * x + a
         return total
@@ -95,7 +97,15 @@ def _horner(numbers: list[Any]) -> BallFunction:
 
 
 def _folded(parts: list[BallFunction], combine: Callable[[Any, Any], Any]) -> BallFunction:
-    return lambda x, analytic: reduce(combine, [part(x, analytic) for part in parts])
+    first, rest = parts[0], parts[1:]
+
+    def evaluate(x: Any, analytic: bool) -> Any:
+        total = first(x, analytic)
+        for part in rest:
+            total = combine(total, part(x, analytic))
+        return total
+
+    return evaluate
 
 
 def _power(base: BallFunction, exponent: Fraction, bits: int) -> BallFunction:

@@ -87,19 +87,22 @@ def parse(text: str) -> Node:
         >>> parse("3 + x^2")
         Add(terms=(Pow(base=Var(), exponent=Fraction(2, 1)), Num(value=Fraction(3, 1))))
     """
-    if not text.strip():
-        raise _refusal("text of an activation", "an empty text", "Write for example 'tanh' or 'x**2'.")
-    if len(text) > MAX_LENGTH:
-        raise _refusal(f"at most {MAX_LENGTH} characters", f"{len(text)}", "Pass a Python callable instead.")
+    _require(text.strip(), "text of an activation", "an empty text", "Write for example 'tanh' or 'x**2'.")
+    short = len(text) <= MAX_LENGTH
+    _require(short, f"at most {MAX_LENGTH} characters", f"{len(text)}", "Pass a Python callable instead.")
     try:
         tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        where = getattr(error, "offset", None)
-        at = f" at character {where}" if where else ""
+        at = f" at character {where}" if (where := getattr(error, "offset", None)) else ""
         raise _refusal(
             "an expression in x", f"{text!r}, which cannot be read{at}", "Write for example 'x**3 - 3*x'."
         ) from error
     return _convert(tree.body, text, 0)
+
+
+def _require(holds: object, expected: str, got: str, next_step: str) -> None:
+    if not holds:
+        raise _refusal(expected, got, next_step)
 
 
 def _refusal(expected: str, got: str, next_step: str) -> InputError:
@@ -109,8 +112,9 @@ def _refusal(expected: str, got: str, next_step: str) -> InputError:
 
 
 def _convert(tree: ast.expr, text: str, depth: int) -> Node:
-    if depth > MAX_DEPTH:
-        raise _refusal(f"at most {MAX_DEPTH} nested brackets", repr(text), "Simplify the expression.")
+    _require(
+        depth <= MAX_DEPTH, f"at most {MAX_DEPTH} nested brackets", repr(text), "Simplify the expression."
+    )
     match tree:
         case ast.Constant(value=bool()):
             pass
@@ -151,13 +155,11 @@ def _name(name: str, text: str) -> Node:
         return Constant(CONSTANTS[name])
     if _HERMITE.match(name):
         return _hermite(name, VARIABLE, text)
-    known = [*VARIABLES, *CONSTANTS, *FUNCTIONS, *MACROS, *ALIASES, "He4"]
-    if name in FUNCTIONS or name in MACROS or name in ALIASES:
-        arguments = "x, 0.1" if name == "leaky_relu" else "x"
-        raise _refusal(
-            "functions with their argument", f"{name!r} alone in {text!r}", f"Write {name}({arguments})."
-        )
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    functions = (*FUNCTIONS, *MACROS, *ALIASES)
+    if name in functions:
+        example = f"{name}(x, 0.1)" if name == "leaky_relu" else f"{name}(x)"
+        raise _refusal("functions with their argument", f"{name!r} alone in {text!r}", f"Write {example}.")
+    near = difflib.get_close_matches(name, [*VARIABLES, *CONSTANTS, *functions, "He4"], n=1, cutoff=0.6)
     raise _refusal(
         "the variable x, constants pi and e, Hermite polynomials He1, He2, …, and known functions",
         f"the name {name!r} in {text!r}",
@@ -167,8 +169,9 @@ def _name(name: str, text: str) -> Node:
 
 def _hermite(name: str, u: Node, text: str) -> Node:
     degree = int(name.removeprefix("He").removeprefix("_"))
-    if degree > MAX_DEGREE:
-        raise _refusal(f"a degree of at most {MAX_DEGREE}", f"He{degree} in {text!r}", "Lower it.")
+    _require(
+        degree <= MAX_DEGREE, f"a degree of at most {MAX_DEGREE}", f"He{degree} in {text!r}", "Lower it."
+    )
     return _combined(hermite_coefficients(degree), u)
 
 
@@ -179,12 +182,12 @@ def _call(name: str, arguments: list[Node], text: str) -> Node:
     expected, build = (1, lambda u: Call(name, u)) if name in FUNCTIONS else MACROS.get(name, (0, None))
     if build is None:
         return _name(name, text)
-    if len(arguments) != expected:
-        raise _refusal(
-            f"{name} of {expected} argument{'s' if expected > 1 else ''}",
-            f"{len(arguments)} in {text!r}",
-            "Count the arguments.",
-        )
+    _require(
+        len(arguments) == expected,
+        f"{name} of {expected} argument{'s' if expected > 1 else ''}",
+        f"{len(arguments)} in {text!r}",
+        "Count the arguments.",
+    )
     return build(*arguments)
 
 
@@ -198,8 +201,7 @@ def _binary(tree: ast.BinOp, text: str, depth: int) -> Node:
         case ast.Mult():
             return multiply((left, right))
         case ast.Div():
-            if right == number(0):
-                raise _refusal("a divisor other than 0", repr(text), "Correct the expression.")
+            _require(right != number(0), "a divisor other than 0", repr(text), "Correct the expression.")
             return multiply((left, power(right, Fraction(-1))))
         case ast.Pow():
             return _power(left, right, text)
@@ -209,8 +211,8 @@ def _binary(tree: ast.BinOp, text: str, depth: int) -> Node:
 def _power(base: Node, exponent: Node, text: str) -> Node:
     if isinstance(exponent, Num):
         value = exponent.value
-        if abs(value) > MAX_DEGREE or value.denominator > MAX_DEGREE:
-            raise _refusal(f"powers of at most {MAX_DEGREE}", f"{value} in {text!r}", "Lower the power.")
+        low = abs(value) <= MAX_DEGREE and value.denominator <= MAX_DEGREE
+        _require(low, f"powers of at most {MAX_DEGREE}", f"{value} in {text!r}", "Lower the power.")
         return Call("sqrt", base) if value == Fraction(1, 2) else power(base, value)
     if base == Constant("e"):
         return Call("exp", exponent)
@@ -309,13 +311,8 @@ def array_function(node: Node) -> ArrayFunction:
 
 
 def _horner(coefficients: list[float]) -> ArrayFunction:
-    def evaluate(x: Any) -> Any:
-        total = np.full_like(x, coefficients[-1])
-        for a in reversed(coefficients[:-1]):
-            total = total * x + a
-        return total
-
-    return evaluate
+    lead, rest = coefficients[-1], coefficients[-2::-1]
+    return lambda x: reduce(lambda total, a: total * x + a, rest, np.full_like(x, lead))
 
 
 def _folded(operation: Any, parts: list[ArrayFunction]) -> ArrayFunction:

@@ -16,7 +16,6 @@ from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.channels import slope_scale
 from metier.multi_index.thresholds import positive
-from metier.multi_index.widths import units_up_to
 
 from .gamp import STEP, STILL, damped, relative_change, share_of_the_way
 from .matching import (
@@ -161,10 +160,12 @@ def committee_amp(
     Source: the algorithm of Aubin et al. (2018), in our notation; the spectral start is ours.
     """
     sigma = as_activation(activation, normalize=normalize)
-    units = units_up_to(
-        MOST_UNITS,
-        n_units,
-        rule="matrix AMP integrates over all units' fields",
+    units = positive_int("n_units", n_units)
+    ensure(
+        units <= MOST_UNITS,
+        "matrix AMP integrates over all units' fields",
+        expected=f"at most {MOST_UNITS} units",
+        got=f"n_units={units}",
         next_step="Use committee for the threshold of wide committees, or train_student.",
     )
     variance, ratio = positive("noise", noise), positive("sample_ratio", sample_ratio)
@@ -218,21 +219,16 @@ def _risks(
 ) -> list[float]:
     """Excess risk on fresh inputs for each choice of directions (d, p)."""
     fresh = rng.standard_normal((FRESH, teacher.dimension))
-    target = teacher.signal(fresh)
-    risks = []
+    target, risks = teacher.signal(fresh), []
     for units in choices:
-        slope, shift = _fitted(teacher.activation(X @ units).sum(axis=1), y)
-        predicted = shift + slope * teacher.activation(fresh @ units).sum(axis=1)
+        x = teacher.activation(X @ units).sum(axis=1)
+        centered = x - x.mean()
+        size = float(centered @ centered)
+        # The slope of the least squares line; 0 where x does not vary.
+        slope = float(centered @ y) / size if size > 1e-20 * float(x @ x) else 0.0
+        predicted = y.mean() + slope * (teacher.activation(fresh @ units).sum(axis=1) - x.mean())
         risks.append(float(np.mean((predicted - target) ** 2)))
     return risks
-
-
-def _fitted(x: Floats, y: Floats) -> tuple[float, float]:
-    """Slope and shift of the least squares line; slope 0 where x does not vary."""
-    centered = x - x.mean()
-    size = float(centered @ centered)
-    slope = float(centered @ y) / size if size > 1e-20 * float(x @ x) else 0.0
-    return slope, float(y.mean()) - slope * float(x.mean())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -97,13 +97,11 @@ class Specialization:
     def rotations(self, draws: int) -> list[Floats]:
         """Unit rows in an orthonormal basis of the span, (n_student, rank) per draw, uniformly rotated."""
         generator, (size, rank) = np.random.default_rng(ROTATION_SEED), (len(self.overlaps), len(self.span))
-        drawn = []
-        for _ in range(draws):
-            rows = (
-                random_rotation(rank, generator) if size == rank else generator.standard_normal((size, rank))
-            )
-            drawn.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-        return drawn
+        drawn = (
+            random_rotation(rank, generator) if size == rank else generator.standard_normal((size, rank))
+            for _ in range(draws)
+        )
+        return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in drawn]
 
     def summary(self) -> str:
         """Return the two numbers in one line."""

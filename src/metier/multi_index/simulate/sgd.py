@@ -14,6 +14,7 @@ from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.channels import normal_rule
 from metier.multi_index.expression.reading import array_function, derivative
+from metier.multi_index.results import Plain
 from metier.multi_index.thresholds import positive
 
 from .matching import Spread, spread
@@ -28,7 +29,7 @@ STABLE, STIFFEST = 0.5, 2e4
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SgdRun:
+class SgdRun(Plain):
     """Overlap along online SGD per seed, with its limiting curve from each seed's own start.
 
     Args:
@@ -62,20 +63,6 @@ class SgdRun:
             f"{self.activation}, {kind}, n/d {self.sample_ratios[-1]:g}, d {self.dimension}: "
             f"overlap {self.spread}, limit {float(self.theory[-1].mean()):.3f}"
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return {
-            "activation": self.activation,
-            "snr": self.snr,
-            "dimension": self.dimension,
-            "reuse": self.reuse,
-            "learning_rate": self.learning_rate,
-            "sample_ratios": self.sample_ratios.tolist(),
-            "overlaps": self.overlaps.tolist(),
-            "theory": self.theory.tolist(),
-            "status": self.status,
-        }
 
 
 def online_sgd(
@@ -139,8 +126,7 @@ def online_sgd(
     )
     gradient = _Gradient(sigma, slope_of(sigma), strength, rho)
     runs = [_one(gradient, ratio, eta, size, start, derive(rng, "sgd", seed)) for seed in range(seeds)]
-    ratios = runs[0][0]
-    cosines = np.array([run[1] for run in runs]).T
+    ratios, cosines = runs[0][0], np.array([run[1] for run in runs]).T
     theory = _limit(gradient, cosines[0], ratios, eta)
     return SgdRun(
         activation=sigma.name,
@@ -159,7 +145,7 @@ def slope_of(sigma: Activation) -> Callable[[Floats], Floats]:
     if sigma.node is not None:
         exact = array_function(derivative(sigma.node))
         ensure(
-            not (sigma.levels is not None or _flat(exact)),
+            not (sigma.levels is not None or not np.any(exact(np.linspace(-4.0, 4.0, 401) + 0.0017))),
             "gradient descent needs an activation with a slope",
             expected="sigma' that is not 0 almost everywhere",
             got=f"{sigma.name}, which is constant between its jumps",
@@ -168,11 +154,6 @@ def slope_of(sigma: Activation) -> Callable[[Floats], Floats]:
         return lambda z: np.asarray(exact(z))
     h = 1e-5
     return lambda z: (sigma(z + h) - sigma(z - h)) / (2 * h)
-
-
-def _flat(slope: Callable[[Floats], Floats]) -> bool:
-    probe = np.asarray(slope(np.linspace(-4.0, 4.0, 401) + 0.0017))
-    return bool(np.all(probe == 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,11 +223,9 @@ def _drift_table(gradient: _Gradient, eta: float) -> tuple[Callable[[Floats], Fl
     """Tabulate dm/dtau on Chebyshev points of m in [-1, 1]; return it with its largest slope."""
     from scipy.interpolate import CubicSpline
 
-    nodes = np.cos(np.pi * (np.arange(65) + 0.5) / 65)[::-1]
-    grid = np.concatenate([[-1.0], nodes, [1.0]])
+    grid = np.r_[-1.0, np.cos(np.pi * (np.arange(65) + 0.5) / 65)[::-1], 1.0]
     table = CubicSpline(grid, [_drift(gradient, float(m), eta) for m in grid])
-    slopes = np.abs(table(np.linspace(-1.0, 1.0, 801), 1))
-    return table, float(slopes.max())
+    return table, float(np.abs(table(np.linspace(-1.0, 1.0, 801), 1)).max())
 
 
 def _drift(gradient: _Gradient, m: float, eta: float) -> float:

@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from metier.core.checks import ensure, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
+from metier.multi_index.results import Plain
 from metier.multi_index.thresholds import positive, positive_array
 
 from .matching import Spread, spread
@@ -83,12 +84,10 @@ def optimal_matrix_vector(
     sigma: Activation, snr: float, inputs: Floats, y: Floats, rng: np.random.Generator
 ) -> tuple[Floats, float]:
     """Return the top eigenvector (unit norm) of (1/n) sum_i T(y_i) x_i x_i^T and its eigenvalue."""
-    T = output_law(sigma, snr).preprocessing(y)
-    matrix = (inputs * T[:, None]).T @ inputs / len(y)
     from scipy.linalg import eigh
 
-    d = matrix.shape[0]
-    values, vectors = eigh(matrix, subset_by_index=[d - 1, d - 1])
+    T, top = output_law(sigma, snr).preprocessing(y), inputs.shape[1] - 1
+    values, vectors = eigh((inputs * T[:, None]).T @ inputs / len(y), subset_by_index=[top, top])
     # The sign of an eigenvector is the library's; a seeded one keeps runs equal across libraries.
     sign = 1.0 if rng.random() < 0.5 else -1.0
     vector = vectors[:, 0]
@@ -156,7 +155,7 @@ def spectral_overlap(sigma: Activation, snr: float, sample_ratio: float) -> floa
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SpectralRun:
+class SpectralRun(Plain):
     """Overlaps of the optimal spectral estimator over sample ratios, beside their limit.
 
     Args:
@@ -177,18 +176,6 @@ class SpectralRun:
     def spreads(self) -> tuple[Spread, ...]:
         """Mean and spread over seeds at each ratio."""
         return tuple(spread(row) for row in self.overlaps)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return {
-            "activation": self.activation,
-            "snr": self.snr,
-            "dimension": self.dimension,
-            "sample_ratios": self.sample_ratios.tolist(),
-            "overlaps": self.overlaps.tolist(),
-            "theory": self.theory.tolist(),
-            "status": self.status,
-        }
 
 
 def spectral(
