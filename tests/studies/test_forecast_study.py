@@ -49,7 +49,10 @@ def test_study_should_answer_every_claim_it_names(finished):
     for claim in result.claims:
         assert claim.minimum_effect
         assert claim.command == result.command
-        assert claim.measured.low <= claim.measured.value <= claim.measured.high
+        if claim.measured.low is None:
+            assert claim.verdict != "does not hold", "equal losses at a few origins have no interval"
+        else:
+            assert claim.measured.low <= claim.measured.value <= claim.measured.high
 
 
 def test_study_should_show_the_four_baselines(finished):

@@ -65,4 +65,11 @@ def test_every_arm_should_be_measured_and_the_study_name_its_claims(passages, tm
     with Run.create(tmp_path / "r", study=STUDY.name, size="tour", config=CONFIG, seed=0) as run:
         result = findings(CONFIG, run, facts, found)
     assert tuple(claim.id for claim in result.claims) == STUDY.claims
+    kept = next(claim for claim in result.claims if claim.id == "function-kept")
+    assert (kept.verdict, kept.needed) == ("undecided", 6), "two copies of one replicate decide nothing"
+    found["cp-full"] = [
+        {**row, "start": row["start"] * (1 + k / 100)} for k, row in enumerate(found["cp-full"])
+    ]
+    with Run.create(tmp_path / "s", study=STUDY.name, size="tour", config=CONFIG, seed=0) as run:
+        result = findings(CONFIG, run, facts, found)
     assert next(claim for claim in result.claims if claim.id == "function-kept").verdict == "holds"

@@ -341,7 +341,7 @@ def _decide(
         return "undecided", Reason.ONE_UNIT
     if math.isnan(low) or math.isnan(high):
         return "undecided", Reason.NO_INTERVAL
-    if _is_flat(estimate) and _effective(estimate, estimate.n) < _sign_test_units(level):
+    if too_flat(estimate, level):
         return "undecided", Reason.EQUAL_VALUES
     region = next((region for region in regions if region.low <= low and high <= region.high), None)
     # What is proven to lie up to the limit may be the limit, which keeps it.
@@ -352,6 +352,11 @@ def _decide(
     if estimate.n == 0:
         return region.verdict, Reason.EXACT
     return region.verdict, Reason.INSIDE if region.verdict == "equivalent" else Reason.CLEAR
+
+
+def too_flat(estimate: Estimate, level: float) -> bool:
+    """Return whether all values are equal and too few for a sign test, so that they only look certain."""
+    return _is_flat(estimate) and _effective(estimate, estimate.n) < _sign_test_units(level)
 
 
 def _is_flat(estimate: Estimate) -> bool:

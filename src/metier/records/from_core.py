@@ -8,6 +8,7 @@ from metier.core.comparison import Comparison
 from metier.core.decision import Decision
 from metier.core.estimate import CLOPPER_PEARSON, Estimate, quantile
 from metier.core.mutual_information import InformationResult
+from metier.core.verdict import too_flat
 from metier.records.results import Measured, Paid, Specialized
 
 
@@ -36,7 +37,8 @@ def measured(
     level = 1.0 - 2.0 * result.alpha if isinstance(result, Decision) else result.level
     low, high = sorted(scale * end for end in result.interval)
     # Neither an exact value nor a single unit has an interval, and equal values of a few units only seem to.
-    flat = isinstance(result, Estimate) and result.stderr == 0.0 and result.method != CLOPPER_PEARSON
+    estimate = result.estimate if isinstance(result, Comparison) else result
+    flat = isinstance(estimate, Estimate) and too_flat(estimate, level)
     bare = result.n == 0 or flat or math.isnan(low)
     bounds = {} if bare else {"low": low, "high": high, "level": round(level, 6)}
     return Measured(

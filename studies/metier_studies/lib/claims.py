@@ -9,6 +9,8 @@ from typing import Any
 from metier.core import Comparison, Estimate, Verdict, judge
 from metier.records import Claim, Measured, estimate_of, measured as as_record
 
+LEVEL = 0.95
+
 
 def claim(
     measured: Measured | Estimate | Comparison,
@@ -42,7 +44,9 @@ def claim(
         ('holds', 20)
     """
     estimate = estimate_of(measured) if isinstance(measured, Measured) else measured
-    verdict = judge(estimate, at_least=at_least, at_most=at_most, margin=margin)
+    # A record with a level of its own, such as one-sided limits, was asked for at that level.
+    level = (measured.level or LEVEL) if isinstance(measured, Measured) else LEVEL
+    verdict = judge(estimate, at_least=at_least, at_most=at_most, margin=margin, level=level)
     between = at_least is not None and at_most is not None
     decided = "holds" if between and verdict.verdict == "equivalent" else verdict.verdict
     needed = needed_of(verdict) if decided == "undecided" and not unless else None
