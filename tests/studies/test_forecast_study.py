@@ -160,6 +160,10 @@ def test_relative_gain_should_be_the_ratio_with_an_interval_of_its_own():
     # the gain is exactly 10 % at every step: the noise of the base cancels
     assert gain.value == pytest.approx(0.1)
     assert gain.high - gain.low < 1e-12
+    sentences = {"claim_id": "a", "statement": "A.", "command": "metier list"}
+    assert gain_claim(0.9 * base, base, minimum=0.05, **sentences).verdict == "holds"
+    assert gain_claim(2.0 * base, base, minimum=-0.02, **sentences).verdict == "does not hold"
+    assert gain_claim(base, base, minimum=-0.02, **sentences).verdict == "holds"
     loss = base - 0.05 * rng.normal(size=400)
     plain = compare_paired(loss, base, dependence="time")
     assert relative_gain(loss, base).value == pytest.approx(plain.gain / base.mean())

@@ -194,7 +194,7 @@ def test_intervals_should_hold_seeds_and_episodes():
     assert agreeing.high - agreeing.value == pytest.approx(4.302653 * 0.3 / np.sqrt(3))
     assert over_seeds([2.0], [0.1]).high == pytest.approx(2.0 + 1.959964 * 0.1)
     exact = over_seeds([2.0], [0.0])
-    assert (exact.low, exact.high, exact.method) == (None, None, "exact")
+    assert (exact.low, exact.high, exact.method) == (None, None, "Student t")
 
 
 def test_chains_should_hold_every_arm_once():

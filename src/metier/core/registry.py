@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,5 +84,6 @@ def how_to_install() -> str:
     """
     clone = Path(__file__).parents[3] / "studies"
     if (clone / "pyproject.toml").is_file():
-        return f"Install metier-studies: {sys.executable or 'python'} -m pip install {clone}"
+        words = [sys.executable or "python", "-m", "pip", "install", str(clone)]
+        return f"Install metier-studies: {shlex.join(words)}"
     return "Install metier-studies from a clone of metier's repository: pip install ./studies"

@@ -8,7 +8,7 @@ from metier.core.comparison import Comparison
 from metier.core.decision import Decision
 from metier.core.estimate import CLOPPER_PEARSON, Estimate, quantile
 from metier.core.mutual_information import InformationResult
-from metier.core.verdict import too_flat
+from metier.core.verdict import Reason, too_flat
 from metier.records.results import Measured, Paid, Specialized
 
 
@@ -38,7 +38,9 @@ def measured(
     low, high = sorted(scale * end for end in result.interval)
     # Neither an exact value nor a single unit has an interval, and equal values of a few units only seem to.
     estimate = result.estimate if isinstance(result, Comparison) else result
-    flat = isinstance(estimate, Estimate) and too_flat(estimate, level)
+    flat = (
+        too_flat(estimate, level) if isinstance(estimate, Estimate) else estimate.code == Reason.EQUAL_VALUES
+    )
     bare = result.n == 0 or flat or math.isnan(low)
     bounds = {} if bare else {"low": low, "high": high, "level": round(level, 6)}
     return Measured(
@@ -67,6 +69,10 @@ def estimate_of(record: Measured) -> Estimate:
     if record.low is None and record.high is None:
         if record.n is None:
             return Estimate.exact(record.value, method=record.method or "exact")
+        if record.n > 1 and record.method.startswith("Student t"):  # equal values of a few units
+            return Estimate.from_stderr(
+                record.value, 0.0, n=record.n, dof=record.n - 1.0, method="Student t", unit=record.unit
+            )
         return Estimate.from_stderr(record.value, math.nan, n=record.n, unit=record.unit)
     level, n = record.level or 0.95, record.n or 0
     low = -math.inf if record.low is None else record.low

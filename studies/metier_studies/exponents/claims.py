@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from metier.core import Estimate
 from metier.runs import Claim, Measured
 from metier_studies.exponents.half_ratio import EXCESS, measured_half_ratios
 from metier_studies.exponents.measures import FACTORS
@@ -29,13 +30,20 @@ LOSS_SHARE = 0.05
 
 
 def _claim(
-    id_: str, statement: str, measured: Measured, limits: tuple[float, float], effect: str, command: str
+    id_: str,
+    statement: str,
+    measured: Measured | Estimate,
+    limits: tuple[float, float],
+    effect: str,
+    command: str,
+    shown: Measured | None = None,
 ) -> Claim:
     low, high = (limit if math.isfinite(limit) else None for limit in limits)
     return claim(
         measured,
         at_least=low,
         at_most=high,
+        shown=shown,
         id=id_,
         statement=statement,
         source="paper and metier" if id_.startswith(("slope", "ladder", "loss")) else "metier",
@@ -112,15 +120,18 @@ def _committee_claims(config: ExponentsConfig, found: Found, command: str) -> It
         f"specialization index at most {INDEX_BELOW} above that of random units",
         command,
     )
+    rungs = onset(config.committee_factors, trials)
     yield _claim(
         "committee-onset",
         f"It first specializes at {ONSET[0]:g} to {ONSET[1]:g} times that ratio: the first rung of "
         f"{', '.join(f'{f:g}' for f in config.committee_factors)} whose 95 % interval of the specialization "
         "index lies above random rotations of the span.",
-        onset(config.committee_factors, trials),
+        # A rung is no sampling error: the onset lies between two of them, whatever the seeds.
+        Estimate.enclosure(rungs.low or 0.0, math.inf if rungs.high is None else rungs.high),
         ONSET,
         f"onset, with the rung before it, within {ONSET[0]:g} and {ONSET[1]:g}",
         command,
+        shown=rungs,
     )
     yield _claim(
         "committee-above",

@@ -53,7 +53,6 @@ def coverage_claim(
     """The coverage over time lies within `tolerance` of its level: both one-sided tests pass."""
     x = np.asarray(shares, dtype=np.float64)
     excess = compare_paired(np.full(len(x), level), x, dependence="time", level=LEVEL)
-    # The comparison's gain is minus the excess coverage; limits on both sides are symmetric.
     mean, half = float(x.mean()), (excess.interval[1] - excess.interval[0]) / 2
     return claim(
         excess,

@@ -50,11 +50,12 @@ def claim(
     between = at_least is not None and at_most is not None
     decided = "holds" if between and verdict.verdict == "equivalent" else verdict.verdict
     needed = needed_of(verdict) if decided == "undecided" and not unless else None
-    record = measured if isinstance(measured, Measured) else as_record(measured, percent=percent)
+    own = measured if isinstance(measured, Measured) else None
+    record = shown or own or as_record(estimate, percent=percent)
     limit = margin or (at_least if at_least is not None else at_most)
     return Claim(
         minimum_effect_value=None if between else limit,
-        measured=shown or record,
+        measured=record,
         verdict="undecided" if unless else decided,
         needed=needed,
         needed_unit=verdict.unit if needed is not None else "",

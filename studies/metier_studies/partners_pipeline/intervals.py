@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from metier.runs import Measured
+from metier.core import Estimate
+from metier.records import Measured, measured
 
 from .settings import PartnersConfig
 
@@ -48,7 +49,7 @@ def over_seeds(values: Sequence[float], stderrs: Sequence[float], *, percent: bo
         method = "Student t over seeds"
     mean = float(x.mean())
     if half == 0.0:
-        return Measured(value=mean, n=n, unit="seeds", percent=percent, method="exact")
+        return measured(Estimate.from_values(x, level=LEVEL, unit="seeds"), percent=percent)
     return Measured(
         value=mean,
         low=mean - half,

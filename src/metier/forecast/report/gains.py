@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metier.core import Decision, Estimate, compare_paired, specialize_or_fall_back
+from metier.core.estimate import IDENTICAL_LOSSES
+from metier.core.long_run import ewc_dof
 from metier.records import Measured, measured
 
 LEVEL = 0.95
@@ -34,8 +36,13 @@ def relative_estimate(loss: ArrayLike, base: ArrayLike) -> Estimate:
     share = 1.0 - float(a.mean() / b.mean())
     spread = compare_paired(a, (1.0 - share) * b, dependence="time", level=LEVEL)
     half = (spread.interval[1] - spread.interval[0]) / 2 / float(b.mean())
+    same = spread.method == IDENTICAL_LOSSES and share != 0.0
+    # Proportional losses save the same share at every step: no spread, and no tie either.
+    method, dof = ("ewc", float(ewc_dof(spread.n))) if same else (spread.method, spread.dof)
     return replace(
         spread.estimate,
+        method=method,
+        dof=dof,
         value=round(share, 15),
         stderr=spread.stderr / float(b.mean()),
         interval=(share - half, share + half),

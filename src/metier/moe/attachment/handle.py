@@ -294,6 +294,7 @@ def set_selection_bias(
             next_step="Pass handle.biases of the same model.",
         )
         _must_take_bias(routers[name])
+    for name, bias in biases.items():
         buffer = routers[name].bias_buffer()
         if buffer is not None:
             put(buffer, buffer + bias.to(buffer.device).view_as(buffer))
