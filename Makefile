@@ -55,10 +55,10 @@ $(error no Python answers to "$(PYTHON)"; write PYTHON=... with one that is ther
 endif
 
 # The build tools come from the lock as well, so that an install depends on no release of today.
-$(VENV)/.user: pyproject.toml $(LOCK)
+$(VENV)/.user: pyproject.toml studies/pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e ".[all]"
+	$(PIP) --no-build-isolation -e ".[all]" -e ./studies
 	touch $@
 
 $(VENV)/.developer: $(VENV)/.user

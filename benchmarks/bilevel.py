@@ -25,7 +25,7 @@ from sklearn.linear_model import LassoCV, Ridge
 from sklearn.model_selection import KFold, cross_val_predict
 
 from metier.bilevel import AffineTarget, BilevelProblem, GaussianRidge, OBiGrad, SieveRidge, Squared
-from metier.bilevel.learners import RegressorCrossFit
+from metier.bilevel.crossfit import RegressorCrossFit
 from metier.core.parallel import map_tasks
 from record import in_turn, ratio, table, timed, write
 
@@ -222,7 +222,7 @@ def genriesz(options: argparse.Namespace) -> dict[str, Any]:
     """Real data with one binary instrument: metier, its two-stage least squares, genriesz's effect ratio."""
     import rival_genriesz
     from metier.bilevel import IVBilevel
-    from metier.studies.bilevel_iv.cases import CASES
+    from metier_studies.bilevel_iv.cases import CASES
 
     out: dict[str, Any] = {}
     rows = [("", "", "coefficient", "standard error", "CPU seconds")]

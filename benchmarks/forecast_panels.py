@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.core import derive, derive_seed
+from metier.forecast.report import IN_USE
 from metier.runs import Measured
-from metier.studies.forecast_flights.origins import IN_USE
-from metier.studies.forecast_panels.cases import CASES, PanelCase, Splits, judge, split
-from metier.studies.forecast_panels.study import facts_of, stacked
-from metier.studies.forecast_panels.tables import (
+from metier_studies.forecast_panels.cases import CASES, PanelCase, Splits, judge, split
+from metier_studies.forecast_panels.study import facts_of, stacked
+from metier_studies.forecast_panels.tables import (
     SELECTABLE,
     best_in_hindsight,
     gains,

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metier import moe
-from metier.moe.sparse.choice import choose_backend, grouped_mm_runs
 from metier.moe.sparse.dispatch import make_plan
+from metier.moe.sparse.experts import choose_backend, grouped_mm_runs
 from record import table, write
 
 STATED = (512, 64, 64, 64, 4)

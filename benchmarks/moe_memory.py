@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from metier.studies.moe_balancing.arms import ARMS, Arm
-from metier.studies.moe_balancing.study import STUDY
-from metier.studies.moe_balancing.train import Training, train
-from metier.studies.paired_seeds import half_width
+from metier_studies.lib.paired_seeds import half_width
+from metier_studies.moe_balancing.arms import ARMS, Arm
+from metier_studies.moe_balancing.study import STUDY
+from metier_studies.moe_balancing.train import Training, train
 from record import table, write
 
 FIRST_REPLICATE = 2_000_000

@@ -17,7 +17,7 @@ from metier.multi_index import activation_names, as_activation, exponents, nse_t
 from record import in_turn, ratio, table, timed, write
 
 # What counts as given: reading an expression's text, and the nodes of the float rule.
-GIVEN = ("metier.multi_index.expression.parse", "metier.multi_index.gaussian_rule")
+GIVEN = ("metier.multi_index.expression.reading", "metier.multi_index.activations")
 POWERS, DEGREES = (1, 2), (1, 2, 3, 4)
 
 

@@ -27,9 +27,9 @@ from scipy.integrate import quad
 from threadpoolctl import threadpool_limits
 
 from metier.multi_index import Activation, as_activation, phase_diagram, thresholds
-from metier.multi_index.lines import NAMES
+from metier.multi_index.fixed_points import NAMES
 from metier.multi_index.overlap import node_overlaps
-from metier.multi_index.rate_table import table_edges
+from metier.multi_index.phase_diagram import table_edges
 from record import in_turn, table, timed, write
 
 CASES = {

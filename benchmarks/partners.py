@@ -35,8 +35,8 @@ from metier.partners.games import Cooking, overcooked, reset_pool, seated
 from metier.partners.training.actors import Actor
 from metier.partners.training.self_play import SelfPlay
 from metier.partners.training.xp_trainer import XPMin
-from metier.studies.partners_pipeline.pipeline import Pipeline
-from metier.studies.partners_pipeline.settings import PartnersConfig
+from metier_studies.partners_pipeline.pipeline import Pipeline
+from metier_studies.partners_pipeline.settings import PartnersConfig
 from record import in_turn, table, timed, write
 
 GOALS = {"environment": 400_000, "ppo": 55_000, "xp_min": 30_000}

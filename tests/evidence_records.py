@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "benchmarks/evidence"
+RESULTS = ("benchmarks/evidence", "benchmarks/results")
+"""What runs write is no source, even where a whole folder around it is named."""
 PACKAGES = (
     "numpy",
     "scipy",
@@ -28,9 +30,11 @@ PACKAGES = (
 def source_hash(root: Path, sources: tuple[str, ...]) -> str:
     """SHA-256 of the names and bytes of all files that `sources` (files or folders) hold."""
     files: set[Path] = set()
+    written = [root / folder for folder in RESULTS]
     for source in sources:
         inside = (root / source).rglob("*") if (root / source).is_dir() else [root / source]
         files |= {file for file in inside if file.is_file() and "__pycache__" not in file.parts}
+    files = {file for file in files if not any(file.is_relative_to(folder) for folder in written)}
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
@@ -65,17 +69,16 @@ def is_current(root: Path, item: Any) -> bool:
     path = record_path(root, now["test"]) if now else None
     if now is None or path is None or not path.exists():
         return False
-    record = json.loads(path.read_text())
-    return bool(
-        record["hash"] == now["hash"] and record["cases"].get(item.name, {}).get("outcome") == "passed"
-    )
+    case = json.loads(path.read_text())["cases"].get(item.name, {})
+    return case.get("hash") == now["hash"] and case.get("outcome") == "passed"
 
 
 def write(root: Path, reports: list[Any], date: str) -> list[str]:
     """Merge the outcomes of `reports` into one record per test; cases of older sources are dropped.
 
-    A case has passed only where set-up, call and tear-down all have; a case that did anything else loses its
-    place, whatever it did before.
+    Each case names its own sources, since the cases of one test may speak for different ones. A case has
+    passed only where set-up, call and tear-down all have; a case that did anything else loses its place,
+    whatever it did before.
     """
     cases: dict[str, list[Any]] = {}
     for report in reports:
@@ -86,18 +89,23 @@ def write(root: Path, reports: list[Any], date: str) -> list[str]:
         properties = dict(phases[0].user_properties)
         about = properties["evidence"]
         path = record_path(root, about["test"])
-        record = json.loads(path.read_text()) if path.exists() else {}
-        kept = record["cases"] if record.get("hash") == about["hash"] else {}
+        record = json.loads(path.read_text()) if path.exists() else {"cases": {}}
         name = nodeid.split("::")[-1]
-        kept.pop(name, None)
+        kept = {
+            key: case
+            for key, case in record["cases"].items()
+            if key != name and source_hash(root, tuple(case["sources"])) == case["hash"]
+        }
         clean = {"setup", "call", "teardown"} == {phase.when for phase in phases if phase.outcome == "passed"}
         if clean and not any(hasattr(phase, "wasxfail") for phase in phases):
             seconds = round(sum(phase.duration for phase in phases), 1)
-            case = {"outcome": "passed", "seconds": seconds, "date": date, "versions": _versions()}
+            own = {"sources": about["sources"], "hash": about["hash"]}
+            case = {"outcome": "passed", "seconds": seconds, "date": date, **own, "versions": _versions()}
             kept[name] = {**case, **properties.get("amounts", {})}
         path.parent.mkdir(parents=True, exist_ok=True)
         if kept:
-            path.write_text(json.dumps({**about, "cases": dict(sorted(kept.items()))}, indent=1) + "\n")
+            record = {"test": about["test"], "cases": dict(sorted(kept.items()))}
+            path.write_text(json.dumps(record, indent=1) + "\n")
         else:
             path.unlink(missing_ok=True)
         written.append(path.relative_to(root).as_posix())

@@ -72,15 +72,17 @@ def last_line(text: str) -> str:
     return ([line for line in text.splitlines() if line.strip()] or [""])[-1].strip()
 
 
-def build_wheel(folder: Path) -> Path:
-    """Build the wheel of this checkout."""
-    done = run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return next(folder.glob("*.whl"))
+def build_wheels(folder: Path) -> list[str]:
+    """Build the wheels of this checkout: metier and its studies."""
+    for project in (ROOT, ROOT / "studies"):
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+        done = run(build, cwd=project)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+    return sorted(map(str, folder.glob("*.whl")))
 
 
-def install(cell: Cell, wheel: Path, place: Path, constraints: list[str]) -> Path | None:
+def install(cell: Cell, wheels: list[str], place: Path, constraints: list[str]) -> Path | None:
     """Make the cell's environment; None, with the reason in the cell, where it cannot be made."""
     made = run([*UV, "venv", "--python", cell.python, str(place / "venv")])
     if made.returncode:
@@ -103,7 +105,7 @@ def install(cell: Cell, wheel: Path, place: Path, constraints: list[str]) -> Pat
     steps = [
         [*UV, "pip", "compile", *options, *extras, *bounds, "-o", str(plan), str(ROOT / "pyproject.toml")],
         [*UV, "pip", "install", "--only-binary", ":all:", "--python", str(python), "-r", str(plan)],
-        [*UV, "pip", "install", "--no-deps", "--python", str(python), str(wheel)],
+        [*UV, "pip", "install", "--no-deps", "--python", str(python), *wheels],
     ]
     for step in steps:
         done = run(step, cwd=place)
@@ -203,12 +205,12 @@ def main() -> int:
     ]
     bounds = [*arguments.constraint, *(arguments.lock.read_text().splitlines() if arguments.lock else [])]
     with tempfile.TemporaryDirectory() as name:
-        wheel = build_wheel(Path(name))
+        wheels = build_wheels(Path(name))
         for number, cell in enumerate(cells):
             print(f"== Python {cell.python}, {cell.resolution}, {cell.extra}", file=sys.stderr, flush=True)
             place = Path(name) / str(number)
             place.mkdir()
-            python = install(cell, wheel, place, bounds)
+            python = install(cell, wheels, place, bounds)
             if python is None:
                 print(cell.state, cell.notes, file=sys.stderr, flush=True)
                 if arguments.write:

@@ -25,8 +25,9 @@ from metier.bilevel import (
 from metier.bilevel.scores import (
     Nuisances,
     inner_adjoint_terms,
-    orthogonal_scores,
+    inner_scores,
     outer_adjoint_terms,
+    outer_scores,
 )
 
 N_X, N_OUTCOMES, D = 6, 5, 3
@@ -118,7 +119,7 @@ def objective(law, problem, w):
 def scores(law, problem, w, nuisances):
     inner = problem.inner_loss.derivatives(w, nuisances.h, law.rows)
     outer = problem.outer_loss.derivatives(w, nuisances.h, law.rows)
-    return orthogonal_scores(inner, outer, nuisances)
+    return outer_scores(outer, nuisances) + inner_scores(inner, nuisances)
 
 
 def central(f, w, step=1e-5):

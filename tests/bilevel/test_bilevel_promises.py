@@ -203,15 +203,15 @@ def test_21_a_learner_without_random_state_should_draw_from_the_seed(problem):
 
 def test_slope_of_a_forest_should_be_near_that_of_a_smooth_learner():
     """Over a step of 0.001 jumps of the trees made slopes between -9 and 6 where 1 is right."""
-    from metier.bilevel.solve import difference_slope
+    from metier.bilevel.roots import difference_slope
 
     forest = RandomForestRegressor(10, min_samples_leaf=10, random_state=0)
     rough, smooth = (fitted(GENERAL, learner=one, folds=2) for one in (forest, RIDGE))
     for w in (1.9, 2.05, 2.2):
         at = np.array([w])
-        assert difference_slope(rough, at)[0, 0] == pytest.approx(
-            difference_slope(smooth, at)[0, 0], rel=0.35
-        )
+        wide = difference_slope(rough._estimate, at, rough=True)[0, 0]
+        assert wide == pytest.approx(difference_slope(smooth._estimate, at)[0, 0], rel=0.35)
+        assert rough._slope(at)[0, 0] == wide
     assert any("jump with w" in text for text in rough.solve([2.0], max_steps=1).warnings)
     assert not any("jump with w" in text for text in smooth.solve([2.0]).warnings)
 
@@ -329,3 +329,11 @@ def test_inner_splits_should_not_follow_the_order_of_the_rows(general):
     paired = OBiGrad(AFFINE, learner=RIDGE, folds=codes).fit(X[twice], rows).hypergradient([1.0])
     # By turns both halves would hold one twin of every pair: equal fits, and no difference to see.
     assert paired.diagnostics.halves_bias[0] > 1e-4
+
+
+@pytest.mark.parametrize("name", ["d_v", "d2_v"])
+def test_a_derivative_that_no_loss_may_leave_out_should_be_asked_for(name):
+    derivatives = {"d_v": lambda w, v, z: v, "d2_v": lambda w, v, z: np.ones((len(v), 1, 1))}
+    loss = CustomLoss(lambda w, v, z: v[:, 0] ** 2 / 2, **(derivatives | {name: None}))
+    with pytest.raises(InputError, match=f"^{name} of the loss has a fixed layout.* got None"):
+        check_loss(loss, np.ones(1), np.linspace(-1, 1, 5)[:, None], {"X": np.zeros((5, 1))})

@@ -11,7 +11,8 @@ from sklearn.linear_model import Ridge
 from sklearn.tree import DecisionTreeRegressor
 
 from metier.bilevel import BilevelProblem, ExponentialWeight, Logistic, OBiGrad, SieveRidge
-from metier.bilevel.cautions import (
+from metier.bilevel.designs import LEARNERS, OFFSET, IVDesign, fit_design
+from metier.bilevel.diagnostics import (
     CLEARED,
     CONTRAST_Z,
     CORRECTION_Z,
@@ -22,7 +23,6 @@ from metier.bilevel.cautions import (
     r2_limit,
     root_warnings,
 )
-from metier.bilevel.designs import LEARNERS, OFFSET, IVDesign, fit_design
 from metier.bilevel.estimate import Diagnostics
 from metier.bilevel.products import surprises
 

@@ -17,7 +17,7 @@ from metier.bilevel import (
     SieveRidge,
     Squared,
 )
-from metier.bilevel.doors.effects import make_effect
+from metier.bilevel.estimators.effects import make_effect
 
 N, W = 240, np.array([0.4, -0.7])
 PROBLEM = BilevelProblem(Squared(AffineTarget("g0", "dg")), Squared("Y"))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metier.bilevel.doors.first_stage import critical_effective_f, first_stage
-from metier.bilevel.doors.moments import Moments, two_stage_least_squares
+from metier.bilevel.estimators.first_stage import critical_effective_f, first_stage
+from metier.bilevel.estimators.moments import Moments, two_stage_least_squares
 from metier.core import InputError
 
 
@@ -95,7 +95,7 @@ def test_two_stage_least_squares_should_match_linearmodels(clusters):
 
 def test_hansen_j_should_match_linearmodels():
     iv = pytest.importorskip("linearmodels.iv")
-    from metier.bilevel.doors.moments import over_identification
+    from metier.bilevel.estimators.moments import over_identification
 
     m = data(k=4)
     theirs = iv.IVGMM(m.y, None, m.t, m.z).fit(iter_limit=2).j_stat.stat

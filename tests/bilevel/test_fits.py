@@ -29,7 +29,8 @@ from metier.bilevel import (
     SoftmaxCE,
     Squared,
 )
-from metier.bilevel.crossfit import draw_folds, mean_of_scores
+from metier.bilevel.crossfit import draw_folds
+from metier.bilevel.scores import mean_of_scores
 
 W = np.array([0.3, 0.5])
 TARGET = AffineTarget("g0", "dg")
@@ -357,7 +358,7 @@ def test_repeats_should_be_combined_by_the_median(repeats):
 
 
 def test_shared_sums_should_be_the_fold_by_fold_fits():
-    from metier.bilevel.learners import RegressorCrossFit
+    from metier.bilevel.crossfit import RegressorCrossFit
     from metier.bilevel.sieve import SieveCrossFit
 
     X, Z = data()
@@ -436,13 +437,14 @@ def test_external_predictions_should_replace_fits():
     X, Z = data()
     fitted = OBiGrad(SMOOTH["log-cosh"], learner=RIDGE, folds=3, diagnose=False).fit(X, Z)
     at = fitted.repeats_[0]
-    from metier.bilevel.general_fold import Extras, Fold, Predicted
+    from metier.bilevel.general import NAMES, Extras, Fold
+    from metier.bilevel.scores import Nuisances
 
-    kept = Predicted(300, 2, 1)
+    predicted = Nuisances.empty(300, 2, 1)
     for split in at.splits:
-        Fold(at, split, W, {}).fill(kept, None, Extras())
-    given = {name: getattr(kept, name) for name in ("h", "adjoint", "jacobian", "adjoint_jacobian")}
-    given["adjoint"] = lambda w, X, a=kept.adjoint: a
+        Fold(at.setup, split, W, {}).fill(predicted, None, Extras())
+    given = {name: getattr(predicted, name) for name in NAMES}
+    given["adjoint"] = lambda w, X, a=predicted.adjoint: a
     outside = OBiGrad(SMOOTH["log-cosh"], estimator="oracle").fit(X, Z, external_predictions=given)
     np.testing.assert_allclose(outside.hypergradient(W).value, fitted.hypergradient(W).value, atol=1e-12)
 

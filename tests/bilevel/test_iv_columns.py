@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from metier.bilevel.crossfit import draw_folds
-from metier.bilevel.doors.columns import check_together, role_columns
-from metier.bilevel.doors.features import make_features
-from metier.bilevel.doors.residuals import least_squares, partial_out
+from metier.bilevel.estimators.columns import check_together, role_columns
+from metier.bilevel.estimators.features import make_features
+from metier.bilevel.estimators.moments import least_squares, partial_out
 from metier.core import InputError
 
 FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame}

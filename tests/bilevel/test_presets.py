@@ -39,7 +39,7 @@ assert "torch" not in sys.modules
 """
 
 
-def test_22_doors_should_run_without_torch():
+def test_estimators_should_run_without_torch():
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Anderson-Rubin" in done.stdout

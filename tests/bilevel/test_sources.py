@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from metier.bilevel import SieveRidge, SourceReweighting
+from metier.bilevel import SieveRidge, SourceReweighting, roots
+from metier.bilevel.scores import Mean
 from metier.core import InputError
 
 SLOPES = np.array([1.0, 0.7, 1.6])
@@ -134,3 +135,17 @@ def test_intervals_of_weights_should_cover():
     # Exact 99.9 % binomial band around 0.95 for 100 draws is 0.86 to 1.
     assert np.mean(hits) >= 0.86
     assert np.mean(hits) <= 0.999 or len(hits) < 300
+
+
+def test_a_search_cut_short_should_report_the_gradient_where_it_stopped(monkeypatch):
+    monkeypatch.setattr(roots, "BOX_STEPS", 1)
+    curve = roots.Gradient(
+        estimate=lambda w: Mean(np.expm1(w) + 0.5, 1e-6 * np.eye(1), 100),
+        slope=lambda w: np.diag(np.exp(w)),
+        objective=lambda w: float("nan"),
+    )
+    root = roots.root_in_box(curve, 1, 4.0)
+    assert not root.converged
+    assert root.w[0] == pytest.approx(-0.5)
+    assert root.gradient == pytest.approx(np.expm1(root.w) + 0.5)
+    assert root.covariance == pytest.approx(1e-6 * np.exp(-2 * root.w)[:, None])

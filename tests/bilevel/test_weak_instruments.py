@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metier.bilevel.doors.moments import Moments, over_identification, two_stage_least_squares
-from metier.bilevel.doors.weak_instruments import anderson_rubin_set, anderson_rubin_test
+from metier.bilevel.estimators.moments import Moments, over_identification, two_stage_least_squares
+from metier.bilevel.estimators.weak_instruments import anderson_rubin_set, anderson_rubin_test
 from metier.core import InputError
 
 

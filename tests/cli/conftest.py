@@ -8,7 +8,7 @@ import pytest
 from toy_study import ENTRY
 
 from metier.cli import main
-from metier.studies import REGISTRY
+from metier.core.registry import registry
 
 TOY = Path(__file__).with_name("toy_study.py")
 
@@ -16,9 +16,9 @@ TOY = Path(__file__).with_name("toy_study.py")
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
     """Register the toy as the only study and work in an empty folder."""
-    for name in list(REGISTRY):
-        monkeypatch.delitem(REGISTRY, name)
-    monkeypatch.setitem(REGISTRY, "toy", ENTRY)
+    for name in list(registry()):
+        monkeypatch.delitem(registry(), name)
+    monkeypatch.setitem(registry(), "toy", ENTRY)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -17,7 +17,7 @@ def limited_to(size):
 
 
 @pytest.mark.slow
-@pytest.mark.evidence("src/metier/core", "src/metier/runs", "src/metier/studies", "src/metier/cli")
+@pytest.mark.evidence("src/metier/core", "src/metier/runs", "studies/metier_studies", "src/metier/cli")
 def test_a_disk_that_fills_at_any_byte_should_be_one_line_and_lose_nothing(tmp_path, process, amount):
     words = ("cli", "run", "toy", "--json", "--out")
     _, err = process(*words, tmp_path / "calm").communicate(timeout=1200)
@@ -61,7 +61,7 @@ def damaged(content, moments):
 
 @pytest.mark.slow
 @pytest.mark.evidence(
-    "src/metier/core", "src/metier/runs", "src/metier/studies", "src/metier/cli", "src/metier/report"
+    "src/metier/core", "src/metier/runs", "studies/metier_studies", "src/metier/cli", "src/metier/report"
 )
 @pytest.mark.parametrize("name", RECORDS)
 def test_records_damaged_anywhere_should_never_be_a_traceback_nor_be_overwritten(toy, command, name, amount):

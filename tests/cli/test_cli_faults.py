@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from metier.runs import read_result
-from metier.studies import execute
+from metier.runs import execute, read_result
 
 CELLS, CELL_SECONDS = 12, 0.1
 
@@ -50,7 +49,7 @@ def test_killed_run_should_resume_to_the_same_bytes(tmp_path, process):
 
 
 @pytest.mark.slow
-@pytest.mark.evidence("src/metier/core", "src/metier/runs", "src/metier/studies")
+@pytest.mark.evidence("src/metier/core", "src/metier/runs", "studies/metier_studies")
 def test_runs_killed_often_should_resume_to_the_same_bytes(tmp_path, process, amount):
     calm, killed, runs = undisturbed(tmp_path / "calm"), 0, amount("runs", sample=2, whole=6)
     for run in range(runs):

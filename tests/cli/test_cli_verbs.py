@@ -1,15 +1,16 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 from toy_study import ENTRY
 
-from metier import __version__, studies
+from metier import __version__
 from metier.cli import app
 from metier.core import MissingExtraError, extras
+from metier.core.registry import registry
 from metier.runs import read_config, read_result
-from metier.studies import REGISTRY
 
 
 def test_version_should_be_the_package_version(command):
@@ -90,7 +91,7 @@ def test_json_should_stay_pure_when_a_study_prints(toy, document):
 
 
 def test_tour_should_run_every_study_into_one_report(toy, monkeypatch, document):
-    monkeypatch.setitem(REGISTRY, "slow-toy", ENTRY._replace(in_tour=False))
+    monkeypatch.setitem(registry(), "slow-toy", ENTRY._replace(in_tour=False))
     code, out, err = document("tour", "--out", "t")
     assert code == 0
     assert [result["study"] for result in out["results"]] == ["toy"]
@@ -131,7 +132,7 @@ def test_tour_should_skip_a_study_whose_extra_is_missing(toy, monkeypatch, docum
     def missing(name):
         raise MissingExtraError("torch")
 
-    monkeypatch.setattr("metier.studies.load_study", missing)
+    monkeypatch.setattr("metier.core.registry.load_study", missing)
     code, out, err = document("tour", "--out", "t")
     assert code == 3
     assert 'pip install "torch>=' in out["skipped"]["toy"]
@@ -142,7 +143,7 @@ def test_tour_should_skip_a_study_whose_extra_is_missing(toy, monkeypatch, docum
 
 
 def test_tour_should_fail_a_check_only_where_a_study_that_was_named_is_skipped(toy, monkeypatch, command):
-    monkeypatch.setitem(REGISTRY, "other", ENTRY._replace(extras=("minilm",)))
+    monkeypatch.setitem(registry(), "other", ENTRY._replace(extras=("minilm",)))
     monkeypatch.setattr(extras, "is_installed", lambda name: False)
     assert command("tour", "--out", "all")[0] == 0
     assert command("tour", "--only", "toy", "--out", "one")[0] == 0
@@ -308,7 +309,7 @@ def test_full_disk_should_be_one_line_and_lose_nothing(toy, monkeypatch, command
     assert (toy / "a" / "metrics.jsonl").read_bytes() == b"".join(lines[:2])
     monkeypatch.undo()
     monkeypatch.chdir(toy)
-    monkeypatch.setitem(REGISTRY, "toy", ENTRY)
+    monkeypatch.setitem(registry(), "toy", ENTRY)
     assert command("run", "toy", "--out", "a", "--resume")[0] == 0
 
 
@@ -316,7 +317,7 @@ def test_our_own_fault_should_keep_its_traceback(toy, monkeypatch, command):
     def broken(*_, **__):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("metier.studies.execute", broken)
+    monkeypatch.setattr("metier.runs.execute", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         command("run", "toy", "--out", "a")
 
@@ -343,10 +344,11 @@ def test_tour_should_go_on_past_a_study_that_breaks_and_still_report(toy, monkey
     def broken(config, run, progress):
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setitem(REGISTRY, "broken", ENTRY)
-    load = studies.load_study
+    monkeypatch.setitem(registry(), "broken", ENTRY)
+    from metier.core.registry import load_study as load
+
     monkeypatch.setattr(
-        "metier.studies.load_study",
+        "metier.core.registry.load_study",
         lambda name: dataclasses.replace(load("toy"), run=broken) if name == "broken" else load(name),
     )
     code, out, err = document("tour", "--out", "t")
@@ -358,7 +360,7 @@ def test_tour_should_go_on_past_a_study_that_breaks_and_still_report(toy, monkey
 
 
 def test_a_tour_that_can_run_nothing_should_be_repeatable_and_end_in_a_report(toy, monkeypatch, command):
-    monkeypatch.setitem(REGISTRY, "toy", ENTRY._replace(extras=("minilm",)))
+    monkeypatch.setitem(registry(), "toy", ENTRY._replace(extras=("minilm",)))
     monkeypatch.setattr(extras, "is_installed", lambda name: False)
     for _ in range(2):
         assert command("tour", "--out", "t")[0] == 3
@@ -367,7 +369,7 @@ def test_a_tour_that_can_run_nothing_should_be_repeatable_and_end_in_a_report(to
 
 def test_a_finished_study_should_stay_in_the_tour_when_its_package_is_gone(toy, monkeypatch, document):
     assert document("tour", "--out", "t")[0] == 0
-    monkeypatch.setitem(REGISTRY, "toy", ENTRY._replace(extras=("minilm",)))
+    monkeypatch.setitem(registry(), "toy", ENTRY._replace(extras=("minilm",)))
     monkeypatch.setattr(extras, "is_installed", lambda name: False)
     code, out, _ = document("tour", "--out", "t", "--resume")
     assert (code, out["skipped"]) == (0, {})
@@ -381,3 +383,20 @@ def test_doctor_should_compare_releases_and_not_builds(monkeypatch):
     assert newer_than_tested({"moe": [{"name": "torch", "found": f"{tested}+cu126"}]}) == []
     (note,) = newer_than_tested({"moe": [{"name": "torch", "found": "99.0+cpu"}]})
     assert note.startswith("torch 99.0+cpu is newer than")
+
+
+def test_without_studies_the_verbs_should_say_what_to_install(monkeypatch, tmp_path, command, document):
+    monkeypatch.chdir(tmp_path)
+    for name in list(registry()):
+        monkeypatch.delitem(registry(), name)
+    code, text, _ = command("list")
+    assert code == 0
+    assert "metier-studies" in text
+    for words in (["tour"], ["run", "iv"]):
+        code, out, err = command(*words)
+        assert (code, out) == (2, "")
+        assert "holds no" in err or "holds none" in err
+        advice = re.search(r"metier-studies: (\S+) -m pip install (\S+)", err)
+        assert advice, "the clone is at hand, so the command names it"
+        assert Path(advice[2], "pyproject.toml").is_file()
+    assert not list(tmp_path.iterdir())

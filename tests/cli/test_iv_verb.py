@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from metier.bilevel import IVBilevel
+from metier.cli.iv_settings import LEARNERS, make_learner
 from metier.runs import read_result
-from metier.studies.iv_file.settings import LEARNERS, make_learner
 
 
 def people(n=800):

@@ -6,8 +6,20 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from metier.runs import Claim, DataUsed, Divided, Headline, Losses, Measured, Paid, Result, Specialized
-from metier.studies import REGISTRY, Entry, Study, execute
+from metier.core.registry import Entry, registry
+from metier.runs import (
+    Claim,
+    DataUsed,
+    Divided,
+    Headline,
+    Losses,
+    Measured,
+    Paid,
+    Result,
+    Specialized,
+    Study,
+    execute,
+)
 
 ENTRY = Entry("toy_study:STUDY", "core", "Do toys specialize?")
 
@@ -95,7 +107,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "cli":
         from metier.cli import main
 
-        REGISTRY["toy"] = ENTRY
+        registry()["toy"] = ENTRY
         sys.exit(main(sys.argv[2:]))
     print("ready", flush=True)
     execute(STUDY, sys.argv[1], overrides={"seconds": "0.1"}, seed=5, resume=True)

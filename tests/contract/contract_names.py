@@ -75,7 +75,7 @@ def public_names() -> dict[str, Any]:
     """Return every public name with its object, package by package."""
     found = {}
     for package in PACKAGES:
-        module = importlib.import_module(package)
+        module = importlib.import_module(place_of(package))
         found |= {f"{package}.{name}": getattr(module, name) for name in sorted(module.__all__)}
     return found
 

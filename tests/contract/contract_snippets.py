@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from contract_handwritten import SNIPPETS, UNEXECUTED
-from contract_names import PACKAGES, is_builtin, locate, public_name_of, public_names
+from contract_names import PACKAGES, is_builtin, locate, place_of, public_name_of, public_names
 from contract_summary import summary
 
 
@@ -57,7 +57,7 @@ def _handwritten() -> Iterator[tuple[str, dict[str, Any], str]]:
     every = {name.rpartition(".")[2]: value for name, value in public_names().items()}
     for name, code in SNIPPETS.items():
         package = next(p for p in sorted(PACKAGES, key=len, reverse=True) if name.startswith(f"{p}."))
-        yield name, every | vars(importlib.import_module(package)) | {"np": np}, code.strip() + "\n"
+        yield name, every | vars(importlib.import_module(place_of(package))) | {"np": np}, code.strip() + "\n"
 
 
 def resolved(name: str, home: dict[str, Any], code: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from metier.core import (
     require,
     simplex_rows,
 )
+from metier.core.checks import ensure
 
 
 def test_input_error_is_one_line_with_its_parts():
@@ -153,3 +154,18 @@ def test_derived_streams_look_independent():
 def test_a_generator_is_passed_through():
     generator = np.random.default_rng(0)
     assert as_generator(generator) is generator
+
+
+def test_ensure_should_ask_what_was_got_only_on_failure():
+    asked = []
+
+    def rows():
+        asked.append("rows")
+        return f"{len(asked)} rows"
+
+    ensure(np.True_, "there are rows", expected="some", got=rows, next_step="Add some.")
+    assert asked == []
+    with pytest.raises(InputError, match=r"^there are rows: expected some, got 1 rows\. Add some\.$"):
+        ensure(np.False_, "there are rows", expected="some", got=rows, next_step="Add some.")
+    with pytest.raises(InputError, match="got 0"):
+        ensure(False, "there are rows", expected="some", got=0, next_step="Add some.")

@@ -95,14 +95,83 @@ def test_exact_values_should_be_judged_without_units():
     assert judge(Estimate.exact(3.0), at_least=3.0).verdict == "holds"
     assert judge(Estimate.exact(3.0), at_most=3.0).verdict == "holds"
     assert judge(Estimate.exact(3.0), at_least=3.0, at_most=3.0).verdict == "equivalent"
-    unsure = judge(Estimate.enclosure(2.9, 3.1), at_least=3.0)
-    assert (unsure.verdict, unsure.reason, unsure.needed) == ("undecided", Reason.OPEN, math.inf)
+    for limit in (3.0, 3.1):
+        unsure = judge(Estimate.enclosure(2.9, 3.1), at_least=limit)
+        assert (unsure.verdict, unsure.reason, unsure.needed) == ("undecided", Reason.OPEN, math.inf)
+    assert judge(Estimate.enclosure(2.9, 3.1), at_least=2.9).verdict == "holds"
+    assert judge(Estimate.enclosure(2.9, 3.1), at_most=2.9).verdict == "undecided"
 
 
 def test_identical_losses_should_be_equivalent():
     for limits in ({"at_least": 0.0}, {"at_most": 0.0}, {"at_least": 0.0, "margin": 0.1}):
         judged = judge(compare_paired([1.0, 2.0], [1.0, 2.0]), **limits)
         assert (judged.verdict, judged.reason, judged.needed) == ("equivalent", Reason.IDENTICAL, math.inf)
+
+
+def test_identical_losses_beside_the_limit_should_be_an_exact_gain_of_zero():
+    same = compare_paired([1.0, 2.0], [1.0, 2.0])
+    assert judge(same, at_least=-0.01).verdict == "holds"
+    assert judge(same, at_least=0.01).verdict == "does not hold"
+    assert judge(same, at_least=-0.01, at_most=0.01).verdict == "equivalent"
+
+
+@pytest.mark.parametrize(
+    ("measured", "limits", "verdict"),
+    [
+        (Estimate.share(10, 10), {"at_least": 1.0}, "undecided"),
+        (Estimate.share(0, 10), {"at_most": 0.0}, "undecided"),
+        (Estimate.share(10, 10), {"at_least": 1.0, "at_most": 1.0}, "undecided"),
+        (Estimate.resampled(1.0, (1.0, 1.0), n=20), {"at_least": 0.7}, "holds"),
+        (Estimate.resampled(1.0, (1.0, 1.0), n=3), {"at_least": 0.7}, "undecided"),
+        (Estimate.resampled(1.0, (-math.inf, 0.4), n=20), {"at_least": 0.7}, "does not hold"),
+        (Estimate.enclosure(0.5, math.inf), {"at_least": 0.4}, "holds"),
+        (compare_paired([1.0, 2.0], [1.0, 2.0]), {"at_least": 0.1, "margin": 0.1}, "equivalent"),
+    ],
+)
+def test_ends_at_the_edge_should_be_read_for_what_they_show(measured, limits, verdict):
+    assert judge(measured, **limits).verdict == verdict
+
+
+@pytest.mark.parametrize("value", [0.1, 0.2, 0.3, 0.7, 1.1])
+@pytest.mark.parametrize("n", [6, 7, 10])
+def test_equal_values_at_the_limit_should_keep_it_whatever_the_rounding_of_their_mean(value, n):
+    measured = Estimate.from_values([value] * n)
+    assert judge(measured, at_least=value).verdict == judge(measured, at_most=value).verdict == "holds"
+
+
+def test_at_the_limit_no_number_of_units_should_be_named():
+    at_limit, within = at(0.5), at(0.0, stderr=1.0)
+    assert "would decide" not in judge(at_limit, at_least=0.5).summary()
+    judged = judge(within, at_least=0.0, margin=0.5)
+    assert (judged.reason, math.isfinite(judged.needed)) == (Reason.OPEN, True)
+
+
+def test_an_asymmetric_interval_that_decides_nothing_should_need_more_units_than_it_has():
+    assert judge(Estimate.resampled(0.3, (-0.01, 0.35), n=40), at_least=0.0).needed > 40
+
+
+def test_shares_of_many_trials_should_be_judged_at_once():
+    judged = judge(Estimate.share(5_000_000, 10_000_000), at_least=0.4985)
+    assert (judged.verdict, math.isfinite(judged.needed)) == ("holds", True)
+    assert judge(Estimate.share(36, 36), at_least=0.9, at_most=1.0).needed == 36
+
+
+def test_tiny_and_enormous_effects_should_be_answered():
+    assert judge(at(1e-200, stderr=1.0, n=5), at_least=0.0).needed == math.inf
+    assert judge(at(1e9, stderr=1.0, n=5), at_least=0.0).verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: judge(3.0, at_least=0.0),
+        lambda: judge(at(1.0, stderr=-1.0), at_least=0.0),
+        lambda: Estimate.enclosure(3.0, 1.0),
+    ],
+)
+def test_what_is_no_estimate_should_be_refused(wrong):
+    with pytest.raises(InputError):
+        wrong()
 
 
 def test_equivalence_should_need_both_sides():

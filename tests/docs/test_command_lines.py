@@ -11,7 +11,8 @@ from markdown_blocks import PAGES, ROOT, blocks_of, page_name
 
 from metier.cli.app import build_app
 from metier.cli.options import parse_settings
-from metier.studies import REGISTRY, load_study, resolve_config
+from metier.core.registry import load_study, registry
+from metier.runs import resolve_config
 
 COMMAND = typer.main.get_command(build_app())
 SHELL = {"bash", "sh", "console"}
@@ -57,7 +58,7 @@ def check_studies(verb, params):
     named = params.get("only") or [] if verb == "tour" else [params["study"]] if verb == "run" else []
     for name in named:
         if not name.isupper():
-            assert name in REGISTRY, f"no study {name!r}"
+            assert name in registry(), f"no study {name!r}"
             if verb == "run":
                 resolve_config(load_study(name), params["size"], parse_settings(params["settings"] or []))
 

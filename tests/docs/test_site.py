@@ -22,7 +22,7 @@ ROOMS = (
     "metier.data",
     "metier.multi_index",
     "metier.runs",
-    "metier.studies",
+    "metier_studies",
     "metier.report",
 )
 

@@ -10,16 +10,16 @@ the first seeds of the whole.
 import numpy as np
 import pytest
 
-from metier.studies.forecast_gate.trials import run_trial
-from metier.studies.shares import clopper_pearson
+from metier_studies.forecast_gate.trials import run_trial
+from metier_studies.lib.shares import clopper_pearson
 
 pytestmark = pytest.mark.slow
 SOURCES = (
     "src/metier/core",
     "src/metier/data",
     "src/metier/forecast",
-    "src/metier/studies/forecast_gate/trials.py",
-    "src/metier/studies/shares.py",
+    "studies/metier_studies/forecast_gate/trials.py",
+    "studies/metier_studies/lib/shares.py",
 )
 whole_under_evidence = pytest.mark.evidence(*SOURCES)
 

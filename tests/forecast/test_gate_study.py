@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from metier.data import simulate_regimes
-from metier.runs import read_result
-from metier.studies import execute
-from metier.studies.forecast_gate.study import STUDY, GateConfig, cases
-from metier.studies.forecast_gate.trials import GATES, panel_data, run_trial, score_on_test, true_partition
+from metier.runs import execute, read_result
+from metier_studies.forecast_gate.study import STUDY, GateConfig, cases
+from metier_studies.forecast_gate.trials import GATES, panel_data, run_trial, score_on_test, true_partition
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def plain_trials(monkeypatch):
         calls.append((design, settings["seed"]))
         return made_up(design, **settings)
 
-    monkeypatch.setattr("metier.studies.forecast_gate.trials.run_trial", trial)
+    monkeypatch.setattr("metier_studies.forecast_gate.trials.run_trial", trial)
     return calls
 
 

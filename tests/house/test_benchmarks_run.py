@@ -56,7 +56,7 @@ def marked(line):
     long = (
         line.startswith(("partners.py", "first_result.py", "multi_index_phase.py")) and "--help" not in line
     )
-    sources = ("benchmarks", "src/metier")
+    sources = ("benchmarks", "src/metier", "studies/metier_studies")
     return pytest.param(line, marks=pytest.mark.evidence(*sources) if long else pytest.mark.slow)
 
 

@@ -58,6 +58,7 @@ def test_a_record_should_be_current_until_a_source_changes(tree):
     assert not current(root, item)
     (written,) = evidence_records.write(root, reports_of(root, item, kills=30), "2026-01-02")
     record = json.loads((root / written).read_text())
+    own = {key: record["cases"]["test_it[3]"].pop(key) for key in ("sources", "hash")}
     assert record["cases"]["test_it[3]"] == {
         "outcome": "passed",
         "seconds": 3.0,
@@ -65,7 +66,7 @@ def test_a_record_should_be_current_until_a_source_changes(tree):
         "versions": evidence_records._versions(),
         "kills": 30,
     }
-    assert set(record["sources"]) == {"src", "tests/test_a.py"}
+    assert set(own["sources"]) == {"src", "tests/test_a.py"}
     assert current(root, item)
     (root / "src" / "a.py").write_text("x = 2\n")
     assert not current(root, item)
@@ -122,6 +123,31 @@ def test_cases_of_older_sources_should_be_dropped(tree):
     assert list(json.loads((root / written).read_text())["cases"]) == ["test_it[4]"]
 
 
+def test_cases_with_sources_of_their_own_should_stand_side_by_side(tree):
+    root, item = tree
+    evidence_records.write(root, reports_of(root, item), "2026-01-02")
+    (root / "other").mkdir()
+    (root / "other" / "b.py").write_text("y = 1\n")
+    mark = SimpleNamespace(args=("other",))
+    second = SimpleNamespace(**{**vars(item), "name": "test_it[4]"})
+    second.get_closest_marker = lambda name: mark
+    evidence_records.write(root, reports_of(root, second), "2026-01-02")
+    assert current(root, item)
+    assert current(root, second)
+    (root / "other" / "b.py").write_text("y = 2\n")
+    assert current(root, item)
+    assert not current(root, second)
+
+
+def test_what_runs_write_should_be_no_source(tree):
+    root, item = tree
+    item.get_closest_marker = lambda name: SimpleNamespace(args=("src", "benchmarks"))
+    (root / "benchmarks" / "results").mkdir(parents=True)
+    evidence_records.write(root, reports_of(root, item), "2026-01-02")
+    (root / "benchmarks" / "results" / "a.json").write_text("{}")
+    assert current(root, item)
+
+
 def evidence_calls(node, named):
     """Every `pytest.mark.evidence(...)` within, looked up through the names that a file gives to marks."""
     for inner in ast.walk(node):
@@ -139,6 +165,8 @@ def marked_tests():
             continue
         body = ast.parse(path.read_text()).body
         named = {ast.unparse(n.targets[0]): n.value for n in body if isinstance(n, ast.Assign)}
+        # Marks that a function gives to each parameter count as well.
+        named |= {n.name: n for n in body if isinstance(n, ast.FunctionDef)}
         for node in body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 calls = [call for mark in node.decorator_list for call in evidence_calls(mark, named)]

@@ -27,7 +27,7 @@ def loaded_by(code: str) -> set[str]:
         ("import metier", FRAMEWORKS | FRAMES | DRAWING | ARRAYS),
         ("import metier; dir(metier); metier.__version__", FRAMEWORKS | FRAMES | DRAWING | ARRAYS),
         ("import metier.cli", FRAMEWORKS | FRAMES | ARRAYS | {"matplotlib", "jinja2", "pydantic"}),
-        ("import metier.studies", FRAMEWORKS | FRAMES | DRAWING | ARRAYS),
+        ("import metier_studies", FRAMEWORKS | FRAMES | DRAWING | ARRAYS),
         ("import metier.core; metier.core.Assignment", FRAMEWORKS | FRAMES | DRAWING | {"scipy", "sklearn"}),
         ("import metier.data", FRAMEWORKS | FRAMES | DRAWING | {"scipy.stats", "sklearn"}),
         ("import metier.runs", FRAMEWORKS | FRAMES | {"matplotlib", "jinja2", "scipy.stats", "sklearn"}),

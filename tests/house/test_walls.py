@@ -1,4 +1,4 @@
-"""The way of the data is one-directional: cli -> studies -> families -> core; `report` reads records only."""
+"""The way of the data is one-directional: cli -> families -> core; studies -> families; records -> report."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{family: {"core", "records"} for family in FAMILIES},
     "runs": {"core", "records"},
     "report": {"core.errors", "records", "runs"},
-    "studies": {"core", "data", "records", "runs", *FAMILIES},
-    "cli": {"core", "data", "records", "runs", "report", "studies", *FAMILIES},
+    "cli": {"core", "data", "records", "runs", "report", *FAMILIES},
 }
 
 
@@ -42,8 +41,10 @@ def foreign_rooms(path: Path, root: Path = SRC) -> set[str]:
     """Return what a file imports of the rest of metier, as "room" or "room.module"."""
     parts = path.relative_to(root).parts
     names = imported_names(ast.parse(path.read_text(encoding="utf-8")), ("metier", *parts[:-1]))
-    inside = {name.removeprefix("metier.") for name in names if name.startswith("metier.")}
-    return {name for name in inside if name.split(".")[0] != parts[0] and name != "__version__"}
+    found = set(names)
+    inside = {name.removeprefix("metier.") for name in found if name.startswith("metier.")}
+    studies = {"metier_studies" for name in found if name.split(".")[0] == "metier_studies"}
+    return studies | {n for n in inside if n.split(".")[0] != parts[0] and n != "__version__"}
 
 
 def breaches(path: Path, root: Path = SRC) -> list[str]:
@@ -64,7 +65,7 @@ ROOM_FILES = sorted(path for path in SRC.rglob("*.py") if path.parent != SRC)
 def test_every_room_should_be_known():
     rooms = {path.relative_to(SRC).parts[0] for path in ROOM_FILES}
     assert rooms <= set(MAY_IMPORT)
-    assert {"core", "data", "forecast", "records", "runs", "report", "studies", "cli"} <= rooms
+    assert {"core", "data", "forecast", "records", "runs", "report", "cli"} <= rooms
 
 
 @pytest.mark.parametrize("path", ROOM_FILES, ids=lambda path: str(path.relative_to(SRC)))
@@ -86,10 +87,9 @@ def test_imports_should_respect_the_walls(path):
         ("forecast/deep/a.py", "from ...runs import Run", ["runs"]),
         ("report/a.py", "from metier.core import Assignment", ["core"]),
         ("report/a.py", "from metier.records.results import Result", []),
-        ("runs/a.py", "from metier.studies import execute", ["studies"]),
-        ("studies/a.py", "from metier.cli.answer import say", ["cli.answer"]),
-        ("studies/a.py", "from metier.report import write_report", ["report"]),
-        ("cli/a.py", "from metier.studies import execute", []),
+        ("runs/a.py", "from metier_studies import execute", ["metier_studies"]),
+        ("cli/a.py", "from metier_studies.lib.shares import share", ["metier_studies"]),
+        ("cli/a.py", "from metier.runs import execute", []),
     ],
 )
 def test_breaches_should_be_found(tmp_path, place, line, broken):
@@ -110,3 +110,41 @@ def test_the_front_door_should_import_rooms_only_on_demand():
     imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
     eager = [ast.unparse(n) for n in imports if id(n) not in guarded]
     assert not [text for text in eager if "metier" in text]
+
+
+STUDIES = SRC.parents[1] / "studies" / "metier_studies"
+STUDY_FILES = sorted(path for path in STUDIES.rglob("*.py") if path.parent != STUDIES)
+STILL_SHARED = {
+    ("bilevel_iv", "bilevel_paper"),
+    ("multilinear_minilm", "moe_upcycling"),
+    ("multilinear_digits", "moe_balancing"),
+}
+"""Imports between studies that are still to go: (who, of whom)."""
+
+
+def imports_of_a_study(path: Path) -> set[str]:
+    package = ("metier_studies", *path.relative_to(STUDIES).parts[:-1])
+    names = set(imported_names(ast.parse(path.read_text(encoding="utf-8")), package))
+    return {
+        ".".join(name.split(".")[:2]) for name in names if name.startswith(("metier.", "metier_studies."))
+    }
+
+
+@pytest.mark.parametrize("path", STUDY_FILES, ids=lambda path: str(path.relative_to(STUDIES)))
+def test_a_study_should_import_the_library_and_no_other_study(path):
+    own = path.relative_to(STUDIES).parts[0]
+    allowed = {f"metier.{room}" for room in ("core", "data", "records", "runs", *FAMILIES)}
+    allowed |= {"metier_studies.lib", f"metier_studies.{own}", *(f"metier.{name}" for name in metier.__all__)}
+    others = imports_of_a_study(path) - allowed
+    assert {(own, name.split(".")[1]) for name in others} <= STILL_SHARED, sorted(others)
+
+
+def test_shared_studies_should_still_share():
+    """The list above shrinks: an entry whose import is gone has to go too."""
+    found = {
+        (path.relative_to(STUDIES).parts[0], name.split(".")[1])
+        for path in STUDY_FILES
+        for name in imports_of_a_study(path)
+        if name.startswith("metier_studies.")
+    }
+    assert found >= STILL_SHARED

@@ -72,8 +72,8 @@ def test_doctor_forecast_and_a_study_should_run_without_posix_modules(tmp_path):
 import json
 from toy_study import ENTRY
 from metier.cli import main
-from metier.studies import REGISTRY
-REGISTRY["toy"] = ENTRY
+from metier.core.registry import registry
+registry()["toy"] = ENTRY
 codes = {
     "doctor": main(["doctor"]),
     "run": main(["run", "toy", "--out", "t"]),

@@ -11,8 +11,7 @@ from tiny_moe_models import BUILDERS, SIGMOID, build, capture_logits, probabilit
 
 from metier import moe
 from metier.core.errors import InputError
-from metier.moe.auditing.loads import loads_of
-from metier.moe.auditing.remedies import remedy
+from metier.moe.auditing.report import loads_of, remedy
 
 
 def snapshot(model):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from metier import moe
 from metier.core.errors import InputError
-from metier.moe.balancing import reduce
-from metier.moe.balancing.quantiles import (
+from metier.moe.balancing import steps
+from metier.moe.balancing.bias_rules import (
     count_distances,
     distance_to_selection,
     histogram_quantile,
@@ -457,9 +457,9 @@ def test_silent_layers_should_be_named() -> None:
 
 def test_refused_step_should_keep_this_rank_s_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks are played by an all-reduce that doubles: after the refusal the same step can be finished."""
-    monkeypatch.setattr(reduce, "_resolve_group", lambda group: (None, 2))
-    monkeypatch.setattr(reduce, "_device", lambda blocks, group: torch.device("cpu"))
-    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group, op=None: op or flat.mul_(2.0))
+    monkeypatch.setattr(steps, "_resolve_group", lambda group: (None, 2))
+    monkeypatch.setattr(steps, "_device", lambda blocks, group: torch.device("cpu"))
+    monkeypatch.setattr(steps.dist, "all_reduce", lambda flat, group, op=None: op or flat.mul_(2.0))
     balancer = moe.Balancer(weight_new=1.0, sink="both", bias_rule="quantile")
     for name in ("first", "second"):
         balancer.add_layer(name, n_experts=4, top_k=1)

@@ -7,7 +7,7 @@ from tiny_moe_models import build, tokens, torch, transformers
 
 from metier import moe
 from metier.core.errors import InputError
-from metier.moe.attachment.saved import load_state
+from metier.moe.attachment.callback import load_state
 from metier.moe.balancing.balancer import Balancer
 
 pytest.importorskip("accelerate")

@@ -8,10 +8,8 @@ from hypothesis import given, strategies as st
 from where_loop import where_loop
 
 from metier.core.errors import InputError
-from metier.moe.sparse.choice import choose_backend, grouped_mm_runs
-from metier.moe.sparse.dispatch import BACKENDS, make_plan
-from metier.moe.sparse.experts import Experts
-from metier.moe.sparse.grouped import grouped_product
+from metier.moe.sparse.dispatch import BACKENDS, grouped_product, make_plan
+from metier.moe.sparse.experts import Experts, choose_backend, grouped_mm_runs
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from tiny_moe_models import torch, transformers
 from metier.core.errors import InputError
 from metier.core.extras import versions_tested
 from metier.moe.attachment.discovery import unregistered_routers
-from metier.moe.attachment.families import FAMILIES, RouterFamily, router_families
+from metier.moe.attachment.routers import FAMILIES, RouterFamily, router_families
 
 N, D, E, K = 40, 16, 8, 2
 OURS = {"TopKRouter"}

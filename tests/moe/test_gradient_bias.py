@@ -15,7 +15,7 @@ import torch
 from scipy.special import softmax
 
 from metier import moe
-from metier.moe.balancing.potentials import resolve_potential
+from metier.moe.balancing.potential_members import resolve_potential
 
 BURN_IN = 200
 

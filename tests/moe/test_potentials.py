@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from metier import moe
 from metier.core.errors import InputError
-from metier.moe.balancing.potentials import resolve_potential
+from metier.moe.balancing.potential_members import resolve_potential
 
 MEMBERS = {name: make() for name, make in moe.POTENTIALS.items()}
 VARIANTS = {

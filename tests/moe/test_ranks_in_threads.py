@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metier import moe
 from metier.core.errors import InputError
-from metier.moe.balancing import reduce
+from metier.moe.balancing import steps
 
 
 class Ranks:
@@ -33,7 +33,7 @@ class Ranks:
         self.barrier.wait()
         table = torch.stack(self.slots)
         self.barrier.wait()
-        flat.copy_(table.amax(0) if op == reduce.dist.ReduceOp.MAX else table.sum(0))
+        flat.copy_(table.amax(0) if op == steps.dist.ReduceOp.MAX else table.sum(0))
 
     def run(self, work: Callable[[int], Any]) -> list[Any]:
         def of(rank: int) -> Any:
@@ -48,9 +48,9 @@ class Ranks:
 def ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Ranks]:
     def make(world: int) -> Ranks:
         found = Ranks(world)
-        monkeypatch.setattr(reduce, "_resolve_group", lambda group: (None, world))
-        monkeypatch.setattr(reduce, "_device", lambda blocks, group: torch.device("cpu"))
-        monkeypatch.setattr(reduce.dist, "all_reduce", found.all_reduce)
+        monkeypatch.setattr(steps, "_resolve_group", lambda group: (None, world))
+        monkeypatch.setattr(steps, "_device", lambda blocks, group: torch.device("cpu"))
+        monkeypatch.setattr(steps.dist, "all_reduce", found.all_reduce)
         return found
 
     return make

@@ -52,3 +52,14 @@ def test_wrong_tokens_should_leave_the_balancer_as_it_was(tokens):
     with pytest.raises(InputError, match="tokens_per_step"):
         moe.attach(layer(), balancer, tokens_per_step=tokens)
     assert moe.attach(layer(), balancer).routers == ("router",)
+
+
+def test_a_refused_selection_bias_should_leave_every_router_as_it_was():
+    model = two_layers(layer())
+    names = moe.attach(model, moe.balancer("phi")).routers
+    biases = {names[0]: torch.ones(4), names[1]: torch.ones(3)}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="belongs to a router"):
+        moe.set_selection_bias(model, biases)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert set(model.state_dict()) == set(before)

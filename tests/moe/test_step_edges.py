@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metier import moe
-from metier.moe.balancing import reduce
+from metier.moe.balancing import steps
 from metier.moe.balancing.memory import Memory
 
 GATES = np.array([[0.7, 0.2, 0.1, 0.0], [0.4, 0.4, 0.2, 0.0], [0.1, 0.6, 0.3, 0.0]])
@@ -57,11 +57,11 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
 @pytest.mark.parametrize("empty_first", [True, False])
 def test_dual_gap_should_see_unused_experts_at_a_millionth_of_their_share(empty_first: bool) -> None:
     balancer = layer(weight_new=1.0)
-    steps = [GATES, np.full((3, 4), 0.25)]
-    for gates in steps if empty_first else steps[::-1]:
+    batches = [GATES, np.full((3, 4), 0.25)]
+    for gates in batches if empty_first else batches[::-1]:
         count(balancer, gates)
         balancer.step()
-    remembered, now = (x.mean(0) for x in (steps if empty_first else steps[::-1]))
+    remembered, now = (x.mean(0) for x in (batches if empty_first else batches[::-1]))
     assert balancer.last.dual_gap()["gate"][0] == pytest.approx(divergence(now, remembered), rel=1e-9)
 
 
@@ -150,9 +150,9 @@ def test_a_step_without_tokens_should_weigh_nothing(settings: dict) -> None:
 
 def doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Play two ranks of equal tokens: the all-reduce doubles."""
-    monkeypatch.setattr(reduce, "_resolve_group", lambda group: (None, 2))
-    monkeypatch.setattr(reduce, "_device", lambda blocks, group: torch.device("cpu"))
-    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group, op=None: op or flat.mul_(2.0))
+    monkeypatch.setattr(steps, "_resolve_group", lambda group: (None, 2))
+    monkeypatch.setattr(steps, "_device", lambda blocks, group: torch.device("cpu"))
+    monkeypatch.setattr(steps.dist, "all_reduce", lambda flat, group, op=None: op or flat.mul_(2.0))
 
 
 @pytest.mark.parametrize("track", ["soft", "hard"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metier.core.errors import InputError
-from metier.moe.sparse.routing import TopKRouter
+from metier.moe.sparse.layer import TopKRouter
 
 
 def copied(theirs, **options):

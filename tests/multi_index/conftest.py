@@ -10,7 +10,7 @@ import solved
 # Each takes a second or more. In the fast suite, dense grids guard the overlap function of two units, He4 at
 # another width the committee, and its tests the hierarchy.
 SLOW_EXAMPLES = (
-    "metier.multi_index.committee_thresholds.committee_thresholds",
+    "metier.multi_index.committee.committee_thresholds",
     "metier.multi_index.committee.Committee.summary",
     "metier.multi_index.hierarchical.hierarchical",
 )

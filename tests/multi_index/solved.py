@@ -7,9 +7,9 @@ without a cache.
 import functools
 
 from metier import multi_index
-from metier.multi_index import signal
+from metier.multi_index.asymptotics import signal_function as _signal_function
 
 committee = functools.cache(multi_index.committee)
 hierarchical = functools.cache(multi_index.hierarchical)
 thresholds = functools.cache(multi_index.thresholds)
-signal_function = functools.cache(signal.signal_function)
+signal_function = functools.cache(_signal_function)

@@ -10,7 +10,7 @@ from solved import committee, thresholds
 
 from metier.core import InputError
 from metier.multi_index import as_activation, committee_thresholds, exponents
-from metier.multi_index.committee_thresholds import _Pair
+from metier.multi_index.committee import _Pair
 
 PAIR = "cos(2*x) - 4*exp(-3/2)*cos(x)"
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from solved import thresholds
 
-from metier.multi_index.fixed_points import fixed_points
-from metier.multi_index.lines import NAMES, Lines, find_lines, upper_advantage
+from metier.multi_index.fixed_points import NAMES, Lines, find_lines, fixed_points, upper_advantage
 from metier.multi_index.overlap import assemble, node_overlaps, panel_edges
 from metier.multi_index.thresholds import READINGS, line_errors
 

@@ -324,7 +324,7 @@ def test_table_should_hold_no_undecided_row():
 
 
 def test_onset_should_be_where_the_law_starts():
-    from metier.multi_index.asymptotics import weak_recovery_values
+    from metier.multi_index.overlap import weak_recovery_values
 
     for name in ("abs", "He4"):
         found = exponents(name, normalize=True)

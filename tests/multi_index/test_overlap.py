@@ -8,10 +8,10 @@ from solved import signal_function
 
 from metier.core import InputError
 from metier.multi_index import activation_names, as_activation
+from metier.multi_index.asymptotics import excess_risk
 from metier.multi_index.channels import AdditiveChannel, SignChannel
 from metier.multi_index.noiseless import NoiselessChannel, NoiselessSignChannel
 from metier.multi_index.overlap import node_overlaps, panel_edges, refined, relative_change, tabulate
-from metier.multi_index.signal import excess_risk
 
 OVERLAPS = np.array([1e-6, 1e-3, 0.05, 0.3, 0.6, 0.9, 0.99, 0.999])
 

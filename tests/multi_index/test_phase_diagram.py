@@ -8,7 +8,7 @@ import pytest
 
 from metier.core import InputError
 from metier.multi_index import phase_diagram, thresholds
-from metier.multi_index.lines import NAMES
+from metier.multi_index.fixed_points import NAMES
 from metier.multi_index.phase_diagram import PHASES
 
 

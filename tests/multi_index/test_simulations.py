@@ -254,7 +254,7 @@ def test_two_layer_student_should_specialize_with_enough_data():
 def test_torch_function_should_equal_the_array_function(text):
     import torch
 
-    from metier.multi_index.expression.parse import parse
+    from metier.multi_index.expression.reading import parse
     from metier.multi_index.simulate.students import torch_function
 
     z = np.linspace(-3, 3, 41) + 0.01

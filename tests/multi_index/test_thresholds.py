@@ -10,8 +10,7 @@ from metier import multi_index
 from metier.core import InputError
 from metier.multi_index import as_activation
 from metier.multi_index.channels import AdditiveChannel
-from metier.multi_index.fixed_points import entropy_cost
-from metier.multi_index.lines import NAMES
+from metier.multi_index.fixed_points import NAMES, entropy_cost
 from metier.multi_index.overlap import tabulate
 
 ROUGH = {"normalize": True, "rtol": 1e-5}
@@ -255,7 +254,7 @@ def test_a_signal_below_floats_should_be_refused_and_not_called_erased():
 
 
 def test_a_stepwise_expression_should_be_told_from_a_narrow_bump():
-    from metier.multi_index.posterior import step_levels
+    from metier.multi_index.channels import step_levels
 
     # The bump lies between the points at which a callable is probed.
     bump = as_activation("abs(x) > 1").affine(1.0, name="steps")
@@ -288,7 +287,7 @@ def test_steep_activations_should_be_answered_within_their_errors(activation, sn
 
 
 def test_slopes_of_narrow_features_should_be_seen():
-    from metier.multi_index.posterior import slope_scale
+    from metier.multi_index.channels import slope_scale
 
     narrow = as_activation("exp(-10000*(x - 0.987)**2)")
     # E[sigma'^2] = phi(c) sqrt(pi a/2) for exp(-a (z - c)^2), a large.

@@ -4,8 +4,9 @@ import importlib
 import pytest
 
 from metier.core.errors import InputError
-from metier.studies import REGISTRY, SIZES, Silent, Study, command_line, load_study, resolve_config
-from metier.studies.base import parse_value
+from metier.core.parse import parse_value
+from metier.core.registry import load_study, registry
+from metier.runs import SIZES, Silent, Study, command_line, resolve_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ def study(**changes):
 
 
 def test_registered_studies_should_be_what_the_registry_says():
-    for name, entry in REGISTRY.items():
+    for name, entry in registry().items():
         found = load_study(name)
         module, attribute = entry.target.split(":")
         assert getattr(importlib.import_module(module), attribute) is found
@@ -37,7 +38,7 @@ def test_registered_studies_should_be_what_the_registry_says():
         assert found.claims
         for config in found.sizes.values():
             assert set(found.paired_on) <= {field.name for field in dataclasses.fields(config)}
-    assert isinstance(REGISTRY, dict)
+    assert isinstance(registry(), dict)
 
 
 def test_override_should_replace_only_its_field():

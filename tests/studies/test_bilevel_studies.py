@@ -6,11 +6,11 @@ import pytest
 
 from metier.core import InputError
 from metier.runs import read_result
-from metier.studies import execute, load_study
-from metier.studies.bilevel_iv.cases import CASES
-from metier.studies.bilevel_iv.work import rival_estimates
-from metier.studies.bilevel_paper.bellman import DESIGNS, basis, bellman_replicate, draw, true_gradient
-from metier.studies.bilevel_sources.designs import WEIGHTS_AT, log_odds, true_gradient as sources_gradient
+from metier_studies import execute, load_study
+from metier_studies.bilevel_iv.cases import CASES
+from metier_studies.bilevel_iv.work import rival_estimates
+from metier_studies.bilevel_paper.bellman import DESIGNS, basis, bellman_replicate, draw, true_gradient
+from metier_studies.bilevel_sources.designs import WEIGHTS_AT, log_odds, true_gradient as sources_gradient
 
 SMALL = {
     "iv": {"cases": "labsup,card", "repeats": "1", "plugin_seeds": "6", "weak_seeds": "6"},
@@ -70,7 +70,7 @@ def test_true_gradient_of_a_bellman_design_should_be_a_large_samples_mean(name):
     X, Z = draw(design, 400_000, np.random.default_rng(0))
     from dataclasses import replace
 
-    from metier.studies.bilevel_paper.bellman import mean_next
+    from metier_studies.bilevel_paper.bellman import mean_next
 
     j = mean_next(X[:, 0], X[:, 1], design)
     sample = j * (Z["R"] + Z["slope"] @ at - Z["Y"])[:, None]

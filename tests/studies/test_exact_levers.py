@@ -15,7 +15,7 @@ from metier.partners import Generalist, Population, evaluate
 from metier.partners.games import LeverGame
 from metier.partners.policies import ConstantPolicy
 from metier.partners.training.actors import Actor
-from metier.studies.partners_pipeline.lever import (
+from metier_studies.partners_pipeline.lever import (
     copycat_table,
     meet,
     meet_with_memory,

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from metier.core import InputError
+from metier.core.registry import load_study, registry
 from metier.data import PanelData
-from metier.studies import REGISTRY, execute, load_study
-from metier.studies.forecast_flights.origins import IN_USE
-from metier.studies.forecast_panels.cases import CASES, PanelCase, carried_forward, judge, split
-from metier.studies.forecast_panels.study import PanelsConfig, _notes, facts_of, least, stacked
-from metier.studies.forecast_panels.tables import (
+from metier.forecast.report import IN_USE
+from metier.runs import execute
+from metier_studies.forecast_panels.cases import CASES, PanelCase, carried_forward, judge, split
+from metier_studies.forecast_panels.study import PanelsConfig, _notes, facts_of, least, stacked
+from metier_studies.forecast_panels.tables import (
     above,
     best_in_hindsight,
     gain_claim,
@@ -260,6 +261,6 @@ def test_the_headline_should_count_panels():
 
 
 def test_the_registry_should_name_the_study():
-    assert REGISTRY["forecast-panels"].title == load_study("forecast-panels").title
+    assert registry()["forecast-panels"].title == load_study("forecast-panels").title
     sizes = load_study("forecast-panels").sizes
     assert set(sizes) == {"tour", "standard", "full"}

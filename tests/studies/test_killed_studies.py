@@ -13,8 +13,8 @@ from multiprocessing import forkserver
 
 import pytest
 
-from metier.runs import read_timings
-from metier.studies import REGISTRY, execute, load_study
+from metier.core.registry import load_study, registry
+from metier.runs import execute, read_timings
 
 PER_RUN = 3
 # What studies import when they run: once here, in place of once in every process.
@@ -84,12 +84,12 @@ MINIATURES = {
 
 SOURCES = {
     name: [f"src/metier/{room}" for room in ("core", "data", "runs", "studies", entry.family)]
-    for name, entry in REGISTRY.items()
+    for name, entry in registry().items()
 }
 
 
 def test_every_study_should_have_a_miniature():
-    assert set(MINIATURES) == set(REGISTRY)
+    assert set(MINIATURES) == set(registry())
 
 
 def one_run(name, folder):
@@ -108,7 +108,7 @@ def start(tmp_path_factory):
     patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([entry.target.split(":")[0] for entry in REGISTRY.values()] + LATER)
+    context.set_forkserver_preload([entry.target.split(":")[0] for entry in registry().values()] + LATER)
 
     def start(name, folder):
         started.append(context.Process(target=one_run, args=(name, folder)))

@@ -10,17 +10,17 @@ import torch
 
 from metier.core import InputError
 from metier.runs import Measured, Run
-from metier.studies import Silent, load_study
-from metier.studies.moe_balancing.arms import ARMS, make_balancer
-from metier.studies.moe_balancing.bias import _biases, _gradient
-from metier.studies.moe_balancing.corpus import batches, evaluation_windows, load_corpus
-from metier.studies.moe_balancing.findings import _in_words
-from metier.studies.moe_balancing.model import SparseLanguageModel
-from metier.studies.moe_balancing.ngram import count, probabilities, tuned_ngram
-from metier.studies.moe_balancing.study import STUDY, chosen
-from metier.studies.moe_balancing.tables import at_edge
-from metier.studies.moe_balancing.train import Training, build, fit, schedule, train
-from metier.studies.paired_seeds import decide, detectable, holm, two_sided, within_claim
+from metier_studies import Silent, load_study
+from metier_studies.lib.paired_seeds import decide, detectable, holm, two_sided, within_claim
+from metier_studies.moe_balancing.arms import ARMS, make_balancer
+from metier_studies.moe_balancing.bias import _biases, _gradient
+from metier_studies.moe_balancing.corpus import batches, evaluation_windows, load_corpus
+from metier_studies.moe_balancing.findings import _in_words
+from metier_studies.moe_balancing.model import SparseLanguageModel
+from metier_studies.moe_balancing.ngram import count, probabilities, tuned_ngram
+from metier_studies.moe_balancing.study import STUDY, chosen
+from metier_studies.moe_balancing.tables import at_edge
+from metier_studies.moe_balancing.train import Training, build, fit, schedule, train
 
 TINY = dataclasses.replace(
     STUDY.sizes["tour"],

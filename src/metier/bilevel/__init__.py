@@ -1,37 +1,40 @@
 """Bilevel gradients with a standard error: cross-fitted, orthogonal hypergradients and their roots."""
 
-from metier.bilevel.doors.bellman import FittedBellman as FittedBellman
-from metier.bilevel.doors.box_root import BoxRoot as BoxRoot
-from metier.bilevel.doors.effects import Effect as Effect
-from metier.bilevel.doors.first_stage import FirstStage as FirstStage, FirstStageRow as FirstStageRow
-from metier.bilevel.doors.iv import IVBilevel as IVBilevel
-from metier.bilevel.doors.moments import LinearFit as LinearFit, TestResult as TestResult
-from metier.bilevel.doors.sources import SourceReweighting as SourceReweighting
-from metier.bilevel.doors.summary_table import CoefficientTable as CoefficientTable
-from metier.bilevel.doors.weak_instruments import ConfidenceSet as ConfidenceSet
 from metier.bilevel.estimate import (
     Diagnostics as Diagnostics,
     HypergradientEstimate as HypergradientEstimate,
     Solution as Solution,
     Step as Step,
 )
+from metier.bilevel.estimators.bellman import FittedBellman as FittedBellman
+from metier.bilevel.estimators.effects import Effect as Effect
+from metier.bilevel.estimators.first_stage import FirstStage as FirstStage, FirstStageRow as FirstStageRow
+from metier.bilevel.estimators.iv import IVBilevel as IVBilevel
+from metier.bilevel.estimators.moments import LinearFit as LinearFit, TestResult as TestResult
+from metier.bilevel.estimators.sources import SourceReweighting as SourceReweighting
+from metier.bilevel.estimators.tables import CoefficientTable as CoefficientTable
+from metier.bilevel.estimators.weak_instruments import ConfidenceSet as ConfidenceSet
 from metier.bilevel.kernel import GaussianRidge as GaussianRidge
-from metier.bilevel.likelihood_losses import Logistic as Logistic, Poisson as Poisson, SoftmaxCE as SoftmaxCE
-from metier.bilevel.loss_check import check_loss as check_loss
+from metier.bilevel.loss_families import (
+    Huber as Huber,
+    LogCosh as LogCosh,
+    Logistic as Logistic,
+    Poisson as Poisson,
+    SmoothPinball as SmoothPinball,
+    SoftmaxCE as SoftmaxCE,
+    Squared as Squared,
+)
 from metier.bilevel.losses import (
     CustomLoss as CustomLoss,
     Derivatives as Derivatives,
     Loss as Loss,
     SumLoss as SumLoss,
+    TorchLoss as TorchLoss,
+    check_loss as check_loss,
 )
 from metier.bilevel.obigrad import OBiGrad as OBiGrad
-from metier.bilevel.problem import BilevelProblem as BilevelProblem
-from metier.bilevel.residual_losses import (
-    Huber as Huber,
-    LogCosh as LogCosh,
-    SmoothPinball as SmoothPinball,
-    Squared as Squared,
-)
+from metier.bilevel.roots import BoxRoot as BoxRoot
+from metier.bilevel.setup import BilevelProblem as BilevelProblem
 from metier.bilevel.sieve import SieveRidge as SieveRidge
 from metier.bilevel.targets import (
     AffineTarget as AffineTarget,
@@ -41,7 +44,6 @@ from metier.bilevel.targets import (
     FunctionTarget as FunctionTarget,
     FunctionWeight as FunctionWeight,
 )
-from metier.bilevel.torch_loss import TorchLoss as TorchLoss
 
 __all__ = [
     "AffineTarget",

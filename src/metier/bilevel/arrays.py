@@ -9,9 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+"""Fold or cluster of every row, counted from 0."""
 Rows = Mapping[str, NDArray[Any]]
 """Named arrays whose first axis is the row; the covariates are there as "X"."""
 RowFunction = Callable[[Floats, Rows], Any]
+
+
+def two_dimensional(values: Any) -> Floats:
+    """Return values (n,) or (n, m) as numbers (n, m)."""
+    array = np.asarray(values, dtype=np.float64)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def take(rows: Rows, index: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -19,11 +19,11 @@ from metier.core.parallel import map_tasks
 from metier.core.rng import derive, derive_seed
 
 from .arrays import Floats
-from .cautions import OPENINGS
+from .diagnostics import OPENINGS
 from .estimate import HypergradientEstimate
+from .loss_families import Squared
 from .obigrad import OBiGrad
-from .problem import BilevelProblem
-from .residual_losses import Squared
+from .setup import BilevelProblem
 from .sieve import SieveRidge
 from .targets import AffineTarget
 
@@ -87,23 +87,13 @@ class IVDesign:
         return X, {"T": T, "Y": ROOT * T - u + self.misspecification * g + 0.5 * e}
 
 
-def _linear(X: Floats) -> Floats:
-    return X[:, 0]
-
-
-def _quadratic(X: Floats) -> Floats:
-    return np.asarray((X[:, 0] + 0.5 * (X[:, 1] ** 2 - 1.0)) / np.sqrt(1.5))
-
-
-def _sine(X: Floats) -> Floats:
-    return np.asarray(np.sin(1.5 * X[:, 0]) / np.sqrt((1.0 - np.exp(-4.5)) / 2.0))
-
-
-def _interaction(X: Floats) -> Floats:
-    return np.asarray(X[:, 0] * (1.0 + X[:, 1]) / np.sqrt(2.0))
-
-
-SHAPES = {"linear": _linear, "quadratic": _quadratic, "sine": _sine, "interaction": _interaction}
+SHAPES: dict[str, Callable[[Floats], Floats]] = {
+    "linear": lambda X: X[:, 0],
+    "quadratic": lambda X: (X[:, 0] + 0.5 * (X[:, 1] ** 2 - 1.0)) / np.sqrt(1.5),
+    "sine": lambda X: np.sin(1.5 * X[:, 0]) / np.sqrt((1.0 - np.exp(-4.5)) / 2.0),
+    "interaction": lambda X: X[:, 0] * (1.0 + X[:, 1]) / np.sqrt(2.0),
+}
+"""First stages f of unit variance."""
 
 
 class TheoryLasso(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -240,7 +230,7 @@ class CellScore:
         return "below" if high < COVERAGE else "above" if low >= COVERAGE else "straddles"
 
     @property
-    def told(self) -> bool:
+    def is_clear(self) -> bool:
         """Whether the interval leaves 0.90 out."""
         return self.side != "straddles"
 
@@ -284,7 +274,7 @@ def score_cell(
         low, high = estimate.interval(0.95)[0]
         covered.append(bool(low <= design.gradient <= high))
         estimates.append(estimate)
-        if look_every and len(covered) % look_every == 0 and _score(design, covered, estimates).told:
+        if look_every and len(covered) % look_every == 0 and _score(design, covered, estimates).is_clear:
             break
     return _score(design, covered, estimates)
 

@@ -1,22 +1,24 @@
-"""General losses: four cross-fitted nuisances at every w, one sample or two, pointwise or restricted."""
+"""General losses: four nuisances fitted fold by fold at every w, one sample or two."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
+from metier.core.rng import derive
 
-from .arrays import Floats
-from .crossfit import Codes
-from .evaluation import Evaluation, Fitted
-from .general_fold import NAMES, Extras, Fold, Predicted, Split
-from .loss_check import N_ROWS, check_loss
-from .losses import CustomLoss, Derivatives, Loss
-from .risks import RATIO_BELOW
-from .sample import Sample
+from .arrays import Codes, Floats, added, take
+from .crossfit import fold_codes, folds_within, rows_of, train_and_test
+from .inner import InnerSurface, InnerTask, fit_inner
+from .losses import N_ROWS, CustomLoss, Derivatives, Loss, TorchLoss, check_loss
+from .risks import RATIO_BELOW, CurvatureSurface, Parts, RegressorSurface, quadratic_risk
 from .scores import (
+    Evaluation,
+    Fitted,
     Nuisances,
     inner_adjoint_terms,
     inner_scores,
@@ -24,11 +26,144 @@ from .scores import (
     outer_adjoint_terms,
     outer_scores,
 )
-from .sieve import SieveRidge, checked_penalty
-from .torch_loss import TorchLoss
+from .setup import Sample, Setup
+from .sieve import is_tuned
 
-if TYPE_CHECKING:
-    from .obigrad import OBiGrad
+NAMES = ("h", "adjoint", "jacobian", "adjoint_jacobian")
+NESTED_FOLDS = 3
+Split = dict[str, NDArray[np.intp]]
+"""Rows of a fold by part: "train" and "test", and of an outer sample "outer_train" and "outer_test"."""
+
+
+@dataclass(slots=True)
+class Extras:
+    """What folds report beside their nuisances."""
+
+    constant: Any = 0.0
+    objective_constant: float = 0.0
+    least: float = float("nan")
+    floored: int = 0
+
+
+class Fold:
+    """One fold at one w: fit on its training rows, predict its test rows."""
+
+    def __init__(self, setup: Setup, split: Split, w: Floats, given: dict[str, Floats]) -> None:
+        self.setup, self.split, self.w, self.given = setup, split, w, given
+        sample, outer = setup.sample, setup.sample if setup.outer is None else setup.outer
+        self.train, self.q = split["train"], setup.problem.outputs(sample.rows)
+        self.parts = Parts(
+            **{p: rows_of((outer if p.startswith("outer") else sample).X, rows) for p, rows in split.items()}
+        )
+        self.rows, self.weights = take(sample.rows, self.train), sample.weights_of(self.train)
+        self.total = len(self.train) if self.weights is None else float(self.weights.sum())
+
+    def fill(self, inner: Nuisances, outer: Nuisances | None, extras: Extras) -> None:
+        """Fit what is not given and write the predictions of the test rows."""
+        split, surfaces = self.split, {}
+        if "h" not in self.given:
+            surfaces["h"] = self._inner(self.parts, self.rows, self.weights)
+        h_train = self._train_values(surfaces.get("h"))
+        missing = [name for name in NAMES[1:] if name not in self.given]
+        if missing:
+            surfaces.update(self._linear(h_train, surfaces.get("h"), missing))
+        for name in NAMES:
+            if name in self.given:
+                getattr(inner, name)[split["test"]] = self.given[name][split["test"]]
+                continue
+            for part, predicted in (("test", inner), ("outer_test", outer)):
+                if predicted is not None:
+                    values = surfaces[name].predict(part)
+                    getattr(predicted, name)[split[part]] = values[:, 0] if name == "adjoint" else values
+        self._report(surfaces, extras)
+
+    def _inner(self, parts: Parts, rows: dict[str, NDArray[Any]], weights: Floats | None) -> InnerSurface:
+        task = InnerTask(self.setup.problem.inner_loss, self.w, rows, weights, parts, self.q)
+        return fit_inner(self.setup.learners["h"], task)
+
+    def _train_values(self, surface: InnerSurface | None) -> Floats:
+        """Return h on the training rows: given, in sample, or from inner folds."""
+        if surface is None:
+            return self.given["h"][self.train]
+        if not self.setup.nested:
+            return surface.predict("train")
+        out = np.empty((len(self.train), self.q))
+        rng, X = derive(self.setup.seed, "nested"), self.parts.X["train"]
+        codes = folds_within(self.train, NESTED_FOLDS, rng, self.setup.sample.clusters)
+        for train, test in train_and_test(codes):
+            parts = Parts(train=rows_of(X, train), test=rows_of(X, test))
+            om = None if self.weights is None else self.weights[train]
+            out[test] = self._inner(parts, take(self.rows, train), om).predict("test")
+        return out
+
+    def _linear(self, h: Floats, surface: InnerSurface | None, missing: list[str]) -> dict[str, Any]:
+        """Fit a, J and A2 at h on the training rows."""
+        problem, outer_sample, d = self.setup.problem, self.setup.outer, len(self.w)
+        at = problem.inner_loss.derivatives(self.w, h, self.rows)
+        risks: dict[int, Any] = {}
+
+        def solve(name: str, within: Floats | None, outside: Floats | None = None) -> Any:
+            learner = self.setup.learners[name]
+            if id(learner) not in risks:
+                alpha = surface.alpha if surface is not None and outer_sample is not None else None
+                risks[id(learner)] = quadratic_risk(learner, self.parts, at.d2_v, self.weights, alpha=alpha)
+            if outer_sample is None:
+                within, outside = added(within, outside), None
+            if within is None and outside is None:
+                within = np.zeros((len(h), d, self.q))
+            return risks[id(learner)].solve(within, outer=outside, share=self._share())
+
+        out: dict[str, Any] = {}
+        out_rows, h_out = self.rows, h
+        if outer_sample is not None and surface is not None:
+            out_rows = take(outer_sample.rows, self.split["outer_train"])
+            h_out = surface.predict("outer_train")
+        outer = problem.outer_loss.derivatives(self.w, h_out, out_rows)
+        if "adjoint" in missing:
+            out["adjoint"] = solve("adjoint", None, outer.d_v[:, None, :])
+        if "jacobian" in missing:
+            out["jacobian"] = solve("jacobian", at.d2_wv)
+        if "adjoint_jacobian" in missing:
+            a, J = self._at("adjoint", out, "train")[:, 0], self._at("jacobian", out, "train")
+            J_out = J if outer_sample is None else self._at("jacobian", out, "outer_train")
+            terms = inner_adjoint_terms(at, a, J), outer_adjoint_terms(outer, J_out)
+            out["adjoint_jacobian"] = solve("adjoint_jacobian", *terms)
+        return out
+
+    def _at(self, name: str, surfaces: dict[str, Any], part: str) -> Floats:
+        if name in surfaces:
+            values: Floats = surfaces[name].predict(part)
+            return values
+        given = self.given[name][self.train]
+        return given[:, None, :] if name == "adjoint" else given
+
+    def _share(self) -> Any:
+        """Return the weight of outer rows that makes their mean count like one over the inner rows."""
+        if self.setup.outer is None:
+            return 1.0
+        om = self.setup.outer.weights_of(self.split["outer_train"])
+        rows = np.ones(len(self.split["outer_train"])) if om is None else om
+        return rows * (self.total / rows.sum())
+
+    def _report(self, surfaces: dict[str, Any], extras: Extras) -> None:
+        reported: set[int] = set()
+        for surface in surfaces.values():
+            curvature = getattr(surface, "curvature", None)
+            if isinstance(surface, RegressorSurface) and isinstance(curvature, CurvatureSurface):
+                if id(curvature) not in reported:
+                    extras.floored += curvature.floored.get("test", 0)
+                    extras.least = float(np.fmin(extras.least, curvature.least.get("test", np.nan)))
+                reported.add(id(curvature))
+        if self.setup.is_restricted:
+            self._penalty(surfaces, extras)
+
+    def _penalty(self, surfaces: dict[str, Any], extras: Extras) -> None:
+        """The penalty is part of the inner loss: its share of every row's score is one constant."""
+        theta = surfaces["h"].coefficients[1:]
+        a, J, A2 = (surfaces[name].coefficients[1:] for name in NAMES[1:])
+        pull = float(self.setup.learners["h"].penalty) / self.total
+        extras.constant = pull * (np.einsum("pqd,pq->d", J, a[:, :, 0]) + np.einsum("pqd,pq->d", A2, theta))
+        extras.objective_constant = pull * float((a[:, :, 0] * theta).sum())
 
 
 class GeneralRepeat:
@@ -36,120 +171,113 @@ class GeneralRepeat:
 
     exact_slope = False
 
-    def __init__(self, model: OBiGrad, codes: Codes | None, outer_codes: Codes | None) -> None:
-        self.model, self.problem = model, model.problem
-        self.sample, self.outer, self.external = model.sample_, model.outer_, model.external_
-        self.codes = codes
-        self.q = self.problem.outputs(self.sample.rows)
-        self.restricted = model.inner_class == "restricted"
-        self.splits = self._splits(codes, outer_codes)
+    def __init__(self, setup: Setup, codes: Codes | None, outer_codes: Codes | None) -> None:
+        self.setup, self.codes = setup, codes
+        self.splits = _splits(setup, codes, outer_codes)
         self.checked = False
 
-    def _splits(self, codes: Codes | None, outer_codes: Codes | None) -> list[Split]:
-        everything = np.arange(self.sample.n)
-        outer_rows = None if self.outer is None else np.arange(self.outer.n)
-        if codes is None:
-            return [Split(everything, everything, outer_rows, outer_rows)]
-        out = []
-        for k in range(int(codes.max()) + 1):
-            split = Split(np.flatnonzero(codes != k), np.flatnonzero(codes == k))
-            if outer_codes is not None:
-                split.outer_train = np.flatnonzero(outer_codes != k)
-                split.outer_test = np.flatnonzero(outer_codes == k)
-            out.append(split)
-        return out
-
-    def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
+    def at(self, w: Floats) -> Evaluation:
         """Return scores at w."""
-        d, q = len(w), self.q
-        inner = Predicted(self.sample.n, d, q)
-        outer = None if self.outer is None else Predicted(self.outer.n, d, q)
-        given = self._given(w, d)
-        self._check(w)
+        setup, d = self.setup, len(w)
+        q = setup.problem.outputs(setup.sample.rows)
+        inner = Nuisances.empty(setup.sample.n, d, q)
+        outer = None if setup.outer is None else Nuisances.empty(setup.outer.n, d, q)
+        given = self._given(w, d, q)
+        self._check(w, q)
         extras = Extras()
         for split in self.splits:
-            fold = Fold(self, split, w, given)
-            fold.fill(inner, outer, extras)
+            Fold(setup, split, w, given).fill(inner, outer, extras)
         return self._evaluation(w, inner, outer, extras)
 
-    def _given(self, w: Floats, d: int) -> dict[str, Floats]:
-        n, q = self.sample.n, self.q
+    def _given(self, w: Floats, d: int, q: int) -> dict[str, Floats]:
+        n, external = self.setup.sample.n, self.setup.external
         shapes = {"h": (n, q), "adjoint": (n, q), "jacobian": (n, d, q), "adjoint_jacobian": (n, d, q)}
-        given = {name: self.external.at(name, w, shapes[name]) for name in NAMES if name in self.external}
-        if given and self.outer is not None:
-            raise InputError(
-                "external predictions cover one sample",
-                expected="a problem with one sample",
-                got="an outer sample and external_predictions",
-                next_step="Drop external_predictions.",
-            )
-        if self.codes is None and not self.restricted and set(given) != set(NAMES):
-            raise InputError(
-                'estimator="oracle" fits nothing',
-                expected="external_predictions for " + ", ".join(NAMES),
-                got=", ".join(given) or "none",
-                next_step="Pass the true nuisances, as arrays or functions of (w, X).",
-            )
+        given = {name: external.at(name, w, shapes[name]) for name in NAMES if name in external}
+        ensure(
+            not given or self.setup.outer is None,
+            "external predictions cover one sample",
+            expected="a problem with one sample",
+            got="an outer sample and external_predictions",
+            next_step="Drop external_predictions.",
+        )
+        ensure(
+            self.codes is not None or self.setup.is_restricted or set(given) == set(NAMES),
+            'estimator="oracle" fits nothing',
+            expected="external_predictions for " + ", ".join(NAMES),
+            got=", ".join(given) or "none",
+            next_step="Pass the true nuisances, as arrays or functions of (w, X).",
+        )
         return given
 
-    def _check(self, w: Floats) -> None:
+    def _check(self, w: Floats, q: int) -> None:
         """Compare a user's derivatives with finite differences, once, on the first rows, near the start."""
         if self.checked:
             return
-        outer = self.sample if self.outer is None else self.outer
+        problem, inner, outer = self.setup.problem, self.setup.sample, self.setup.outer
         for name, loss, sample in (
-            ("inner loss", self.problem.inner_loss, self.sample),
-            ("outer loss", self.problem.outer_loss, outer),
+            ("inner loss", problem.inner_loss, inner),
+            ("outer loss", problem.outer_loss, inner if outer is None else outer),
         ):
             if _is_users(loss):
                 rows = {column: x[:N_ROWS] for column, x in sample.rows.items()}
                 few = len(rows["X"])
-                v = 0.1 * np.cos(np.arange(1.0, few * self.q + 1)).reshape(few, self.q)
+                v = 0.1 * np.cos(np.arange(1.0, few * q + 1)).reshape(few, q)
                 check_loss(loss, w, v, rows, name=name)
         self.checked = True
 
-    def _evaluation(self, w: Floats, inner: Predicted, outer: Predicted | None, extras: Extras) -> Evaluation:
-        n_in = inner.nuisances()
-        d_in = self.problem.inner_loss.derivatives(w, inner.h, self.sample.rows)
-        if outer is None or self.outer is None:
-            d_out = self.problem.outer_loss.derivatives(w, inner.h, self.sample.rows)
-            plugin = outer_scores(d_out, n_in)
-            phi_in = inner_scores(d_in, n_in) + extras.constant
+    def _evaluation(self, w: Floats, inner: Nuisances, outer: Nuisances | None, extras: Extras) -> Evaluation:
+        problem, sample, outer_sample = self.setup.problem, self.setup.sample, self.setup.outer
+        d_in = problem.inner_loss.derivatives(w, inner.h, sample.rows)
+        phi_in = inner_scores(d_in, inner) + extras.constant
+        notes: dict[str, Any] = {
+            "min_curvature": extras.least,
+            "floored": extras.floored,
+            "flat": self._flat(d_in),
+        }
+        if outer is None or outer_sample is None:
+            d_out = problem.outer_loss.derivatives(w, inner.h, sample.rows)
+            plugin = outer_scores(d_out, inner)
             return Evaluation(
-                samples=(self.sample,),
+                samples=(sample,),
                 orthogonal=(plugin + phi_in,),
                 plugin=(plugin,),
                 objective=(objective_scores(d_in, d_out, inner.adjoint) + extras.objective_constant,),
                 plugin_objective=(d_out.value,),
-                fitted=_fitted(self.sample, d_in, d_out, n_in),
-                slopes=_slopes(d_in, d_out, n_in),
-                errors=_errors(d_in, d_out, n_in),
-                min_curvature=extras.least,
-                floored=extras.floored,
-                flat=self._flat(d_in),
+                fitted=_fitted(sample, d_in, d_out, inner),
+                slopes=_slopes(d_in, d_out, inner),
+                errors=_errors(d_in, d_out, inner),
+                **notes,
             )
-        n_out = outer.nuisances()
-        d_out = self.problem.outer_loss.derivatives(w, outer.h, self.outer.rows)
-        plugin = outer_scores(d_out, n_out)
+        d_out = problem.outer_loss.derivatives(w, outer.h, outer_sample.rows)
+        plugin = outer_scores(d_out, outer)
         corrected = np.einsum("nq,nq->n", inner.adjoint, d_in.d_v) + extras.objective_constant
         return Evaluation(
-            samples=(self.sample, self.outer),
-            orthogonal=(inner_scores(d_in, n_in) + extras.constant, plugin),
-            plugin=(np.zeros((self.sample.n, len(w))), plugin),
+            samples=(sample, outer_sample),
+            orthogonal=(phi_in, plugin),
+            plugin=(np.zeros((sample.n, len(w))), plugin),
             objective=(corrected, d_out.value),
-            plugin_objective=(np.zeros(self.sample.n), d_out.value),
-            min_curvature=extras.least,
-            floored=extras.floored,
-            flat=self._flat(d_in),
+            plugin_objective=(np.zeros(sample.n), d_out.value),
+            **notes,
         )
 
     def _flat(self, inner: Derivatives) -> int:
         """Return how many rows without curvature a tuned penalty counted as rows that it was tuned on."""
-        learners = self.model.learners_.values()
-        if not any(isinstance(one, SieveRidge) and checked_penalty(one.penalty) is None for one in learners):
+        if not any(is_tuned(one) for one in self.setup.learners.values()):
             return 0
         size = np.trace(inner.d2_v, axis1=1, axis2=2)
         return int((size <= RATIO_BELOW * size.mean()).sum())
+
+
+def _splits(setup: Setup, codes: Codes | None, outer_codes: Codes | None) -> list[Split]:
+    everything = np.arange(setup.sample.n)
+    folds = [(everything, everything)] if codes is None else train_and_test(codes)
+    splits = [{"train": train, "test": test} for train, test in folds]
+    if setup.outer is not None:
+        everything = np.arange(setup.outer.n)
+        folds = [(everything, everything)] if outer_codes is None else train_and_test(outer_codes)
+        for split, (train, test) in zip(splits, folds, strict=True):
+            split |= {"outer_train": train, "outer_test": test}
+    return splits
 
 
 def _is_users(loss: Loss) -> bool:
@@ -203,27 +331,24 @@ def _errors(
     )
 
 
-def general_repeats(model: OBiGrad, rng: np.random.Generator) -> list[Any]:
+def general_repeats(setup: Setup, rng: np.random.Generator) -> list[Any]:
     """Return one evaluator per draw of folds."""
-    from .obigrad import fold_codes
-
-    if model.estimator == "oracle":
-        return [GeneralRepeat(model, None, None)]
-    if model.inner_class == "restricted":
-        return [GeneralRepeat(model, None, None)]
-    folds, outer_folds = model.folds, model.folds
-    if model.outer_ is not None and isinstance(folds, tuple):
-        folds, outer_folds = folds
+    if setup.estimator == "oracle" or setup.is_restricted:
+        return [GeneralRepeat(setup, None, None)]
+    sample, outer = setup.sample, setup.outer
+    pair = outer is not None and isinstance(setup.folds, tuple)
+    folds, outer_folds = setup.folds if pair else (setup.folds, setup.folds)
     out = []
-    for _ in range(model.repeats):
-        codes = fold_codes(folds, model.sample_, rng)
-        outer_codes = None if model.outer_ is None else fold_codes(outer_folds, model.outer_, rng)
-        if outer_codes is not None and outer_codes.max() != codes.max():
-            raise InputError(
+    for _ in range(setup.repeats):
+        codes = fold_codes(folds, sample.n, rng, sample.clusters)
+        outer_codes = None if outer is None else fold_codes(outer_folds, outer.n, rng, outer.clusters)
+        if outer_codes is not None:
+            ensure(
+                outer_codes.max() == codes.max(),
                 "both samples are cut into the same folds",
                 expected=f"{int(codes.max()) + 1} folds of the outer sample too",
-                got=f"{int(outer_codes.max()) + 1}",
+                got=int(outer_codes.max()) + 1,
                 next_step="Name the same folds in both samples, or pass their number.",
             )
-        out.append(GeneralRepeat(model, codes, outer_codes))
+        out.append(GeneralRepeat(setup, codes, outer_codes))
     return out

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.special import logit
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 
-from .arrays import Floats, Rows
-from .likelihood_losses import Logistic, SoftmaxCE
+from .arrays import Floats, Rows, two_dimensional
+from .crossfit import weight_arguments
+from .loss_families import Logistic, SoftmaxCE, Squared
 from .losses import Derivatives, Loss
-from .residual_losses import Squared
-from .risks import Parts, SieveRisk, power_of, quadratic_risk
+from .risks import Parts, SieveRisk, quadratic_risk
 from .sieve import SieveRidge, checked_penalty
 
 NEWTON_STEPS = 100
@@ -26,18 +27,13 @@ CLIP = 1e-4
 """Least and largest probability of a classifier that is turned into a logit."""
 
 
+@dataclass(frozen=True, slots=True)
 class InnerSurface:
-    """h as a function of the part, with the penalty it was fitted with."""
+    """h as a function of the part, (n, q), with the penalty and the coefficients of a sieve."""
 
-    def __init__(
-        self, predict: Any, *, alpha: float | None = None, coefficients: Floats | None = None
-    ) -> None:
-        self._predict, self.alpha, self.coefficients = predict, alpha, coefficients
-
-    def predict(self, part: str) -> Floats:
-        """Return (n, q)."""
-        out: Floats = self._predict(part)
-        return out
+    predict: Callable[[str], Floats]
+    alpha: float | None = None
+    coefficients: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ def fit_inner(learner: Any, task: InnerTask) -> InnerSurface:
     """Minimize E l_in(w, h(X), Z) over the learner's functions."""
     if hasattr(learner, "fit_risk"):
         fitted = learner.fit_risk(task.parts.X["train"], task.loss, task.w, task.rows, task.weights)
-        return InnerSurface(lambda part: _two_dimensional(fitted.predict(task.parts.X[part])))
+        return InnerSurface(lambda part: two_dimensional(fitted.predict(task.parts.X[part])))
     if hasattr(learner, "predict_proba"):
         return _log_odds(learner, task)
     if isinstance(learner, SieveRidge):
@@ -81,11 +77,6 @@ def fit_inner(learner: Any, task: InnerTask) -> InnerSurface:
     return _reweighted(learner, task)
 
 
-def _two_dimensional(values: Any) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    return array[:, None] if array.ndim == 1 else array
-
-
 def _newton(learner: SieveRidge, task: InnerTask) -> InnerSurface:
     """Penalized Newton with halved steps, to machine precision; convex losses have one answer."""
     psi = task.parts.features(learner, "train")
@@ -96,36 +87,21 @@ def _newton(learner: SieveRidge, task: InnerTask) -> InnerSurface:
     for step in range(NEWTON_STEPS):
         response = at.d_v - np.einsum("nqp,np->nq", at.d2_v, psi @ theta)
         if tuned and step < TUNED_STEPS:
-            alpha = _tuned_alpha(learner, task, at.d2_v, response)
+            alpha = SieveRisk(learner, task.parts, at.d2_v, task.weights).tuned_penalty(response)
         assert alpha is not None
         risk = SieveRisk(learner, task.parts, at.d2_v, task.weights, alpha=alpha)
         move = risk.solve(response[:, None, :]).coefficients[:, :, 0] - theta
         theta, at, settled = _halved(task, psi, theta, move, at, alpha)
         if settled and not (tuned and step < TUNED_STEPS):
-            return InnerSurface(
-                partial(_sieve_values, task.parts, learner, theta), alpha=alpha, coefficients=theta
-            )
-    raise InputError(
-        "the inner problem has a minimum",
-        expected=f"Newton's method to settle within {NEWTON_STEPS} steps",
-        got=f"a last move of {np.abs(move).max():.3g} on {n} rows",
-        next_step="Raise the penalty of the SieveRidge, or check that the inner loss is convex in v.",
-    )
-
-
-def _sieve_values(parts: Parts, learner: SieveRidge, theta: Floats, part: str) -> Floats:
-    return parts.features(learner, part) @ theta
-
-
-def _tuned_alpha(learner: SieveRidge, task: InnerTask, K: Floats, G: Floats) -> float:
-    risk = SieveRisk(learner, task.parts, K, task.weights)
-    power = power_of(K, G[:, None, :], task.weights)
-    return risk.system.chosen(-_weighted_cross(risk, G), power)
-
-
-def _weighted_cross(risk: SieveRisk, G: Floats) -> Floats:
-    om = risk.weights
-    return (risk.psi.T @ (G if om is None else G * om[:, None])).reshape(-1, 1)
+            break
+    else:
+        raise InputError(
+            "the inner problem has a minimum",
+            expected=f"Newton's method to settle within {NEWTON_STEPS} steps",
+            got=f"a last move of {np.abs(move).max():.3g} on {n} rows",
+            next_step="Raise the penalty of the SieveRidge, or check that the inner loss is convex in v.",
+        )
+    return InnerSurface(lambda part: task.parts.features(learner, part) @ theta, alpha, theta)
 
 
 def _halved(
@@ -155,9 +131,7 @@ def _log_odds(learner: Any, task: InnerTask) -> InnerSurface:
     """A probability learner's logits, for the two losses whose minimizer they are."""
     from sklearn.base import clone
 
-    from .learners import weight_parameter
-
-    if not (isinstance(task.loss, Logistic | SoftmaxCE)):
+    if not isinstance(task.loss, Logistic | SoftmaxCE):
         raise InputError(
             "a classifier learns h of a logistic or softmax inner loss",
             expected="Logistic or SoftmaxCE as inner loss",
@@ -165,30 +139,19 @@ def _log_odds(learner: Any, task: InnerTask) -> InnerSurface:
             next_step="Pass a regressor for the nuisance h.",
         )
     t, _ = task.loss.target_of(task.w, task.rows)
-    if not np.isin(t, (0.0, 1.0)).all():
-        raise InputError(
-            "a classifier learns from labels",
-            expected="targets 0 or 1",
-            got=f"values such as {t[~np.isin(t, (0.0, 1.0))][0]:g}",
-            next_step="Pass a regressor for the nuisance h; it is fitted by reweighted regressions.",
-        )
+    ensure(
+        np.isin(t, (0.0, 1.0)).all(),
+        "a classifier learns from labels",
+        expected="targets 0 or 1",
+        got=lambda: f"values such as {t[~np.isin(t, (0.0, 1.0))][0]:g}",
+        next_step="Pass a regressor for the nuisance h; it is fitted by reweighted regressions.",
+    )
     labels = (t * np.arange(1, t.shape[1] + 1)).sum(axis=1).astype(int)
     om = task.weights
     if task.loss.weight is not None:
         c, _ = task.loss.weight.evaluate(task.w, task.rows)
         om = c if om is None else om * c
-    extra = {}
-    if om is not None:
-        name = weight_parameter(learner)
-        if name is None:
-            raise InputError(
-                "weights reach the classifier",
-                expected="a classifier whose fit takes sample_weight",
-                got=type(learner).__name__,
-                next_step="Choose another classifier for the nuisance h.",
-            )
-        extra[name] = om
-    fitted = clone(learner).fit(task.parts.X["train"], labels, **extra)
+    fitted = clone(learner).fit(task.parts.X["train"], labels, **weight_arguments(learner, om))
 
     def predict(part: str) -> Floats:
         p = np.full((len(task.parts.X[part]), t.shape[1] + 1), CLIP)
@@ -199,7 +162,7 @@ def _log_odds(learner: Any, task: InnerTask) -> InnerSurface:
 
 
 def _reweighted(learner: Any, task: InnerTask) -> InnerSurface:
-    """Iteratively reweighted regressions, each mixed with the last where the training loss says so."""
+    """Iteratively reweighted regressions, each mixed with the last where that lowers the training loss."""
     n, q = len(task.rows["X"]), task.n_outputs
     constant = _constant(task, n, q)
     pieces: list[tuple[float, Any]] = []
@@ -236,6 +199,6 @@ def _constant(task: InnerTask, n: int, q: int) -> Floats:
     """Return the best constant, (q,): Newton on an intercept alone."""
     nothing = SieveRidge(lambda X: np.zeros((len(X), 0)), penalty=0.0)
     alone = InnerTask(task.loss, task.w, task.rows, task.weights, Parts(train=np.zeros((n, 1))), q)
-    found = _newton(nothing, alone).coefficients
-    assert found is not None
-    return np.asarray(found[0])
+    coefficients = _newton(nothing, alone).coefficients
+    assert coefficients is not None
+    return np.asarray(coefficients[0])

@@ -1,4 +1,4 @@
-"""Gaussian-kernel ridge, the learner of the kernel rival: fixed or tuned width and penalty."""
+"""Gaussian-kernel ridge, and the kernel rival: a plug-in whose target is the regularized problem."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 
-from .arrays import Floats
+from .arrays import Codes, Floats
+from .crossfit import RegressorCrossFit, fold_codes
+from .scores import Evaluation, Fitted
+from .setup import Setup
+from .targets import AffineTarget, as_target
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 ACCURACY = 1e-9
@@ -43,13 +47,13 @@ class GaussianRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Fit on X (n, p) and y (n,) or (n, outputs)."""
         for name in ("width", "penalty"):
             value = getattr(self, name)
-            if value != "gcv" and not (isinstance(value, int | float) and value > 0):
-                raise InputError(
-                    f"{name} of a GaussianRidge",
-                    expected='a positive number, or "gcv"',
-                    got=repr(value),
-                    next_step=f'Pass {name}="gcv" to have it tuned.',
-                )
+            ensure(
+                value == "gcv" or (isinstance(value, int | float) and value > 0),
+                f"{name} of a GaussianRidge",
+                expected='a positive number, or "gcv"',
+                got=repr(value),
+                next_step=f'Pass {name}="gcv" to have it tuned.',
+            )
         self.X_, Y = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
         targets = Y[:, None] if Y.ndim == 1 else Y
         n = len(targets)
@@ -140,3 +144,72 @@ def _median_distance(X: Floats) -> float:
     few = X[:: max(1, len(X) // 300)]
     squared = ((few[:, None, :] - few) ** 2).sum(axis=2)
     return float(np.sqrt(np.median(squared[np.triu_indices(len(few), 1)]))) or 1.0
+
+
+class KernelRepeat:
+    """C'(C w + c0 - Y) / m, where C predicts dg and c0 predicts g0 on the outer rows.
+
+    With an outer sample the ridge is fitted on the inner rows; with one sample it is cross-fitted. The
+    reported covariance is that of the outer rows alone, and no covariance repairs the regularization bias.
+    """
+
+    exact_slope = True
+
+    def __init__(self, setup: Setup, rng: np.random.Generator) -> None:
+        learner = _kernel_learner(setup)
+        target = as_target(setup.problem.inner_loss.target)  # type: ignore[attr-defined]
+        sample, outer = setup.sample, setup.outer
+        assert isinstance(target, AffineTarget)
+        g0, dg = target.parts(sample.rows)
+        constant, d = bool((g0 == g0[0]).all()), dg.shape[1]
+        Y = dg[:, :, 0] if constant else np.concatenate([dg[:, :, 0], g0], axis=1)
+        self.codes: Codes | None = None
+        self.fitted: dict[str, Fitted] = {}
+        if outer is None:
+            self.codes = fold_codes(setup.folds, sample.n, rng, sample.clusters)
+            predicted = RegressorCrossFit(learner, sample.X, self.codes, None).predict(Y)
+            self.fitted["jacobian"] = Fitted(dg[:, :, 0], predicted[:, :d])
+        else:
+            predicted = learner.fit(sample.X, Y).predict(outer.X)
+        self.sample, self.C = sample if outer is None else outer, predicted[:, :d]
+        self.c0 = np.full(len(predicted), g0[0, 0]) if constant else predicted[:, d]
+        y = as_target(setup.problem.outer_loss.target)  # type: ignore[attr-defined]
+        self.y = y.evaluate(np.zeros(0), self.sample.rows)[0][:, 0]
+
+    def at(self, w: Floats) -> Evaluation:
+        """Return the plug-in scores at w."""
+        error = self.C @ w + self.c0 - self.y
+        scores = error[:, None] * self.C
+        return Evaluation(
+            samples=(self.sample,),
+            orthogonal=(scores,),
+            plugin=(scores,),
+            slope=self.sample.weighted(self.C).T @ self.C / len(self.C),
+            fitted=self.fitted,
+        )
+
+
+def _kernel_learner(setup: Setup) -> GaussianRidge:
+    learner = GaussianRidge() if setup.learner is None else setup.learner
+    ensure(
+        setup.is_scalar and setup.problem.is_affine,
+        'estimator="kbo" is one of affine squared problems',
+        expected="Squared(AffineTarget(...)) inside and Squared outside, with one value per row",
+        got=f"{type(setup.problem.inner_loss).__name__} inside",
+        next_step='Use estimator="obigrad".',
+    )
+    ensure(
+        setup.sample.weights is None,
+        'estimator="kbo" takes rows of equal weight',
+        expected="weights=None",
+        got="weights",
+        next_step='Drop weights, or use estimator="obigrad".',
+    )
+    ensure(
+        isinstance(learner, GaussianRidge),
+        'estimator="kbo" learns with a kernel',
+        expected="learner=GaussianRidge(width, penalty=...)",
+        got=type(learner).__name__,
+        next_step="Pass a GaussianRidge, or None for a tuned one.",
+    )
+    return learner

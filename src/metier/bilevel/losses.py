@@ -1,15 +1,17 @@
-"""What a pointwise loss is: values with the derivatives that the score needs, sums, targets and weights."""
+"""What a pointwise loss is: values with the derivatives that the score needs, and a check of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
+from metier.core.extras import require
 
 from .arrays import Floats, Rows, added
 from .targets import ColumnTarget, Target, TermWeight, as_target
@@ -140,13 +142,13 @@ class TargetLoss(Loss):
     def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
         """Return value and derivatives by the chain rule through g_w and c_w."""
         t, dt = self.target_of(w, rows)
-        if t.shape[1] not in (1, v.shape[1]):
-            raise InputError(
-                f"the target of {type(self).__name__} is as wide as the inner solution",
-                expected=f"{v.shape[1]} column(s)",
-                got=f"{t.shape[1]}",
-                next_step="Name columns of that width, or say n_outputs in the BilevelProblem.",
-            )
+        ensure(
+            t.shape[1] in (1, v.shape[1]),
+            f"the target of {type(self).__name__} is as wide as the inner solution",
+            expected=f"{v.shape[1]} column(s)",
+            got=f"{t.shape[1]}",
+            next_step="Name columns of that width, or say n_outputs in the BilevelProblem.",
+        )
         rho = self.kernel(v, np.broadcast_to(t, v.shape))
         if dt is not None:
             dt = np.broadcast_to(dt, (*dt.shape[:2], v.shape[1]))
@@ -222,3 +224,140 @@ class CustomLoss(Loss):
 
         names = ("value", *(n for n in Derivatives.__slots__ if n != "value"))
         return Derivatives(**{name: call(getattr(self, name)) for name in names})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class TorchLoss(Loss):
+    """A loss by a torch function of one row: f(w (d,), v (q,), row) -> scalar; row maps names to tensors.
+
+    Args:
+        function: The loss of one row, in torch operations that `torch.func` can differentiate.
+
+    Example:
+        >>> loss = TorchLoss(lambda w, v, z: (v[0] - w[0] * z["T"]) ** 2 / 2)
+        >>> loss.derivatives(np.array([2.0]), np.array([[1.0]]), {"T": np.array([3.0])}).d2_wv.item()
+        -3.0
+    """
+
+    function: Callable[..., Any]
+
+    def derivatives(self, w: Floats, v: Floats, rows: Rows) -> Derivatives:
+        """Return value and derivatives by automatic differentiation in float64."""
+        torch: Any = require("torch")
+        functional = torch.func
+        batch = {
+            name: torch.as_tensor(np.ascontiguousarray(x)) for name, x in rows.items() if x.dtype != object
+        }
+        at = torch.as_tensor(np.array(w, dtype=np.float64)), torch.as_tensor(np.array(v, dtype=np.float64))
+
+        def call(w_: Any, v_: Any, row: Any) -> Any:
+            out = self.function(w_, v_, row)
+            ensure(
+                getattr(out, "shape", None) == (),
+                "a torch loss returns the loss of one row",
+                expected="a scalar tensor",
+                got=f"shape {tuple(out.shape)}" if hasattr(out, "shape") else type(out).__name__,
+                next_step="v has shape (q,): write v[0] where q = 1, or sum over coordinates.",
+            )
+            return out
+
+        in_v = functional.jacrev(call, argnums=1)
+        in_vv = functional.jacrev(in_v, argnums=1)
+        functions = {
+            "value": call,
+            "d_v": in_v,
+            "d2_v": in_vv,
+            "d_w": functional.jacrev(call, argnums=0),
+            "d2_wv": functional.jacrev(in_v, argnums=0),
+            "d3_v": functional.jacrev(in_vv, argnums=1),
+            "d3_wvv": functional.jacrev(in_vv, argnums=0),
+        }
+        values = {
+            name: functional.vmap(f, in_dims=(None, 0, 0))(*at, batch).detach().numpy().astype(np.float64)
+            for name, f in functions.items()
+        }
+        # torch puts the derivative that was taken last in the last axis.
+        values["d2_wv"] = np.moveaxis(values["d2_wv"], -1, 1)
+        values["d3_wvv"] = np.moveaxis(values["d3_wvv"], -1, 1)
+        return Derivatives(**values)
+
+
+STEP = 1e-5
+TOLERANCE = 1e-4
+ROUNDING = 1e-7
+"""Rounding of a central difference at that step, as a share of what is differenced, with room to spare."""
+N_ROWS = 8
+REQUIRED = ("value", "d_v", "d2_v")
+"""Derivatives that a loss never leaves out."""
+
+
+def check_loss(loss: Loss, w: Floats, v: Floats, rows: Rows, *, name: str = "loss") -> None:
+    """Raise if a derivative of `loss` differs from the central difference of the one below it.
+
+    Args:
+        loss: Any loss.
+        w: (d,) where to look.
+        v: (n, q) values, one per row.
+        rows: The rows.
+        name: How the error names the loss.
+
+    Raises:
+        InputError: A shape is wrong, or a derivative disagrees; the text names the derivative.
+
+    Example:
+        >>> from metier.bilevel import Squared
+        >>> check_loss(Squared("Y"), np.zeros(1), np.ones((2, 1)), {"Y": np.array([0.0, 2.0])})
+    """
+    at = loss.derivatives(w, v, rows)
+    for derivative, expected_shape in _shapes(w, v).items():
+        value = getattr(at, derivative)
+        ensure(
+            np.shape(value) == expected_shape or (value is None and derivative not in REQUIRED),
+            f"{derivative} of the {name} has a fixed layout",
+            expected=f"shape {expected_shape}",
+            got="None" if value is None else np.shape(value),
+            next_step="Return one row per data row, w before v.",
+        )
+    for derivative, difference, size in _differences(loss, w, v, rows):
+        value = getattr(at, derivative)
+        claimed = np.zeros_like(difference) if value is None else value
+        # In units of the loss, so that a loss of tiny numbers is checked as closely as one of large ones.
+        allowed = TOLERANCE * float(np.abs(difference).max()) + ROUNDING * size
+        gap = float(np.abs(claimed - difference).max())
+        # NaN must not pass.
+        ensure(
+            gap <= allowed,
+            f"the derivatives of the {name} agree with finite differences",
+            expected=f"{derivative} within {allowed:.3g} of the central difference",
+            got=f"a gap of {gap:.3g}",
+            next_step=f"Correct {derivative}, or pass a torch function and let autodiff do it.",
+        )
+
+
+def _shapes(w: Floats, v: Floats) -> dict[str, tuple[int, ...]]:
+    (n, q), d = v.shape, len(w)
+    return {
+        "value": (n,),
+        "d_v": (n, q),
+        "d2_v": (n, q, q),
+        "d_w": (n, d),
+        "d2_wv": (n, d, q),
+        "d3_v": (n, q, q, q),
+        "d3_wvv": (n, d, q, q),
+    }
+
+
+def _differences(loss: Loss, w: Floats, v: Floats, rows: Rows) -> Iterator[tuple[str, Floats, float]]:
+    """Yield (derivative, its central difference in its layout, size of what was differenced)."""
+    in_v, in_w = STEP * np.eye(v.shape[1]), STEP * np.eye(len(w))
+    up_in_v = [loss.derivatives(w, v + e, rows) for e in in_v]
+    down_in_v = [loss.derivatives(w, v - e, rows) for e in in_v]
+    up_in_w = [loss.derivatives(w + e, v, rows) for e in in_w]
+    down_in_w = [loss.derivatives(w - e, v, rows) for e in in_w]
+    for ups, downs, names in (
+        (up_in_v, down_in_v, ("d_v", "d2_v", "d3_v")),
+        (up_in_w, down_in_w, ("d_w", "d2_wv", "d3_wvv")),
+    ):
+        for name, below in zip(names, REQUIRED, strict=True):
+            high, low = (np.stack([getattr(at, below) for at in side], axis=1) for side in (ups, downs))
+            yield name, (high - low) / (2 * STEP), float(np.abs(high).max())

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Floats
-from .crossfit import Codes
+from .arrays import Codes, Floats
 
 MOST_FEATURES = 40
 ROWS_PER_FEATURE = 4
@@ -42,9 +41,9 @@ def dictionary(X: Floats, fitted: Floats, codes: Codes, residuals: Floats) -> Fl
     called = surprises(x, residuals, codes)
     # Scaled fold by fold: a center over all folds would carry a fold's own noise into its features.
     blocks, order = [], np.argsort(codes, kind="stable")
-    for k, wanted in enumerate(called):
+    for k, surprising in enumerate(called):
         own, rows = _scaled(fitted[codes == k]), x[codes == k]
-        names = dict.fromkeys([*wanted[: room // 2], *_usual(rows, own, room)])
+        names = dict.fromkeys([*surprising[: room // 2], *_usual(rows, own, room)])
         chosen = [_column(rows, name) for name in list(names)[:room]]
         blocks.append(np.column_stack([own, *chosen])[:, :room])
     psi = np.empty((len(X), blocks[0].shape[1]))
@@ -70,11 +69,7 @@ def _usual(x: Floats, own: Floats, room: int) -> list[Name]:
     powers: list[Name] = [(i,) * power for i in ranks for power in (1, 2, 3)]
     first, second = np.triu_indices(len(ranks), 1)
     nearest = np.argsort(first + second, kind="stable")[:room]
-    return powers + [_pair(ranks[first[k]], ranks[second[k]]) for k in nearest]
-
-
-def _pair(i: int, j: int) -> Name:
-    return (i, j) if i < j else (j, i)
+    return powers + [tuple(sorted((ranks[first[k]], ranks[second[k]]))) for k in nearest]
 
 
 def surprises(x: Floats, residuals: Floats, codes: Codes) -> list[list[Name]]:

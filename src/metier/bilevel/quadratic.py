@@ -6,17 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 from metier.core.rng import derive
 
-from .arrays import Floats
-from .crossfit import Codes, draw_folds
-from .evaluation import Evaluation, Fitted
-from .learners import cross_fitter, fit_regressor, is_linear_smoother, rows_of
-from .problem import BilevelProblem
-from .sample import Sample
-from .scores import quadratic_scores
-from .settings import External
+from .arrays import Codes, Floats
+from .crossfit import cross_fitter, fit_regressor, folds_within, is_linear_smoother, rows_of
+from .scores import Evaluation, Fitted, quadratic_scores
+from .setup import Setup
 from .sieve import SieveRidge
 from .targets import AffineTarget, as_target
 
@@ -29,50 +26,39 @@ class QuadraticRepeat:
     otherwise it is refitted at every w. Nothing of size n x d x d is stored.
     """
 
-    def __init__(
-        self,
-        sample: Sample,
-        problem: BilevelProblem,
-        *,
-        learners: dict[str, Any],
-        external: External,
-        codes: Codes | None,
-        residual: str,
-        backend: str,
-        seed: int = 0,
-    ) -> None:
-        self.seed = seed
-        self.sample, self.learners, self.external, self.codes = sample, learners, external, codes
-        self.separate, self.backend = residual == "separate", backend
-        self.target = as_target(problem.inner_loss.target)  # type: ignore[attr-defined]
-        outer = as_target(problem.outer_loss.target)  # type: ignore[attr-defined]
-        y = outer.evaluate(np.zeros(0), sample.rows)[0]
+    def __init__(self, setup: Setup, codes: Codes | None) -> None:
+        self.setup, self.sample, self.codes = setup, setup.sample, codes
+        self.learners, self.external = setup.learners, setup.external
+        self.separate = setup.residual == "separate"
+        self.target = as_target(setup.problem.inner_loss.target)  # type: ignore[attr-defined]
+        outer = as_target(setup.problem.outer_loss.target)  # type: ignore[attr-defined]
+        y = outer.evaluate(np.zeros(0), self.sample.rows)[0]
         _one_value("the outer target", y)
         self.y: Floats = y[:, 0]
         self.fitters: dict[int, Any] = {}
         self._halves: list[tuple[Floats, Floats]] | None = None
         self.affine: _AffineFits | None = None
         if isinstance(self.target, AffineTarget):
-            self.affine = _AffineFits(self, *self.target.parts(sample.rows))
+            self.affine = _AffineFits(self, *self.target.parts(self.sample.rows))
         self.exact_slope = self.affine is not None and self.affine.residual is not None
 
     def regress(self, requests: dict[str, tuple[str, Floats]]) -> dict[str, Floats]:
         """Cross-fit {answer: (nuisance, targets (n, m))}, targets of one linear learner in one go."""
         if not requests:
             return {}
-        if self.codes is None:
-            raise InputError(
-                'estimator="oracle" fits nothing',
-                expected="every nuisance in external_predictions",
-                got=f"none for {', '.join(requests)}",
-                next_step="Pass the true nuisances: jacobian, and residual or h and outcome.",
-            )
+        ensure(
+            self.codes is not None,
+            'estimator="oracle" fits nothing',
+            expected="every nuisance in external_predictions",
+            got=f"none for {', '.join(requests)}",
+            next_step="Pass the true nuisances: jacobian, and residual or h and outcome.",
+        )
         out: dict[str, Floats] = {}
         for answers in self._batches(requests):
             learner = self.learners[requests[answers[0]][0]]
             if id(learner) not in self.fitters:
                 self.fitters[id(learner)] = cross_fitter(
-                    learner, self.sample.X, self.codes, self.sample.weights, backend=self.backend
+                    learner, self.sample.X, self.codes, self.sample.weights, backend=self.setup.backend
                 )
             targets = [requests[answer][1] for answer in answers]
             fitted = self.fitters[id(learner)].predict(np.concatenate(targets, axis=1))
@@ -101,7 +87,7 @@ class QuadraticRepeat:
             self._halves = _half_fits(self, dg[:, :, 0], np.column_stack([g0[:, 0] - self.y, dg[:, :, 0]]))
         return [(j, r[:, 0] + r[:, 1:] @ w) for j, r in self._halves]
 
-    def at(self, w: Floats, *, with_objective: bool = False) -> Evaluation:
+    def at(self, w: Floats) -> Evaluation:
         """Return the scores at w."""
         g, dg = self.target.evaluate(w, self.sample.rows)
         if dg is None:
@@ -113,56 +99,36 @@ class QuadraticRepeat:
             )
         _one_value("the inner target", g)
         g, dg = g[:, 0], dg[:, :, 0]
-        j, h, r = self._fitted_affine(w, g) if self.affine is not None else self._fitted(w, g, dg)
-        return self._evaluation(g, dg, j, h, r)
+        return self._evaluation(g, dg, *self._nuisances(w, g, dg))
 
-    def _fitted_affine(self, w: Floats, g: Floats) -> tuple[Floats, Floats, Floats]:
-        fits = self.affine
-        assert fits is not None
-        n = self.sample.n
-        h = self.external.at("h", w, (n,)) if "h" in self.external else fits.h0 + fits.j @ w
-        if "residual" in self.external:
-            r = self.external.at("residual", w, (n,))
-        elif fits.residual is not None:
-            r = fits.residual[0] + fits.residual[1] @ w
-        elif fits.outcome is not None:
-            r = h - fits.outcome
-        else:
-            r = self.regress({"r": ("residual", (g - self.y)[:, None])})["r"][:, 0]
-        return fits.j, h, r
+    def _nuisances(self, w: Floats, g: Floats, dg: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return j, h and r at w: as given from outside, else as fitted once, else fitted now."""
+        n, given = len(g), self.external
+        known = {} if self.affine is None else self.affine.at(w)
+        known |= {name: given.at(name, w, dg.shape if name == "jacobian" else (n,)) for name in given.given}
+        requests: dict[str, tuple[str, Floats]] = {}
+        if "jacobian" not in known:
+            requests["jacobian"] = ("jacobian", dg)
+        if "h" not in known and self.codes is not None:
+            requests["h"] = ("h", g[:, None])
+        if "residual" not in known and "outcome" not in known:
+            requests |= self._residual_request(g)
+        for name, fit in self.regress(requests).items():
+            known[name] = fit if name == "jacobian" else fit[:, 0]
+        h = known.get("h", np.full(n, np.nan))
+        return known["jacobian"], h, known["residual"] if "residual" in known else h - known["outcome"]
 
-    def _fitted(self, w: Floats, g: Floats, dg: Floats) -> tuple[Floats, Floats, Floats]:
-        """Fit at w what is not given from outside."""
-        given, n = self.external, self.sample.n
-        wanted: dict[str, tuple[str, Floats]] = {}
-        if "jacobian" not in given:
-            wanted["j"] = ("jacobian", dg)
-        if "h" not in given and self.codes is not None:
-            wanted["h"] = ("h", g[:, None])
-        direct = "residual" not in given and "outcome" not in given and not self.separate
-        if direct:
-            wanted["r"] = ("residual", (g - self.y)[:, None])
-        if self.separate and not {"residual", "outcome"} & set(given.given):
-            wanted["m"] = ("outcome", self.y[:, None])
-        found = self.regress(wanted)
-        j = found["j"] if "j" in found else given.at("jacobian", w, dg.shape)
-        h = found["h"][:, 0] if "h" in found else self._external_or_nan("h", w)
-        if "residual" in given:
-            return j, h, given.at("residual", w, (n,))
-        if direct:
-            return j, h, found["r"][:, 0]
-        return j, h, h - (found["m"][:, 0] if "m" in found else given.at("outcome", w, (n,)))
-
-    def _external_or_nan(self, name: str, w: Floats) -> Floats:
-        n = self.sample.n
-        return self.external.at(name, w, (n,)) if name in self.external else np.full(n, np.nan)
+    def _residual_request(self, g: Floats) -> dict[str, tuple[str, Floats]]:
+        """Return what to regress for r: g_w - Y itself, or Y alone."""
+        if self.separate:
+            return {"outcome": ("outcome", self.y[:, None])}
+        return {"residual": ("residual", (g - self.y)[:, None])}
 
     def _evaluation(self, g: Floats, dg: Floats, j: Floats, h: Floats, r: Floats) -> Evaluation:
         y, om = self.y, self.sample.weights
-        weighted = j if om is None else j * (om / om.mean())[:, None]
+        weighted = self.sample.weighted(j)
         slope_j = j if self.affine is None or self.affine.residual is None else self.affine.residual[1]
-        weighted_gap = (dg - j) if om is None else (dg - j) * (om / om.mean())[:, None]
-        slope = (weighted.T @ dg + weighted_gap.T @ slope_j) / len(y)
+        slope = (weighted.T @ dg + self.sample.weighted(dg - j).T @ slope_j) / len(y)
         if self.external.given and not self.exact_slope:
             slope = (weighted.T @ dg + dg.T @ weighted - weighted.T @ j) / len(y)
         return Evaluation(
@@ -187,13 +153,13 @@ class QuadraticRepeat:
 
 
 def _one_value(name: str, values: Floats) -> None:
-    if values.shape[1] != 1:
-        raise InputError(
-            f"{name} has one value per row, as the inner solution has",
-            expected="a column (n,)",
-            got=f"{values.shape[1]} columns",
-            next_step="Name one column, or say n_outputs in the BilevelProblem.",
-        )
+    ensure(
+        values.shape[1] == 1,
+        f"{name} has one value per row, as the inner solution has",
+        expected="a column (n,)",
+        got=f"{values.shape[1]} columns",
+        next_step="Name one column, or set n_outputs in the BilevelProblem.",
+    )
 
 
 class _AffineFits:
@@ -203,32 +169,38 @@ class _AffineFits:
         given, y = repeat.external, repeat.y
         g0, dg = g0[:, 0], dg[:, :, 0]
         constant = bool((g0 == g0[0]).all())
-        wanted: dict[str, tuple[str, Floats]] = {}
+        requests: dict[str, tuple[str, Floats]] = {}
         if "jacobian" not in given:
-            wanted["j"] = ("jacobian", dg)
+            requests["j"] = ("jacobian", dg)
         if "h" not in given and not constant and repeat.codes is not None:
-            wanted["h0"] = ("h", g0[:, None])
-        ours = not {"residual", "outcome"} & set(given.given)
-        linear = ours and not repeat.separate and is_linear_smoother(repeat.learners["residual"])
-        shared = repeat.learners["residual"] is repeat.learners["jacobian"] and "jacobian" not in given
-        if linear and repeat.codes is not None:
-            wanted["r0"] = ("residual", (g0 - y)[:, None])
-            if not shared:
-                wanted["jr"] = ("residual", dg)
-        if ours and repeat.separate:
-            wanted["m"] = ("outcome", y[:, None])
-        found = repeat.regress(wanted)
-        nowhere = np.zeros(dg.shape[1])
-        self.j = found["j"] if "j" in found else given.at("jacobian", nowhere, dg.shape)
-        self.h0 = found["h0"][:, 0] if "h0" in found else (g0 if constant else np.full(len(y), np.nan))
+            requests["h0"] = ("h", g0[:, None])
+        learners = repeat.learners
+        if not {"residual", "outcome"} & set(given.given):
+            if repeat.separate:
+                requests["m"] = ("outcome", y[:, None])
+            elif is_linear_smoother(learners["residual"]) and repeat.codes is not None:
+                requests["r0"] = ("residual", (g0 - y)[:, None])
+                if learners["residual"] is not learners["jacobian"] or "jacobian" in given:
+                    requests["jr"] = ("residual", dg)
+        fits, nowhere = repeat.regress(requests), np.zeros(dg.shape[1])
+        self.j = fits["j"] if "j" in fits else given.at("jacobian", nowhere, dg.shape)
+        self.h0 = fits["h0"][:, 0] if "h0" in fits else (g0 if constant else np.full(len(y), np.nan))
         self.residual: tuple[Floats, Floats] | None = None
-        self.outcome: Floats | None = None
-        if "r0" in found:
-            self.residual = found["r0"][:, 0], found.get("jr", self.j)
-        if "m" in found or "outcome" in given:
-            self.outcome = found["m"][:, 0] if "m" in found else given.at("outcome", nowhere, (len(y),))
-            if "h" not in given:
-                self.residual = self.h0 - self.outcome, self.j
+        if "r0" in fits:
+            self.residual = fits["r0"][:, 0], fits.get("jr", self.j)
+        elif ("m" in fits or "outcome" in given) and "h" not in given:
+            m = fits["m"][:, 0] if "m" in fits else given.at("outcome", nowhere, (len(y),))
+            self.residual = self.h0 - m, self.j
+        self.outcome = fits["m"][:, 0] if "m" in fits else None
+
+    def at(self, w: Floats) -> dict[str, Floats]:
+        """Return the nuisances that are known at w."""
+        known = {"jacobian": self.j, "h": self.h0 + self.j @ w}
+        if self.residual is not None:
+            known["residual"] = self.residual[0] + self.residual[1] @ w
+        if self.outcome is not None:
+            known["outcome"] = self.outcome
+        return known
 
 
 def _half_fits(repeat: QuadraticRepeat, dg: Floats, residual: Floats) -> list[tuple[Floats, Floats]]:
@@ -236,13 +208,11 @@ def _half_fits(repeat: QuadraticRepeat, dg: Floats, residual: Floats) -> list[tu
     assert repeat.codes is not None
     sample, codes = repeat.sample, repeat.codes
     test, train = np.flatnonzero(codes == 0), np.flatnonzero(codes != 0)
-    unit = np.arange(sample.n) if sample.clusters is None else sample.clusters
-    units, order = np.unique(unit[train], return_inverse=True)
-    half_of = draw_folds(len(units), 2, derive(repeat.seed, "halves"))[order]
+    half_of = folds_within(train, 2, derive(repeat.setup.seed, "halves"), sample.clusters)
     out = []
     for half in (0, 1):
         rows = train[half_of == half]
-        om = None if sample.weights is None else sample.weights[rows]
+        om = sample.weights_of(rows)
         X, X_test = rows_of(sample.X, rows), rows_of(sample.X, test)
         j = fit_regressor(repeat.learners["jacobian"], X, dg[rows], om)(X_test)
         r = fit_regressor(repeat.learners["residual"], X, residual[rows], om)(X_test)

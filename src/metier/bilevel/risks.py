@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from metier.core.errors import InputError
 
 from .arrays import Floats
-from .learners import fit_regressor, weight_parameter
-from .sieve import FeatureMap, PenalizedSystem, SieveRidge, checked_penalty, singular
+from .crossfit import fit_regressor, weight_parameter
+from .sieve import FeatureMap, PenalizedSystem, SieveRidge, is_tuned, singular
 
 RATIO_BELOW = 1e-8
 """Rows whose curvature is below this share of the mean would get unbounded responses."""
 FLOOR = 1e-3
 """Least eigenvalue that a fitted curvature may have, as a share of the mean curvature."""
-
-
-class Surface(Protocol):
-    """A fitted function of the covariates, evaluated by the name of a part of the rows."""
-
-    def predict(self, part: str) -> Floats:
-        """Return (n, m, q)."""
-        ...
 
 
 class Parts:
@@ -81,6 +73,11 @@ class SieveRisk:
         penalty = learner.penalty if alpha is None else alpha
         self.system = PenalizedSystem.build(S.reshape(P * q, P * q), q, penalty, n * q)
 
+    def tuned_penalty(self, G: Floats) -> float:
+        """Return the penalty that one G (n, q) would get."""
+        b = _cross(self.psi, G[:, None, :], self.weights).reshape(-1, 1)
+        return self.system.chosen(b, power_of(self.K, G[:, None, :], self.weights))
+
     def solve(self, G: Floats | None, *, outer: Floats | None = None, share: Any = 1.0) -> SieveSurface:
         """Return the minimizer.
 
@@ -93,7 +90,7 @@ class SieveRisk:
         power = None
         if outer is not None:
             b = b + _cross(self.parts.features(self.learner, "outer_train"), outer, share)
-        elif G is not None and checked_penalty(self.learner.penalty) is None:
+        elif G is not None and is_tuned(self.learner):
             power = power_of(self.K, G, self.weights)
         P, q = self.psi.shape[1], self.K.shape[1]
         return SieveSurface(
@@ -191,18 +188,11 @@ class RegressorRisk:
                 got=type(self.learner).__name__,
                 next_step="Use a SieveRidge, with a basis such as SplineTransformer() or RBFSampler().",
             )
-        n, m, q = G.shape
-        X = self.parts.X["train"]
+        (n, m, q), X, om = G.shape, self.parts.X["train"], self.weights
         if self.curvature is not None:
-            return RegressorSurface(
-                self.parts,
-                fit_regressor(self.learner, X, -G.reshape(n, m * q), self.weights),
-                m,
-                q,
-                self.curvature,
-            )
+            numerators = fit_regressor(self.learner, X, -G.reshape(n, m * q), om)
+            return RegressorSurface(self.parts, numerators, m, q, self.curvature)
         k = self.K[:, 0]
-        om = self.weights
         if not self.constant:
             om = k[:, 0] if om is None else om * k[:, 0]
         return RegressorSurface(self.parts, fit_regressor(self.learner, X, -G[:, :, 0] / k, om), m, q, None)

@@ -10,9 +10,10 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 
-from .arrays import Floats
+from .arrays import Floats, two_dimensional
 
 GRID = np.logspace(-8.0, 2.0, 41)
 """Penalties that `penalty="gcv"` tries, in units of the mean squared feature times the number of rows."""
@@ -73,14 +74,19 @@ def checked_penalty(penalty: float | str) -> float | None:
     """Return the penalty as a number, or None for "gcv"."""
     if isinstance(penalty, str) and penalty == "gcv":
         return None
-    if isinstance(penalty, int | float | np.floating) and 0 <= penalty < np.inf:
-        return float(penalty)
-    raise InputError(
+    ensure(
+        isinstance(penalty, int | float | np.floating) and 0 <= penalty < np.inf,
         "penalty of a SieveRidge",
         expected='a number of at least 0, or "gcv"',
         got=repr(penalty),
         next_step='Pass penalty="gcv" to have it tuned.',
     )
+    return float(penalty)
+
+
+def is_tuned(learner: Any) -> bool:
+    """Whether a learner is a `SieveRidge` that tunes its penalty, which is checked."""
+    return isinstance(learner, SieveRidge) and checked_penalty(learner.penalty) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +102,17 @@ class FeatureMap:
         """Fit basis, centers and, where the penalty is tuned, scales on the training rows."""
         basis = learner.basis
         if basis is None:
-            raw: Callable[[Any], Floats] = _plain
+            raw: Callable[[Any], Floats] = two_dimensional
         elif hasattr(basis, "fit"):
             fitted = clone(basis).fit(X)
             raw = lambda Z: _dense(fitted.transform(Z))  # noqa: E731
         else:
-            raw = lambda Z: _dense(basis(_plain(Z)))  # noqa: E731
+            raw = lambda Z: _dense(basis(two_dimensional(Z)))  # noqa: E731
         psi = raw(X)
         # The intercept is free, so centers change nothing but the rounding.
         shift = psi.mean(axis=0)
         scale = np.ones(psi.shape[1])
-        if checked_penalty(learner.penalty) is None:
+        if is_tuned(learner):
             sd = psi.std(axis=0)
             scale = np.where(sd > 1e-12 * (1.0 + np.abs(shift)), sd, 1.0)
         return cls(raw, shift, scale)
@@ -121,13 +127,8 @@ class FeatureMap:
         return out
 
 
-def _plain(X: Any) -> Floats:
-    array = np.asarray(X, dtype=np.float64)
-    return array[:, None] if array.ndim == 1 else array
-
-
 def _dense(features: Any) -> Floats:
-    return _plain(features.toarray() if hasattr(features, "toarray") else features)
+    return two_dimensional(features.toarray() if hasattr(features, "toarray") else features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,22 +164,23 @@ class PenalizedSystem:
         """Return theta (P, m) for b (P, m); `power` (m,), y'y per output, is needed to tune."""
         if self.eigenvalues is None or self.vectors is None or self.cross is None:
             return np.asarray(cho_solve(self.factor, b))
-        f = self.n_free
-        start = cho_solve(self.factor, b[:f])
-        z = self.vectors.T @ (b[f:] - self.cross.T @ b[:f])
-        rest_power = np.zeros(b.shape[1]) if power is None else power - (b[:f] * start).sum(axis=0)
-        alpha = self._tuned(z, rest_power)
+        start, z, alpha = self._eliminated(b, power)
         theta = self.vectors @ (z / (self.eigenvalues[:, None] + alpha))
         return np.concatenate([start - self.cross @ theta, theta])
 
     def chosen(self, b: Floats, power: Floats) -> float:
         """Return the penalty that one right-hand side (P, 1) would get."""
+        return float(self._eliminated(b, power)[2][0])
+
+    def _eliminated(self, b: Floats, power: Floats | None) -> tuple[Floats, Floats, Floats]:
+        """Return the free block's solution, the rest by eigenvectors, and the penalty of every output."""
         assert self.vectors is not None
         assert self.cross is not None
         f = self.n_free
         start = cho_solve(self.factor, b[:f])
         z = self.vectors.T @ (b[f:] - self.cross.T @ b[:f])
-        return float(self._tuned(z, power - (b[:f] * start).sum(axis=0))[0])
+        rest = np.zeros(b.shape[1]) if power is None else power - (b[:f] * start).sum(axis=0)
+        return start, z, self._tuned(z, rest)
 
     def _tuned(self, z: Floats, power: Floats) -> Floats:
         """Return the penalty of least generalized cross-validation error, (m,)."""

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 
-from .arrays import Floats, RowFunction, Rows
+from .arrays import Floats, RowFunction, Rows, two_dimensional
 
 
 class Target(Protocol):
@@ -30,20 +30,19 @@ class TermWeight(Protocol):
 
 def column(rows: Rows, name: str) -> Floats:
     """Return the column `name`, or say which columns there are."""
-    if name not in rows:
-        raise InputError(
-            "a loss names columns of Z",
-            expected=f"a column {name!r}",
-            got=", ".join(sorted(rows)) or "no columns",
-            next_step=f"Pass Z={{{name!r}: ...}} to fit.",
-        )
+    ensure(
+        name in rows,
+        "a loss names columns of Z",
+        expected=f"a column {name!r}",
+        got=lambda: ", ".join(sorted(rows)) or "no columns",
+        next_step=f"Pass Z={{{name!r}: ...}} to fit.",
+    )
     return np.asarray(rows[name], dtype=np.float64)
 
 
 def _stacked(rows: Rows, names: str | tuple[str, ...]) -> Floats:
     if isinstance(names, str):
-        found = column(rows, names)
-        return found[:, None] if found.ndim == 1 else found
+        return two_dimensional(column(rows, names))
     return np.column_stack([column(rows, name) for name in names])
 
 
@@ -104,13 +103,13 @@ class AffineTarget:
     def evaluate(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
         """Return g0 + dg' w (n, q) and dg (n, d, q)."""
         base, slope = self.parts(rows)
-        if slope.shape[1] != len(w):
-            raise InputError(
-                "w has one entry per column of dg",
-                expected=f"{slope.shape[1]} entries",
-                got=f"{len(w)}",
-                next_step="Pass a w of that length.",
-            )
+        ensure(
+            slope.shape[1] == len(w),
+            "w has one entry per column of dg",
+            expected=f"{slope.shape[1]} entries",
+            got=f"{len(w)}",
+            next_step="Pass a w of that length.",
+        )
         return base + np.einsum("ndq,d->nq", slope, w), slope
 
 
@@ -134,16 +133,18 @@ class FunctionTarget:
 
     def evaluate(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
         """Return value (n, q) and Jacobian (n, d, q)."""
-        g = np.asarray(self.value(w, rows), dtype=np.float64)
-        dg = np.asarray(self.jacobian(w, rows), dtype=np.float64)
-        g, dg = (g[:, None] if g.ndim == 1 else g), (dg[:, :, None] if dg.ndim == 2 else dg)
-        if dg.shape != (len(g), len(w), g.shape[1]):
-            raise InputError(
-                "the Jacobian of a FunctionTarget has one row per data row and one column per entry of w",
-                expected=f"shape {(len(g), len(w))} or {(len(g), len(w), g.shape[1])}",
-                got=f"{dg.shape}",
-                next_step="Return d g / d w in that layout.",
-            )
+        g, dg = (
+            two_dimensional(self.value(w, rows)),
+            np.asarray(self.jacobian(w, rows), dtype=np.float64),
+        )
+        dg = dg[:, :, None] if dg.ndim == 2 else dg
+        ensure(
+            dg.shape == (len(g), len(w), g.shape[1]),
+            "the Jacobian of a FunctionTarget has one row per data row and one column per entry of w",
+            expected=f"shape {(len(g), len(w))} or {(len(g), len(w), g.shape[1])}",
+            got=f"{dg.shape}",
+            next_step="Return d g / d w in that layout.",
+        )
         return g, dg
 
 
@@ -168,13 +169,13 @@ class ExponentialWeight:
     def evaluate(self, w: Floats, rows: Rows) -> tuple[Floats, Floats | None]:
         """Return c (n,) and its gradient c u (n, d)."""
         u = np.ones((row_count(rows), 1)) if self.features is None else _stacked(rows, self.features)
-        if u.shape[1] != len(w):
-            raise InputError(
-                "w has one entry per feature of an ExponentialWeight",
-                expected=f"{u.shape[1]} entries",
-                got=f"{len(w)}",
-                next_step="Pass a w of that length.",
-            )
+        ensure(
+            u.shape[1] == len(w),
+            "w has one entry per feature of an ExponentialWeight",
+            expected=f"{u.shape[1]} entries",
+            got=f"{len(w)}",
+            next_step="Pass a w of that length.",
+        )
         c = np.exp(u @ w)
         c = c if self.base is None else c * column(rows, self.base)
         return c, c[:, None] * u

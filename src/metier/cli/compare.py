@@ -24,11 +24,11 @@ def compare(
     as_json: AsJson = False,
 ) -> Answer:
     """Compare two runs of a study, paired by seed and data."""
+    from metier.core.registry import load_study, registry
     from metier.runs import compare_runs, find_runs, read_config
-    from metier.studies import REGISTRY, load_study
 
     name = read_config(find_runs(a)[0])["study"]
-    paired_on = load_study(name).paired_on if name in REGISTRY else ()
+    paired_on = load_study(name).paired_on if name in registry() else ()
     result = compare_runs(a, b, paired_on=paired_on, level=level)
     return Answer(document=result.to_dict(), text=_text(result), as_json=as_json)
 

@@ -68,7 +68,7 @@ def _law(found: Exponents) -> str:
 
 def _table(*, normalize: bool, as_json: bool) -> Answer:
     from metier.multi_index import nse_table
-    from metier.multi_index.exponent_results import exponent_text
+    from metier.multi_index.profile import exponent_text
 
     rows = nse_table(normalize=normalize)
     header = ["ACTIVATION", "INFORMATION", "GENERATIVE", "KAPPA 1..4", "NOISE", "STRONG", "C", "STATUS"]

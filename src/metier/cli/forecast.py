@@ -12,8 +12,8 @@ from metier.cli.options import AsJson, Out, Seed, parse_settings
 from metier.cli.own_file import fresh_folder, plain_document, repeating_command
 
 if TYPE_CHECKING:
+    from metier.cli.forecast_job import FileJob
     from metier.forecast import ClusterForecaster
-    from metier.studies.forecast_file.run import FileJob
 
 
 def forecast(
@@ -58,12 +58,11 @@ def forecast(
     as_json: AsJson = False,
 ) -> Answer:
     """Forecast your own series and say whether specializing pays."""
+    from metier.cli.forecast_job import FileJob, forecast_file, write_forecast
+    from metier.cli.forecast_settings import forecaster_settings, parse_lags
     from metier.cli.progress import LiveProgress
     from metier.report import write_report
-    from metier.studies.forecast_file.result import write_forecast
-    from metier.studies.forecast_file.run import FileJob, forecast_file
-    from metier.studies.forecast_file.settings import forecaster_settings, parse_lags
-    from metier.studies.forecast_flights.origins import FitBars
+    from metier.runs import FitBars
 
     job = FileJob(
         file=file,
@@ -164,7 +163,7 @@ def _text(forecaster: ClusterForecaster) -> str:
     lines = [decision_sentence(forecaster), "", columns(rows)]
     found = forecaster.describe()
     if found:
-        from metier.studies.forecast_flights.figures import letter
+        from metier.forecast.report.figures import letter
 
         lines += ["", columns([[letter(d.cluster), d.name, d.sentence] for d in found])]
     return "\n".join(lines)

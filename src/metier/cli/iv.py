@@ -12,7 +12,7 @@ from metier.cli.options import AsJson, Out, Seed, parse_settings
 from metier.cli.own_file import fresh_folder, plain_document, repeating_command
 
 if TYPE_CHECKING:
-    from metier.studies.iv_file.run import IVJob
+    from metier.cli.iv_job import IVJob
 
 
 def iv(
@@ -48,11 +48,10 @@ def iv(
     as_json: AsJson = False,
 ) -> Answer:
     """Estimate an effect by instruments, with a standard error."""
+    from metier.cli.iv_job import IVJob, iv_file, write_iv
+    from metier.cli.iv_settings import iv_settings
     from metier.cli.progress import LiveProgress
     from metier.report import write_report
-    from metier.studies.iv_file.result import write_iv
-    from metier.studies.iv_file.run import IVJob, iv_file
-    from metier.studies.iv_file.settings import iv_settings
 
     job = IVJob(
         file=file,

@@ -34,8 +34,9 @@ def run(
     """Run a study and write its report."""
     from metier.cli.progress import LiveProgress
     from metier.cli.summary import results_document, results_text
+    from metier.core.registry import load_study
     from metier.report import write_report
-    from metier.studies import execute, load_study, resolve_config
+    from metier.runs import execute, resolve_config
 
     found = load_study(study)
     overrides = parse_settings(settings or [])
@@ -70,7 +71,7 @@ def run(
 def _resume_command(
     study: str, size: str, overrides: dict[str, str], seed: int, seeds: int, folder: Path
 ) -> str:
-    from metier.studies import command_line
+    from metier.runs import command_line
 
     words: list[Any] = [command_line(study, size=size, seed=seed, overrides=overrides)]
     if seeds > 1:

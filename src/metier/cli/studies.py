@@ -8,7 +8,7 @@ from metier.cli.options import AsJson
 
 def list_studies(as_json: AsJson = False) -> Answer:
     """List the studies."""
-    from metier.studies import REGISTRY, SIZES
+    from metier.core.registry import how_to_install, registry
 
     rows = [
         {
@@ -18,13 +18,15 @@ def list_studies(as_json: AsJson = False) -> Answer:
             "extras": list(entry.extras),
             "in_tour": entry.in_tour,
         }
-        for name, entry in REGISTRY.items()
+        for name, entry in registry().items()
     ]
     lines = columns(
         [["STUDY", "FAMILY", "NEEDS", "WHAT IT FINDS OUT"]]
-        + [[name, e.family, ",".join(e.extras), e.title] for name, e in REGISTRY.items()]
+        + [[name, e.family, ",".join(e.extras), e.title] for name, e in registry().items()]
     )
-    hint = "Run one with: metier run STUDY [--size tour|standard|full]"
+    hint = "Run one with: metier run STUDY [--size tour|standard|full]" if rows else how_to_install()
     return Answer(
-        document={"studies": rows, "sizes": list(SIZES)}, text=f"{lines}\n\n{hint}", as_json=as_json
+        document={"studies": rows, "sizes": ["tour", "standard", "full"]},
+        text=f"{lines}\n\n{hint}",
+        as_json=as_json,
     )

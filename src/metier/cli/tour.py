@@ -79,21 +79,24 @@ class Outcomes:
 
     def on_the_page(self) -> dict[str, str]:
         """Title of each study that did not run -> why, with commands set as code."""
-        from metier.studies import REGISTRY
+        from metier.core.registry import registry
 
         reasons = {name: f"failed with {error}" for name, error in self.failed.items()}
         for name, error in self.skipped.items():
             extras = ", ".join(f"`{extra}`" for extra in error.extras or (error.extra,))
             reasons[name] = f"needs {extras}: `{error.command}`"
-        return {REGISTRY[name].title: reason for name, reason in reasons.items()}
+        return {registry()[name].title: reason for name, reason in reasons.items()}
 
 
 def _chosen(only: list[str] | None) -> list[str]:
-    from metier.studies import REGISTRY, check_name
+    from metier.core.errors import MetierError
+    from metier.core.registry import check_name, how_to_install, registry
 
+    if not registry():
+        raise MetierError(f"a tour goes through studies, and metier itself holds none. {how_to_install()}")
     for name in only or []:
         check_name(name)
-    return list(dict.fromkeys(only)) if only else [name for name, entry in REGISTRY.items() if entry.in_tour]
+    return list(dict.fromkeys(only)) if only else [n for n, entry in registry().items() if entry.in_tour]
 
 
 def _refuse_run(folder: Path) -> None:
@@ -112,10 +115,10 @@ def _refuse_run(folder: Path) -> None:
 
 def _finished(folder: Path) -> list[Path]:
     """The finished runs of a tour's folder, those of earlier calls included, in the tour's order."""
+    from metier.core.registry import registry
     from metier.runs import find_runs, is_run
-    from metier.studies import REGISTRY
 
-    order = {name: place for place, name in enumerate(REGISTRY)}
+    order = {name: place for place, name in enumerate(registry())}
     # A folder without a run is an error of `find_runs`; here it is a tour that could run nothing.
     if not any(is_run(place) for place in (folder.iterdir() if folder.is_dir() else ())):
         return []
@@ -129,8 +132,8 @@ def _one(
     """Run one study, and keep its result or why there is none."""
     from metier.core.errors import MetierError
     from metier.core.extras import MissingExtraError
-    from metier.runs import read_result
-    from metier.studies import execute, load_study
+    from metier.core.registry import load_study
+    from metier.runs import execute, read_result
 
     try:
         study = load_study(name)

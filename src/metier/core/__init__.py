@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     )
     from .mutual_information import (
         InformationResult as InformationResult,
-        entropy as entropy,
         information as information,
     )
+    from .nats import entropy as entropy
     from .parallel import TaskError as TaskError, available_cpus as available_cpus, map_tasks as map_tasks
     from .rng import (
         as_generator as as_generator,
@@ -68,7 +68,8 @@ _MODULES = {
     "extras": ("MissingExtraError", "install_command", "naming_extras", "require"),
     "verdict": ("Reason", "Verdict", "holm_levels", "judge"),
     "long_run": ("ewc_variances", "hac_variances", "long_run_variance_ewc", "long_run_variance_hac"),
-    "mutual_information": ("InformationResult", "entropy", "information"),
+    "mutual_information": ("InformationResult", "information"),
+    "nats": ("entropy",),
     "parallel": ("TaskError", "available_cpus", "map_tasks"),
     "rng": ("as_generator", "derive", "derive_seed", "seed_of"),
 }

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .checks import as_array, positive_int, simplex_rows
 from .errors import InputError
-from .mutual_information import entropy
+from .nats import entropy
 
 _ROWS = 65_536
 

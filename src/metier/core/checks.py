@@ -14,6 +14,17 @@ from .errors import InputError
 SIMPLEX_TOLERANCE = 1e-6
 
 
+def ensure(holds: object, rule: str, *, expected: object, got: object, next_step: str) -> None:
+    """Raise an `InputError` unless `holds`; a `got` that is costly or undefined otherwise may be a function.
+
+    Example:
+        >>> ensure(True, "delta is a scale", expected="a positive number", got=1.0, next_step="Pass delta=1.")
+    """
+    if not holds:
+        found = got() if callable(got) else got
+        raise InputError(rule, expected=expected, got=found, next_step=next_step)
+
+
 def one_of(name: str, value: object, choices: Iterable[str]) -> str:
     """Return `value` if it is one of `choices`, or name its nearest neighbor.
 

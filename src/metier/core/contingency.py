@@ -123,13 +123,3 @@ def strata_sums(table: NDArray[np.float64], row_stratum: NDArray[np.int64]) -> N
     """
     starts = np.flatnonzero(np.diff(row_stratum, prepend=-1))
     return np.add.reduceat(table, starts, axis=0)
-
-
-def x_log_x(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return x log x with 0 log 0 = 0.
-
-    Example:
-        >>> x_log_x(np.array([0.0, 1.0, 2.0])).round(4).tolist()
-        [0.0, 0.0, 1.3863]
-    """
-    return np.asarray(x * np.log(np.where(x > 0.0, x, 1.0)))

@@ -220,6 +220,7 @@ def units_needed(result: Comparison, *, alpha: float = 0.05, power: float = POWE
         >>> units_needed(compare_paired([1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 4.0, 4.0]))
         6
     """
+    alpha, power = open_fraction("alpha", alpha, upper=0.5), open_fraction("power", power)
     return units_between(
         abs(result.gain),
         math.inf,
@@ -259,5 +260,6 @@ def _sentence(result: Comparison, verdict: Verdict, advice: str) -> str:
         )
     if math.isinf(verdict.needed):
         return f"Undecided, so {stays}: {numbers}; a gain of zero needs a margin to be decided."
-    needed = f"about {verdict.needed:,} {result.unit} would decide a gain of this size"
+    what = "decide a gain of this size" if result.gain else "show that there is no difference"
+    needed = f"about {verdict.needed:,} {result.unit} would {what}"
     return f"Undecided, so {stays}: {numbers}; {needed}."

@@ -158,6 +158,13 @@ class Estimate:
             >>> Estimate.enclosure(0.1, 0.3).value
             0.2
         """
+        if not low <= high:
+            raise InputError(
+                "an enclosure has a lower and an upper end",
+                expected="low <= high",
+                got=f"({low}, {high})",
+                next_step="Swap the ends.",
+            )
         return cls((low + high) / 2.0, 0.0, 1.0, (low, high), 0, None, method, "")
 
     @classmethod

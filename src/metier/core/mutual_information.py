@@ -6,37 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from .assignment import Assignment
 from .checks import label_codes, positive_int, simplex_rows
-from .contingency import Cells, hard_table, shuffler, soft_table, strata_sums, x_log_x
+from .contingency import Cells, hard_table, shuffler, soft_table, strata_sums
 from .errors import InputError
+from .nats import x_log_x
 from .rng import as_generator
-
-
-def entropy(p: ArrayLike, axis: int | None = -1, *, check: bool = True) -> Any:
-    r"""Shannon entropy H(p) = -sum p log p in nats, with 0 log 0 = 0.
-
-    Args:
-        p: Probabilities; along `axis` they are at least 0 and sum to 1 within 1e-6.
-        axis: The axis of the distribution; None means the whole array.
-        check: False skips the check, for arrays that were checked before.
-
-    Returns:
-        H, with `axis` removed.
-
-    Raises:
-        InputError: Something along `axis` is no probability vector.
-
-    Example:
-        >>> entropy([[0.5, 0.5], [1.0, 0.0]]).round(4).tolist()
-        [0.6931, 0.0]
-    """
-    array = np.asarray(p, dtype=np.float64)
-    if check:
-        rows = array.reshape(1, -1) if axis is None else np.moveaxis(np.atleast_2d(array), axis, -1)
-        simplex_rows("p", rows.reshape(-1, rows.shape[-1]))
-    return np.abs(x_log_x(array).sum(axis=axis))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +142,6 @@ def information(
 
 def _specialists(value: Any) -> NDArray[Any]:
     """Return label codes, shape (n,), or weights, shape (n, specialists)."""
-    from .assignment import Assignment
-
     if isinstance(value, Assignment):
         return value.labels.astype(np.int64) if value.is_hard else value.weights
     return simplex_rows("specialists", value) if _is_table(value) else label_codes("specialists", value)[0]

@@ -46,7 +46,8 @@ def units_between(
     nearest = min(below, above)
     if nearest <= 0.0 or unit_sd == 0.0:
         return math.inf if nearest <= 0.0 else 2
-    normal = ((quantile(1.0 - alpha) + quantile(power)) * unit_sd / nearest) ** 2
+    root = (quantile(1.0 - alpha) + quantile(power)) * unit_sd / nearest
+    normal = root * root
     if normal > _MANY:
         return math.ceil(normal) if math.isfinite(normal) else math.inf
 
@@ -89,23 +90,31 @@ def trials_between(share: float, low: float, high: float, *, level: float, power
         power: Probability that the interval lies within the limits.
 
     Returns:
-        The smallest such number; infinity beyond 100,000 trials, or where the share lies on a limit.
+        The smallest such number, beyond 100,000 trials the one that normal quantiles give; infinity where
+        the share lies on a limit.
 
     Example:
         >>> trials_between(1.0, 0.9, math.inf, level=0.95)
         36
     """
+    # Every share lies in [0, 1], so that a limit there or beyond asks for nothing.
+    low, high = (-math.inf if low <= 0.0 else low), (math.inf if high >= 1.0 else high)
     if not low < share < high:
         return math.inf
-    start, stop = 2, 64
-    while start < _MOST_TRIALS:
+    spread = math.sqrt(share * (1.0 - share)) / min(share - low, high - share)
+    root = (quantile((1.0 + level) / 2.0) + quantile(power)) * spread
+    if root * root > _MOST_TRIALS:
+        return math.ceil(root * root)
+    # Half of what normal quantiles ask for is never enough.
+    start = max(2, int(root * root / 2.0))
+    stop = start + 64
+    while True:
         # The power of an exact test is a saw-tooth in n, so every n is tried, a block at a time.
         n = np.arange(start, stop)
         found = np.flatnonzero(_share_within(n, share, low, high, tail=(1.0 - level) / 2.0) >= power)
         if found.size:
             return int(n[found[0]])
         start, stop = stop, 2 * stop
-    return math.inf
 
 
 def _share_within(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -162,7 +162,8 @@ def judge(
     At the limit a wrong "holds" has probability (1 - level) / 2 at most. A single unit is undecided whatever
     its value. So are equal values of fewer units than a sign test needs to decide, six at level 0.95. A
     standard error without degrees of freedom gets n - 1. An exact value (`Estimate.exact`,
-    `Estimate.enclosure`) is judged without units. Losses that are identical in every pair are "equivalent".
+    `Estimate.enclosure`) is judged without units. Losses that are identical in every pair are "equivalent"
+    where the limit is a gain of zero, and an exact gain of zero beside other limits.
 
     Args:
         measured: An estimate, or a paired comparison, whose gain is judged.
@@ -189,7 +190,7 @@ def judge(
     """
     level = open_fraction("level", level)
     regions = _regions(at_least, at_most, non_negative("margin", margin))
-    estimate = measured.estimate if isinstance(measured, Comparison) else measured
+    estimate = _checked(measured, at_least, at_most)
     interval = _interval(estimate, level)
     verdict, reason = _decide(estimate, interval, regions, level)
     return Verdict(
@@ -237,6 +238,31 @@ def holm_levels(verdicts: Sequence[Verdict], *, level: float = 0.95) -> list[flo
             failed = p_value > share
         levels[i] = 1.0 - share
     return levels
+
+
+def _checked(measured: Estimate | Comparison, *limits: float | None) -> Estimate:
+    """The estimate, refused where it is none; equal values next to a limit are put onto it."""
+    estimate = measured.estimate if isinstance(measured, Comparison) else measured
+    if not isinstance(estimate, Estimate):
+        raise InputError(
+            "a verdict is about a value with its uncertainty",
+            expected="an Estimate or a Comparison",
+            got=type(estimate).__name__,
+            next_step="Build one: Estimate.from_values, .share, .from_stderr, .exact and others.",
+        )
+    if estimate.stderr < 0.0 or estimate.n < 0:
+        raise InputError(
+            "a standard error and a number of units are not negative",
+            expected="stderr and n of at least 0",
+            got=f"stderr={estimate.stderr}, n={estimate.n}",
+            next_step="Pass the root of the variance, and the number of independent units.",
+        )
+    for limit in limits:
+        # The mean of equal values may miss the value itself by its last digit.
+        gap = ROUNDING * max(abs(estimate.value), abs(limit or 0.0))
+        if limit is not None and _is_flat(estimate) and abs(estimate.value - limit) <= gap:
+            return replace(estimate, value=float(limit), interval=(float(limit), float(limit)))
+    return estimate
 
 
 class _Region(NamedTuple):
@@ -333,20 +359,31 @@ def _decide(
 ) -> tuple[str, Reason]:
     low, high = interval
     if estimate.method == IDENTICAL_LOSSES:
-        return "equivalent", Reason.IDENTICAL
+        # An exact gain: on a limit it is a tie, beside one it is on its side.
+        value = estimate.value
+        near = any(r.low <= value <= r.high for r in regions if r.verdict == "equivalent")
+        beside = (region.verdict for region in regions if region.low < value < region.high)
+        return "equivalent" if near else next(beside, "equivalent"), Reason.IDENTICAL
     if estimate.n == 1:
         return "undecided", Reason.ONE_UNIT
     if math.isnan(low) or math.isnan(high):
         return "undecided", Reason.NO_INTERVAL
-    if _is_flat(estimate) and _effective(estimate, estimate.n) < _sign_test_units(level):
+    if too_flat(estimate, level):
         return "undecided", Reason.EQUAL_VALUES
-    verdict = next((region.verdict for region in regions if region.low <= low and high <= region.high), "")
-    if not verdict:
-        at_limit = estimate.n and any(estimate.value in (region.low, region.high) for region in regions)
+    region = next((region for region in regions if region.low <= low and high <= region.high), None)
+    # What reaches up to the limit may be the limit, which keeps it.
+    touches = region is not None and (low == region.low > -math.inf or high == region.high < math.inf)
+    if region is None or (region.verdict == "does not hold" and touches):
+        at_limit = estimate.n and not any(r.low < estimate.value < r.high for r in regions)
         return "undecided", Reason.AT_LIMIT if at_limit else Reason.OPEN
     if estimate.n == 0:
-        return verdict, Reason.EXACT
-    return verdict, Reason.INSIDE if verdict == "equivalent" else Reason.CLEAR
+        return region.verdict, Reason.EXACT
+    return region.verdict, Reason.INSIDE if region.verdict == "equivalent" else Reason.CLEAR
+
+
+def too_flat(estimate: Estimate, level: float) -> bool:
+    """Return whether all values are equal and too few for a sign test, so that they only look certain."""
+    return _is_flat(estimate) and _effective(estimate, estimate.n) < _sign_test_units(level)
 
 
 def _is_flat(estimate: Estimate) -> bool:
@@ -354,7 +391,7 @@ def _is_flat(estimate: Estimate) -> bool:
     return (
         estimate.n > 0
         and estimate.method != CLOPPER_PEARSON
-        and estimate.stderr <= ROUNDING * abs(estimate.value)
+        and _stderr(estimate) <= ROUNDING * abs(estimate.value)
     )
 
 
@@ -373,7 +410,7 @@ def _needed(estimate: Estimate, reason: Reason, regions: list[_Region], level: f
         return 0.0
     if reason is Reason.ONE_UNIT:
         return 2.0
-    if reason is Reason.EQUAL_VALUES:
+    if _is_flat(estimate) and reason is not Reason.IDENTICAL:
         enough = _sign_test_units(level)
         return next(m for m in itertools.count(2) if _effective(estimate, m) >= enough)
     if estimate.n == 0 or reason in (Reason.IDENTICAL, Reason.NO_INTERVAL):
@@ -382,7 +419,7 @@ def _needed(estimate: Estimate, reason: Reason, regions: list[_Region], level: f
     around = [region for region in regions if region.low <= value <= region.high]
     if estimate.method == CLOPPER_PEARSON:
         return min(trials_between(value, region.low, region.high, level=level) for region in around)
-    return min(
+    needed = min(
         units_between(
             value - region.low,
             region.high - value,
@@ -392,18 +429,17 @@ def _needed(estimate: Estimate, reason: Reason, regions: list[_Region], level: f
         )
         for region in around
     )
+    # An interval by resampling need not be symmetric; undecided, it needs more units than it has.
+    asymmetric = estimate.method == RESAMPLED and reason is Reason.OPEN
+    return max(needed, estimate.n + 1) if asymmetric else needed
 
 
 def _stderr(estimate: Estimate) -> float:
-    """The standard error, or the one that a resampled interval amounts to."""
-    if not math.isnan(estimate.stderr):
+    """The standard error, or the one that the wider side of a resampled interval amounts to."""
+    if estimate.n < 2 or not math.isnan(estimate.stderr) or estimate.method != RESAMPLED:
         return estimate.stderr
-    low, high = estimate.interval
-    return (
-        (high - low)
-        / 2.0
-        / quantile((1.0 + estimate.level) / 2.0, dof=degrees_of_freedom(estimate, estimate.n))
-    )
+    half = max(estimate.value - estimate.interval[0], estimate.interval[1] - estimate.value)
+    return half / quantile((1.0 + estimate.level) / 2.0, dof=degrees_of_freedom(estimate, estimate.n))
 
 
 def _p_value(estimate: Estimate, reason: Reason, regions: list[_Region]) -> float:

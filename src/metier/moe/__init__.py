@@ -3,167 +3,32 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import pkgutil
+from typing import Any
 
-if TYPE_CHECKING:
-    from . import inspect as inspect
-    from .attachment.builtin_losses import BuiltinLoss as BuiltinLoss, builtin_losses as builtin_losses
-    from .attachment.callback import BalancingCallback as BalancingCallback
-    from .attachment.families import RouterFamily as RouterFamily, router_families as router_families
-    from .attachment.handle import (
-        Attachment as Attachment,
-        attach as attach,
-        set_selection_bias as set_selection_bias,
-    )
-    from .auditing.report import Audit as Audit, RouterAudit as RouterAudit
-    from .auditing.run import audit as audit
-    from .balancing.balancer import Balancer as Balancer
-    from .balancing.information import (
-        RoutingInformation as RoutingInformation,
-        composition as composition,
-        routing_information as routing_information,
-    )
-    from .balancing.metrics import RoutingMetrics as RoutingMetrics, routing_metrics as routing_metrics
-    from .balancing.metrics_log import MetricsLog as MetricsLog, read_metrics_log as read_metrics_log
-    from .balancing.pictures import plot_composition as plot_composition, plot_loads as plot_loads
-    from .balancing.potential_members import (
-        POTENTIALS as POTENTIALS,
-        KullbackLeibler as KullbackLeibler,
-        LogBarrier as LogBarrier,
-        LogCosh as LogCosh,
-        LogSumExp as LogSumExp,
-        Power as Power,
-        PseudoHuber as PseudoHuber,
-        Quadratic as Quadratic,
-        Shannon as Shannon,
-        Softplus as Softplus,
-        Tsallis as Tsallis,
-    )
-    from .balancing.potentials import Potential as Potential
-    from .balancing.presets import PRESETS as PRESETS, balancer as balancer
-    from .balancing.quantiles import quantile_bias as quantile_bias
-    from .balancing.rivals import (
-        expert_choice as expert_choice,
-        simbal_loss as simbal_loss,
-        sinkhorn_route as sinkhorn_route,
-        switch_loss as switch_loss,
-        z_loss as z_loss,
-    )
-    from .multilinear.accounting import Cost as Cost, activation_bytes as activation_bytes, cost_of as cost_of
-    from .multilinear.activations import (
-        GATES as GATES,
-        AlphaEntmax as AlphaEntmax,
-        Entmax15 as Entmax15,
-        ReluTopK as ReluTopK,
-        Softmax as Softmax,
-        Sparsemax as Sparsemax,
-        TopK as TopK,
-    )
-    from .multilinear.blocks import MultilinearGLU as MultilinearGLU, MultilinearMLP as MultilinearMLP
-    from .multilinear.decay import decay_groups as decay_groups
-    from .multilinear.editing import (
-        EditVerdict as EditVerdict,
-        absorbed as absorbed,
-        expert_profile as expert_profile,
-        keep_if_harmless as keep_if_harmless,
-        threshold_ as threshold_,
-        thresholded as thresholded,
-    )
-    from .multilinear.entmax import alpha_entmax as alpha_entmax, entmax15 as entmax15, sparsemax as sparsemax
-    from .multilinear.fairness import GroupFairness as GroupFairness, group_fairness as group_fairness
-    from .multilinear.forms import FORMS as FORMS
-    from .multilinear.gates import Gate as Gate
-    from .multilinear.layer import MultilinearMoE as MultilinearMoE
-    from .multilinear.ranks import rank_for_budget as rank_for_budget
-    from .multilinear.replacement import ReplacedLayer as ReplacedLayer, Replacement as Replacement
-    from .multilinear.replacing import rebuild as rebuild, replace as replace
-    from .multilinear.warm_start import warm_start as warm_start
-    from .sparse.experts import Experts as Experts
-    from .sparse.layer import SparseMoE as SparseMoE
-    from .sparse.routing import Routing as Routing, TopKRouter as TopKRouter
-    from .sparse.upcycle import upcycle as upcycle
 
-# One line per module: its path below metier.moe, then the public names that live there. A module directly
-# in this folder must not carry the name of a public function: importing it would hide the function.
-_MODULES: dict[str, tuple[str, ...]] = {
-    "attachment.builtin_losses": ("BuiltinLoss", "builtin_losses"),
-    "attachment.callback": ("BalancingCallback",),
-    "attachment.families": ("RouterFamily", "router_families"),
-    "attachment.handle": ("Attachment", "attach", "set_selection_bias"),
-    "auditing.report": ("Audit", "RouterAudit"),
-    "auditing.run": ("audit",),
-    "balancing.balancer": ("Balancer",),
-    "balancing.metrics": ("RoutingMetrics", "routing_metrics"),
-    "balancing.potential_members": (
-        "POTENTIALS",
-        "KullbackLeibler",
-        "LogBarrier",
-        "LogCosh",
-        "LogSumExp",
-        "Power",
-        "PseudoHuber",
-        "Quadratic",
-        "Shannon",
-        "Softplus",
-        "Tsallis",
-    ),
-    "balancing.potentials": ("Potential",),
-    "balancing.presets": ("PRESETS", "balancer"),
-    "balancing.quantiles": ("quantile_bias",),
-    "balancing.rivals": ("expert_choice", "simbal_loss", "sinkhorn_route", "switch_loss", "z_loss"),
-    "sparse.experts": ("Experts",),
-    "sparse.layer": ("SparseMoE",),
-    "sparse.routing": ("Routing", "TopKRouter"),
-    "sparse.upcycle": ("upcycle",),
-    "multilinear.accounting": ("Cost", "activation_bytes", "cost_of"),
-    "multilinear.blocks": ("MultilinearGLU", "MultilinearMLP"),
-    "multilinear.decay": ("decay_groups",),
-    "multilinear.editing": (
-        "EditVerdict",
-        "absorbed",
-        "expert_profile",
-        "keep_if_harmless",
-        "threshold_",
-        "thresholded",
-    ),
-    "multilinear.fairness": ("GroupFairness", "group_fairness"),
-    "multilinear.entmax": ("alpha_entmax", "entmax15", "sparsemax"),
-    "multilinear.forms": ("FORMS",),
-    "multilinear.activations": (
-        "GATES",
-        "AlphaEntmax",
-        "Entmax15",
-        "ReluTopK",
-        "Softmax",
-        "Sparsemax",
-        "TopK",
-    ),
-    "multilinear.gates": ("Gate",),
-    "multilinear.layer": ("MultilinearMoE",),
-    "multilinear.ranks": ("rank_for_budget",),
-    "multilinear.replacement": ("ReplacedLayer", "Replacement"),
-    "multilinear.replacing": ("rebuild", "replace"),
-    "multilinear.warm_start": ("warm_start",),
-    "balancing.information": ("RoutingInformation", "composition", "routing_information"),
-    "balancing.metrics_log": ("MetricsLog", "read_metrics_log"),
-    "balancing.pictures": ("plot_composition", "plot_loads"),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+def _homes() -> dict[str, str | None]:
+    """Module of every public name, as the stub beside this file imports them; None for a module itself."""
+    # The module `ast` would cost more time than the reading: a compiler flag gives the same tree.
+    tree: Any = compile(pkgutil.get_data(__name__, "__init__.pyi") or b"", "__init__.pyi", "exec", 1 << 10)
+    return {alias.name: node.module for node in tree.body[1:] for alias in node.names}
 
-_ROOMS = ("inspect",)
 
-__all__ = sorted([*_HOME, *_ROOMS])
+_HOMES = _homes()
+# A module directly in this folder must not carry the name of a public function: importing it would hide it.
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     """Load a name's module on first use: `import metier.moe` must not load torch (PEP 562)."""
-    if name in __all__:
-        from metier.core.extras import naming_extras
+    if name not in _HOMES:
+        raise AttributeError(f"module 'metier.moe' has no attribute {name!r}; it has {', '.join(__all__)}")
+    from metier.core.extras import naming_extras
 
-        with naming_extras():
-            module = importlib.import_module(f"metier.moe.{_HOME.get(name, name)}")
-        return module if name in _ROOMS else getattr(module, name)
-    raise AttributeError(f"module 'metier.moe' has no attribute {name!r}; it has {', '.join(__all__)}")
+    with naming_extras():
+        module = importlib.import_module(f"metier.moe.{_HOMES[name] or name}")
+    globals()[name] = found = module if _HOMES[name] is None else getattr(module, name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -1,27 +1,142 @@
-"""Small signal: constants of every threshold as snr -> 0, and where the exact curve starts to obey them."""
+"""Small signal: constants of every threshold as snr -> 0, local slopes, where the exact curve obeys them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metier.core.checks import ensure
+
 from .activations import Activation, as_activation
-from .certify.coefficient import CERTIFIED_NONZERO
-from .channels import AdditiveChannel
+from .certify.coefficients import CERTIFIED_NONZERO
+from .channels import Array, Link, posterior, prior
 from .exponents import exponents
-from .fixed_points import entropy_cost, fixed_points, zoom
-from .kernels import SMALLEST_RATE
-from .lines import ERASED
-from .local_exponent import LocalExponent, local_exponent
-from .overlap import OverlapFunction, relative_change, settled_onset
-from .posterior import Array, prior
-from .signal import signal_function
+from .fixed_points import ERASED, entropy_cost, fixed_points, infimum
+from .overlap import OverlapFunction, refined, weak_recovery_values
+from .results import Plain
 from .thresholds import positive_array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LocalExponent(Plain):
+    """d ln y / d ln x along a curve, each with how far it depends on the grid.
+
+    Attributes:
+        x: Where the slopes hold: the inner points of the grid.
+        slope: Local slopes there.
+        error: |slope - slope from every second point|; nan where the grid is too short to say.
+    """
+
+    x: Array
+    slope: Array
+    error: Array
+
+    def summary(self) -> str:
+        """One line per point.
+
+        Example:
+            >>> print(local_exponent([1, 2, 4, 8, 16], [3, 12, 48, 192, 768]).summary().splitlines()[1])
+            x = 4: slope 2.0000 +- 0e+00
+        """
+        rows = zip(self.x, self.slope, self.error, strict=True)
+        return "\n".join(f"x = {x:g}: slope {slope:.4f} +- {error:.0e}" for x, slope, error in rows)
+
+
+def local_exponent(x: ArrayLike, y: ArrayLike) -> LocalExponent:
+    """Take the local slope of y(x) in log-log coordinates, with no fit over a window.
+
+    The slope at a point is that of the parabola through it and its two neighbors in (ln x, ln y).
+
+    Args:
+        x: Positive, strictly monotone, at least 3 values: an snr, a number of units, a sample ratio.
+        y: Positive values of the curve there.
+
+    Returns:
+        Slopes at the inner points. A threshold that grows as snr^-beta has slope -beta.
+
+    Raises:
+        InputError: Values that are not positive and finite, too few, or not monotone.
+
+    Example:
+        >>> local_exponent([1e-3, 1e-2, 1e-1], [8e6, 8e4, 8e2]).slope.round(6)
+        array([-2.])
+
+    Source:
+        Ours.
+    """
+    a, b = positive_array("x", x).ravel(), positive_array("y", y).ravel()
+    steps = np.diff(a)
+    ensure(
+        not (a.size < 3 or a.size != b.size or not ((steps > 0).all() or (steps < 0).all())),
+        "a local slope needs a curve",
+        expected="at least 3 strictly monotone x and as many y",
+        got=f"{a.size} x and {b.size} y" + ("" if a.size != b.size or a.size < 3 else ", x not monotone"),
+        next_step="Sort by x and drop repeated values.",
+    )
+    u, v = np.log(a), np.log(b)
+    slope = _parabola_slope(u, v)
+    error = np.full(slope.size, np.nan)
+    for offset in (0, 1):
+        if u[offset::2].size >= 3:
+            wide = _parabola_slope(u[offset::2], v[offset::2])
+            at = np.arange(offset + 2, u.size, 2)[: wide.size] - 1
+            error[at] = np.abs(slope[at] - wide)
+    return LocalExponent(x=a[1:-1], slope=slope, error=error)
+
+
+def no_slopes(x: Array) -> LocalExponent:
+    """Return the slopes of a curve that is infinite somewhere: nan at every inner point."""
+    nothing = np.full(max(x.size - 2, 0), np.nan)
+    return LocalExponent(x=x[1:-1], slope=nothing, error=nothing)
+
+
+def _parabola_slope(u: Array, v: Array) -> Array:
+    before, after = u[1:-1] - u[:-2], u[2:] - u[1:-1]
+    left, right = (v[1:-1] - v[:-2]) / before, (v[2:] - v[1:-1]) / after
+    return np.asarray((left * after + right * before) / (before + after))
+
+
+_ZERO_SIGNAL = 1e-26
+
+
+class SignalChannel:
+    """G'(q) = sum_k k b_k q^(k-1) = E_V[(E[(z - omega)/(1 - q) sigma])^2]: F / snr as snr -> 0."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    def overlap(self, overlaps: Array, level: int) -> Array:
+        """G'(q), (1, n_overlaps)."""
+        law = posterior(self.link, overlaps, level)
+        return np.asarray((law.outer * (law.slope * law.values).sum(axis=-1) ** 2).sum(axis=-1)[None, :])
+
+    def onset(self, level: int) -> Array:
+        """G''(0) = (E[sigma (z^2 - 1)])^2, (1,)."""
+        values, _, curvature = prior(self.link, level)
+        onset = float(curvature @ values) ** 2
+        return np.array([onset if onset > _ZERO_SIGNAL * (np.abs(curvature) @ values**2) else 0.0])
+
+
+def signal_function(link: Link, *, rtol: float = 1e-9) -> OverlapFunction:
+    """G' as a series: its integral is G, G(1) = Var sigma; `power` is 1 where E[sigma z] = 0."""
+    return refined(SignalChannel(link), rtol=rtol)
+
+
+def excess_risk(function: OverlapFunction, variance: float, overlaps: Array) -> Array:
+    """v - G(q) = sum_k b_k (1 - q^k): risk of the best prediction at overlap q beyond the noise."""
+    q = np.asarray(overlaps, dtype=float)
+    x = np.minimum(-np.log1p(-np.minimum(q, 1 - 1e-15)), function.edges[-1])
+    risk = variance - function.accumulated(x.ravel()).reshape(x.shape)
+    # Past the table what is left shrinks at least like sqrt(1 - q), the rate of a jump in sigma.
+    left = np.sqrt(np.minimum((1 - q) * np.exp(function.edges[-1]), 1.0))
+    return np.asarray(np.maximum(risk, 0.0) * left)
+
 
 AGREEMENT = 0.1
 """The law counts as reached where |weak_recovery / asymptote - 1| stays below this for all smaller snr."""
@@ -31,7 +146,7 @@ LINEAR_PART = "E[sigma(z) z] is not 0, so the overlap is above 0 at every sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asymptotics:
+class Asymptotics(Plain):
     """Constants of the laws that the thresholds obey as snr -> 0.
 
     Attributes:
@@ -64,17 +179,6 @@ class Asymptotics:
     certified: bool
     status: str = "derived"
 
-    def to_dict(self) -> dict[str, Any]:
-        """All attributes as plain values."""
-        names = ("activation", "exponent", "coefficient", "weak_recovery", "it_detection", "spinodal")
-        return {
-            **{name: getattr(self, name) for name in names},
-            "overlaps": dict(self.overlaps),
-            "reasons": dict(self.reasons),
-            "certified": self.certified,
-            "status": self.status,
-        }
-
     def summary(self) -> str:
         """The three laws in words, or why there is none.
 
@@ -99,7 +203,7 @@ class Asymptotics:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class RecoveryCurve:
+class RecoveryCurve(Plain):
     """weak_recovery over snr with its local slopes and its distance from the asymptotic law.
 
     Attributes:
@@ -125,20 +229,6 @@ class RecoveryCurve:
     onset_snr: float
     status: str = "derived"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Lists and numbers."""
-        return {
-            "snrs": self.snrs.tolist(),
-            "weak_recovery": self.weak_recovery.tolist(),
-            "error": self.error.tolist(),
-            "exponent": self.exponent,
-            "coefficient": self.coefficient,
-            "local": self.local.to_dict(),
-            "ratio": self.ratio.tolist(),
-            "onset_snr": self.onset_snr,
-            "status": self.status,
-        }
-
     def summary(self) -> str:
         """The law, the slope at the smallest snr, and where the law starts."""
         law = (
@@ -153,8 +243,7 @@ class RecoveryCurve:
         )
         if not np.isfinite(self.weak_recovery).all():
             return f"{law}; weak recovery is infinite on this grid, or below what floats resolve"
-        slope = self.local.slope[0]
-        return f"{law}, {onset}; local slope {slope:.4f} at snr {self.local.x[0]:.2g}"
+        return f"{law}, {onset}; local slope {self.local.slope[0]:.4f} at snr {self.local.x[0]:.2g}"
 
 
 def asymptotics(
@@ -192,12 +281,12 @@ def asymptotics(
             activation=sigma.name,
             exponent=math.inf,
             coefficient=math.nan,
-            weak_recovery=math.inf,
-            it_detection=math.inf,
-            spinodal=math.inf,
             overlaps={"it_detection": 0.0, "spinodal": 0.0},
             reasons=dict.fromkeys(names, ERASED),
             certified=certified,
+            weak_recovery=math.inf,
+            it_detection=math.inf,
+            spinodal=math.inf,
         )
     reasons: dict[str, str] = {}
     weak = law_coefficient(beta, c)
@@ -207,17 +296,17 @@ def asymptotics(
         reasons["weak_recovery"] = "the noise sensitivity exponent is not decided; `exponents` says how far"
     function = signal_function(sigma)
     curve = fixed_points(function, tolerance=1e-8)
-    if function.power == 0:
-        detection, at = math.nan, math.nan
-        reasons["it_detection"] = LINEAR_PART
+    detection, at = math.nan, math.nan
+    if function.power:
+        cost = partial(_cost_ratio, function)
+        detection, at = infimum(cost, np.linspace(5e-3, curve.stops[-1], 400), function.instability)
     else:
-        detection, at = _infimum(function, curve.stops[-1])
-    spinodal, opening = math.nan, math.nan
+        reasons["it_detection"] = LINEAR_PART
+    spinodal, opening = function.instability, 0.0
     if curve.stops.size > 2:
         spinodal, opening = math.exp(curve.levels[-2]), -math.expm1(-curve.stops[-2])
-    elif function.power and function.rate_at_zero > 0:
-        spinodal, opening = 1.0 / function.rate_at_zero, 0.0
-    else:
+    elif not 0 < spinodal < math.inf:
+        spinodal, opening = math.nan, math.nan
         reasons["spinodal"] = "the limiting curve has one branch, which starts at overlap 0"
     return Asymptotics(
         activation=sigma.name,
@@ -262,11 +351,7 @@ def recovery_curve(
     beta, c, _ = noise_sensitivity(sigma)
     coefficient = law_coefficient(beta, c)
     ratio = values * grid**beta / coefficient if math.isfinite(beta) else np.full(grid.size, np.nan)
-    if np.isfinite(values).all():
-        local = local_exponent(grid, values)
-    else:
-        nothing = np.full(max(grid.size - 2, 0), np.nan)
-        local = LocalExponent(x=grid[1:-1], slope=nothing, error=nothing)
+    local = local_exponent(grid, values) if np.isfinite(values).all() else no_slopes(grid)
     off = np.flatnonzero(~(np.abs(ratio - 1) <= AGREEMENT))
     reached = grid.size if off.size == 0 else int(off[0])
     return RecoveryCurve(
@@ -284,11 +369,10 @@ def recovery_curve(
 def noise_sensitivity(link: Activation) -> tuple[float, float, bool]:
     """Return beta, E[sigma^beta (z^2 - 1)] and whether both are certified; nan where beta is not decided."""
     found = exponents(link)
-    if isinstance(found.noise_sensitivity, float):
-        return math.inf, math.nan, found.certificate.status == "certified"
     constant = found.constant
     if constant is None:
-        return math.nan, math.nan, False
+        proved = isinstance(found.noise_sensitivity, float)
+        return math.inf if proved else math.nan, math.nan, proved and found.status == "certified"
     return constant.power, constant.mid, constant.state == CERTIFIED_NONZERO
 
 
@@ -312,20 +396,7 @@ def law_coefficient(beta: float, c: float) -> float:
     return math.factorial(int(beta)) / c**2 if math.isfinite(beta) else beta
 
 
-def weak_recovery_values(link: Activation, snrs: Array, *, rtol: float = 1e-9) -> tuple[Array, Array]:
-    """1/E_y[(E[z^2 - 1 | y])^2] at each snr and its relative change under the last refinement."""
-    coarse, fine = settled_onset(AdditiveChannel(link, snrs), rtol=rtol)
-    with np.errstate(divide="ignore"):
-        return np.asarray(1.0 / np.where(fine > SMALLEST_RATE, fine, 0.0)), relative_change(coarse, fine)
-
-
-def _infimum(function: OverlapFunction, end: float) -> tuple[float, float]:
-    def ratio(x: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(entropy_cost(x) / function.accumulated(x))
-
-    grid = np.linspace(5e-3, end, 400)
-    k = int(np.argmin(ratio(grid)))
-    x, value = zoom(ratio, grid[max(k - 1, 0)], grid[min(k + 1, grid.size - 1)])
-    at_zero = 1.0 / function.rate_at_zero if function.rate_at_zero > 0 else math.inf
-    return (at_zero, 0.0) if at_zero <= value * (1 + 1e-9) else (value, -math.expm1(-x))
+def _cost_ratio(function: OverlapFunction, x: Array) -> Array:
+    """-(q + ln(1 - q))/G(q) at x = -ln(1 - q)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(entropy_cost(x) / function.accumulated(x))

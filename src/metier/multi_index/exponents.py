@@ -4,17 +4,127 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, partial
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from metier.core.checks import as_flag, positive_int
 
 from .activations import Activation, as_activation
-from .certify.certify import PRECISIONS
-from .exponent_results import AtLeast, Exponent, Exponents, plain
-from .profile import PROFILE, Profile
+from .certify.coefficients import PRECISIONS, Coefficient
+from .channels import Array
+from .kernels import SMALLEST_RATE
+from .overlap import weak_recovery_values
+from .profile import PROFILE, AtLeast, Certificate, Exponent, Profile, coefficient_of, exponent_text, plain
 from .registry import activation_names
+
+WITHIN = 0.1
+DECADES = (2.0, -12.0)
+PER_DECADE = 8
+BISECTIONS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exponents:
+    """What an activation promises: how many samples per dimension each kind of learning needs.
+
+    Args:
+        name: the activation's.
+        information: min{k >= 1 : E[sigma He_k] != 0}.
+        generative: min{j >= 1 : E[He_j | sigma] is not 0 almost surely}; `AtLeast` where only a lower bound
+            is proved. Its upper bound is in `generative_bounds`.
+        generative_bounds: proved bounds (low, high), equal where the exponent is known.
+        leap: for one direction, the information exponent.
+        noise_sensitivity: beta* = min{k >= 1 : E[sigma^k He_2] != 0}: at small snr, weak recovery needs
+            snr^-beta* samples per dimension.
+        strong_recovery: B*: a constant overlap needs snr^-B* (ours); beta* for even activations.
+        kappa: kappa_j = min{k >= 1 : E[sigma^k He_j] != 0} for j = 1, 2, ....
+        certificate: the proofs, in words.
+        activation: the activation itself.
+        certify: whether coefficients were certified.
+        bits: working precision of balls.
+        onset: finds `onset_snr`, once: it may take a second, where the exponents take milliseconds.
+    """
+
+    name: str
+    information: Exponent
+    generative: Exponent
+    generative_bounds: tuple[int | float, int | float]
+    leap: Exponent
+    noise_sensitivity: Exponent
+    strong_recovery: Exponent
+    kappa: tuple[Exponent, ...]
+    certificate: Certificate
+    activation: Activation
+    certify: bool = True
+    bits: int = PRECISIONS[0]
+    onset: Callable[[], float] = field(default=lambda: math.nan, repr=False, compare=False)
+
+    @property
+    def status(self) -> str:
+        """What its certificate says as a whole: "certified", "undecided" or "numerical"."""
+        return self.certificate.status
+
+    def coefficient(self, power: int, degree: int) -> Coefficient:
+        """Return c_{power, degree} = E[sigma^power He_degree] with its state.
+
+        Args:
+            power: k, at least 1.
+            degree: j, at least 0.
+        """
+        k, j = positive_int("power", power), positive_int("degree", degree, minimum=0)
+        return coefficient_of(self.activation, k, j, certify=self.certify, bits=self.bits)
+
+    @property
+    def constant(self) -> Coefficient | None:
+        """c of the law alpha_WR = beta*! / (c^2 snr^beta*); None if beta* is not a known whole number."""
+        if not isinstance(self.noise_sensitivity, int):
+            return None
+        return self.coefficient(self.noise_sensitivity, 2)
+
+    @property
+    def onset_snr(self) -> float:
+        """The snr below which weak recovery is within 10 % of its asymptotic law (our choice of 10 %).
+
+        nan where there is no such law: beta* unknown or infinite, or a first coefficient that makes weak
+        recovery trivial.
+        """
+        return self.onset()
+
+    def summary(self) -> str:
+        """Return the exponents in a few lines."""
+        low, high = self.generative_bounds
+        shown = f"{low} to {high}" if low != high < math.inf else exponent_text(self.generative)
+        lines = [
+            f"{self.name}: {self.certificate.status}",
+            f"  information {exponent_text(self.information)}, generative {shown}, "
+            f"leap {exponent_text(self.leap)}",
+            f"  noise sensitivity {exponent_text(self.noise_sensitivity)}, "
+            f"strong recovery {exponent_text(self.strong_recovery)}",
+            f"  kappa {', '.join(map(exponent_text, self.kappa))}",
+            *(f"  {statement}" for statement in self.certificate.statements),
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the exponents as plain values; infinity is "inf", a bound ">= k", a fraction "p/q"."""
+        shown = (1, 2, *((self.noise_sensitivity,) if isinstance(self.noise_sensitivity, int) else ()))
+        return {
+            "name": self.name,
+            "status": self.certificate.status,
+            "information": plain(self.information),
+            "generative": plain(self.generative),
+            "generative_bounds": [plain(bound) for bound in self.generative_bounds],
+            "leap": plain(self.leap),
+            "noise_sensitivity": plain(self.noise_sensitivity),
+            "strong_recovery": plain(self.strong_recovery),
+            "kappa": [plain(kappa) for kappa in self.kappa],
+            "coefficients": [self.coefficient(k, 2).to_dict() for k in sorted(set(shown))],
+            "certificate": list(self.certificate.statements),
+        }
 
 
 def exponents(
@@ -74,6 +184,9 @@ def _exponents(made: Activation, certify: bool, max_power: int, bits: int) -> Ex
     information = profile.information()
     low, high = profile.generative_bounds()
     strong = profile.strong_recovery()
+    # A first coefficient that may not be 0 makes weak recovery trivial: there is no law then.
+    trivial = kappa[0] in (1, AtLeast(1))
+    constant = profile.coefficient(kappa[1], 2) if isinstance(kappa[1], int) and not trivial else None
     return Exponents(
         name=made.name,
         information=information,
@@ -87,7 +200,39 @@ def _exponents(made: Activation, certify: bool, max_power: int, bits: int) -> Ex
         activation=made,
         certify=certify,
         bits=bits,
+        onset=cache(partial(_onset_snr, made, constant)),
     )
+
+
+def _onset_snr(sigma: Activation, constant: Coefficient | None) -> float:
+    """Return the largest snr below which |alpha_WR / (beta*!/(c^2 snr^beta*)) - 1| <= 0.1 throughout.
+
+    The grid has 8 points a decade from 1e2 to 1e-12; the crossing is bisected to 1e-6. nan without a law, or
+    where it is not reached before floats end.
+    """
+    if constant is None or not constant.mid:
+        return math.nan
+    beta = constant.power
+    law = math.factorial(beta) / constant.mid**2
+
+    def off(snrs: Array) -> NDArray[np.bool_]:
+        values, _ = weak_recovery_values(sigma, snrs)
+        return np.asarray(np.abs(values * snrs**beta / law - 1.0) > WITHIN)
+
+    start, end = DECADES
+    grid = np.logspace(start, end, round((start - end) * PER_DECADE) + 1)
+    # F'(0) ~ snr^beta / law sinks below what floats resolve.
+    grid = grid[grid**beta / law > 100.0 * SMALLEST_RATE]
+    missed = np.flatnonzero(off(grid))
+    if missed.size == 0:
+        return float(grid[0])
+    if missed[-1] == grid.size - 1:
+        return math.nan
+    high, low = float(grid[missed[-1]]), float(grid[missed[-1] + 1])
+    for _ in range(BISECTIONS):
+        middle = math.sqrt(high * low)
+        high, low = (middle, low) if off(np.array([middle]))[0] else (high, middle)
+    return low
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,20 +278,17 @@ def nse_table(*, normalize: bool = False) -> tuple[TableRow, ...]:
 
     Source: ours; activations as given.
     """
-    rows = []
-    for name in activation_names():
-        found = exponents(name, normalize=normalize)
-        constant = found.constant
-        rows.append(
-            TableRow(
-                name=name,
-                information=found.information,
-                generative=found.generative,
-                kappa=found.kappa,
-                noise_sensitivity=found.noise_sensitivity,
-                strong_recovery=found.strong_recovery,
-                constant=math.nan if constant is None else constant.mid,
-                status=found.certificate.status,
-            )
+    return tuple(
+        TableRow(
+            name=name,
+            information=found.information,
+            generative=found.generative,
+            kappa=found.kappa,
+            noise_sensitivity=found.noise_sensitivity,
+            strong_recovery=found.strong_recovery,
+            constant=math.nan if (constant := found.constant) is None else constant.mid,
+            status=found.status,
         )
-    return tuple(rows)
+        for name in activation_names()
+        for found in (exponents(name, normalize=normalize),)
+    )

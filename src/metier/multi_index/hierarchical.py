@@ -6,36 +6,38 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import zeta
 
-from metier.core import InputError, non_negative, one_of, positive_int
+from metier.core import non_negative, one_of, positive_int
+from metier.core.checks import ensure
 
 from .activations import Activation, as_activation
 from .asymptotics import (
+    LocalExponent,
+    excess_risk,
     law_coefficient,
+    local_exponent,
+    no_slopes,
     noise_sensitivity,
     sensitivity_in_floats,
-    weak_recovery_values,
+    signal_function,
 )
-from .channels import AdditiveChannel
-from .fixed_points import FixedPointCurve, fixed_points
-from .lines import find_lines
-from .local_exponent import LocalExponent, local_exponent
-from .overlap import OverlapFunction, assemble, field_power, node_overlaps
-from .posterior import Array
-from .rate_table import rate_table, table_edges
-from .signal import excess_risk, signal_function
+from .channels import AdditiveChannel, Array
+from .fixed_points import FixedPointCurve, find_lines, fixed_points
+from .overlap import OverlapFunction, assemble, field_power, node_overlaps, weak_recovery_values
+from .phase_diagram import rate_table, table_edges
+from .results import Plain
 from .thresholds import READINGS, positive_array
 
 _TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Hierarchical:
+class Hierarchical(Plain):
     """y = sum_k k^-decay sigma(<w_k, x>) + sqrt(noise) N(0, 1), each unit seen against all weaker ones.
 
     Attributes:
@@ -75,6 +77,8 @@ class Hierarchical:
     curves: tuple[FixedPointCurve, ...]
     status: str
 
+    _hidden: ClassVar = ("tail_strength", "signal", "curves")
+
     def overlaps(self, sample_ratios: ArrayLike, *, start: str = "uninformed") -> Array:
         """Overlap of every unit at each n/d, (n_ratios, n_units); `start` as in `Thresholds.overlap`."""
         ratios = positive_array("sample_ratios", sample_ratios).ravel()
@@ -97,16 +101,6 @@ class Hierarchical:
         """Local exponents of the loss curve; compare with -loss_exponent."""
         ratios = np.unique(positive_array("sample_ratios", sample_ratios))
         return local_exponent(ratios, self.loss(ratios, start=start))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ladder and exponents as plain values."""
-        arrays = ("ranks", "snrs", "weak_recovery", "strong_recovery", "it_strong", "law")
-        names = ("activation", "decay", "noise", "ladder_exponent", "loss_exponent", "it_loss_exponent")
-        return {
-            **{name: getattr(self, name) for name in (*names, "exponent", "variance", "status")},
-            **{name: getattr(self, name).tolist() for name in arrays},
-            "slopes": self.slopes.to_dict(),
-        }
 
     def summary(self) -> str:
         """Ends of the ladder, its local slope there, and the predicted exponents."""
@@ -162,30 +156,30 @@ def hierarchical(
         a conjecture). Effective snrs, exact ladder and the noiseless exponents: ours.
     """
     sigma = as_activation(activation, normalize=normalize)
-    if sigma.constant:
-        raise InputError(
-            "the units of a hierarchy vary",
-            expected="Var sigma(z) above 0",
-            got=f"{sigma.name}, which is constant: its ladder has no finite rung and its loss is 0",
-            next_step="Choose another activation.",
-        )
+    ensure(
+        not (sigma.constant),
+        "the units of a hierarchy vary",
+        expected="Var sigma(z) above 0",
+        got=f"{sigma.name}, which is constant: its ladder has no finite rung and its loss is 0",
+        next_step="Choose another activation.",
+    )
     gamma = _decay(decay)
     variance_of_noise, count = non_negative("noise", noise), positive_int("n_units", n_units, minimum=3)
     infinite = one_of("tail", tail, ("infinite", "none")) == "infinite"
-    if variance_of_noise == 0 and not infinite:
-        raise InputError(
-            "the weakest unit of a hierarchy meets noise",
-            expected="noise above 0, or an infinite tail",
-            got="noise=0 and tail='none'",
-            next_step="Pass a positive noise, or tail='infinite'.",
-        )
-    link = _centered(sigma)
+    ensure(
+        not (variance_of_noise == 0 and not infinite),
+        "the weakest unit of a hierarchy meets noise",
+        expected="noise above 0, or an infinite tail",
+        got="noise=0 and tail='none'",
+        next_step="Pass a positive noise, or tail='infinite'.",
+    )
+    linear = sigma.parity != "even" and abs(sigma.moment(1, 1)) > 1e-12 * math.sqrt(sigma.second_moment)
+    link = sigma.without_linear_part() if linear else sigma
     k = np.arange(1, count + 1, dtype=float)
     ends = zeta(2 * gamma, k + 1) - (0.0 if infinite else zeta(2 * gamma, count + 1.0))
     snrs = k ** (-2 * gamma) / (variance_of_noise + link.variance * ends)
     beta, c = noise_sensitivity(sigma)[:2] if link is sigma else sensitivity_in_floats(link)
-    weak, _ = weak_recovery_values(link, snrs[::-1].copy())
-    weak = weak[::-1].copy()
+    weak = weak_recovery_values(link, snrs[::-1].copy())[0][::-1].copy()
     curves = _curves(link, snrs)
     found = [find_lines(curve) for curve in curves]
     noisy = variance_of_noise > 0
@@ -213,15 +207,9 @@ def hierarchical(
     )
 
 
-def _centered(sigma: Activation) -> Activation:
-    linear = sigma.parity != "even" and abs(sigma.moment(1, 1)) > 1e-12 * math.sqrt(sigma.second_moment)
-    return sigma.without_linear_part() if linear else sigma
-
-
 def _slopes(k: Array, weak: Array) -> LocalExponent:
     if not np.isfinite(weak).all():
-        nothing = np.full(k.size - 2, np.nan)
-        return LocalExponent(x=k[1:-1], slope=nothing, error=nothing)
+        return no_slopes(k)
     # Neighboring ranks differ by little: slopes over a geometric subset are not lost to rounding.
     kept = np.unique(np.round(np.geomspace(1, k.size, min(k.size, 40))).astype(int)) - 1
     return local_exponent(k[kept], weak[kept])
@@ -239,13 +227,13 @@ def _curves(link: Activation, snrs: Array) -> tuple[FixedPointCurve, ...]:
 
 
 def _decay(value: object) -> float:
-    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
-        number = float(value)
-        if math.isfinite(number) and number > 0.5:
-            return number
-    raise InputError(
+    numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    number = float(value) if numeric else math.nan  # type: ignore[arg-type]
+    ensure(
+        0.5 < number < math.inf,
         "decay makes the total strength finite",
         expected="a finite number above 1/2",
         got=repr(value),
         next_step="Pass decay=1.0, for example.",
     )
+    return number

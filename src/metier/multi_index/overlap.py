@@ -2,18 +2,99 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from metier.core import InputError
+from metier.core.checks import ensure
 
-from .channels import AdditiveChannel, Channel
+from .channels import NARROW, AdditiveChannel, Array, Channel, Link
 from .kernels import SMALLEST_RATE, series_many
-from .posterior import NARROW, Array
-from .refine import refine_axes
+
+Levels = tuple[int, int, int]
+"""Doublings of the nodes of z, of the nodes of the field, of the points of the observation."""
+
+START = 1
+MOST = (5, 5, 2)
+MOST_TOGETHER = 8
+"""Doublings over all axes: what one value may cost."""
+
+SETTLED = 1.0 / 30.0
+"""An axis that moves F by less than this share of rtol is laid half as densely."""
+
+
+ENOUGH = 1.5e9
+"""Terms of quadrature, about three seconds of one core, after which nothing more is refined."""
+
+
+class Layered(Protocol):
+    """A channel whose F can be computed with different doublings along each axis."""
+
+    @property
+    def spent(self) -> float:
+        """Terms of quadrature so far."""
+
+    def at(self, overlaps: Array, levels: Levels) -> Array:
+        """F(q) at those doublings, (n_strengths, n_overlaps)."""
+
+
+def refine_axes(
+    channel: Layered, overlaps: Array, values: Array, scale: Array, *, rtol: float
+) -> tuple[Array, Array]:
+    """Double the axis that still moves F/scale the most until all move it by at most rtol or ENOUGH is spent.
+
+    The errors of the three axes add up, and mostly one of them is to blame: at small overlaps the nodes of
+    z, near q = 1 those of the field. Doubling all at once costs 8 times as much for each doubling.
+
+    Args:
+        channel: with `at`.
+        overlaps: increasing.
+        values: F/scale at one doubling of every axis.
+        scale: q or 1 at each overlap.
+        rtol: relative change to reach.
+
+    Returns:
+        F/scale less and with the last doubling of every axis.
+    """
+
+    def compute(which: NDArray[np.intp], levels: NDArray[np.intp]) -> Array:
+        out = np.empty(which.size)
+        for row in np.unique(levels, axis=0):
+            here = np.flatnonzero((levels == row).all(axis=1))
+            doublings = (int(row[0]), int(row[1]), int(row[2]))
+            wide = overlaps[which[here]] <= NARROW  # their fields are laid differently
+            for at in filter(np.size, (here[wide], here[~wide])):
+                out[at] = channel.at(overlaps[which[at]], doublings)[0] / scale[which[at]]
+        return out
+
+    every = np.arange(overlaps.size)
+    levels = np.full((overlaps.size, 3), START)
+    fine = values.copy()
+    axes = np.eye(3, dtype=levels.dtype)
+    changes = np.stack([fine - compute(every, levels - axis) for axis in axes], axis=1)
+    size = np.maximum(np.abs(fine), SMALLEST_RATE)[:, None]
+    idle = np.abs(changes) <= SETTLED * rtol * size
+    levels -= idle
+    lowered = np.flatnonzero(idle.any(axis=1))
+    fine[lowered] = compute(lowered, levels[lowered])
+    while True:
+        size = np.maximum(np.abs(fine), SMALLEST_RATE)
+        free = (levels < np.array(MOST)) & (levels.sum(axis=1) < MOST_TOGETHER)[:, None]
+        which = np.flatnonzero((np.abs(changes).sum(axis=1) > rtol * size) & free.any(axis=1))
+        if which.size == 0 or channel.spent > ENOUGH:
+            break
+        axis = np.argmax(np.where(free[which], np.abs(changes[which]), -1.0), axis=1)
+        levels[which, axis] += 1
+        finer = compute(which, levels[which])
+        changes[which, axis] = finer - fine[which]
+        fine[which] = finer
+    moved = np.abs(changes).sum(axis=1)
+    return fine - np.copysign(moved, changes.sum(axis=1)), fine
+
 
 DEGREE = 8
 """Degree of the series on each panel."""
@@ -58,6 +139,13 @@ class OverlapFunction:
         q = np.asarray(overlaps, dtype=float)
         rate = series_many(self.edges, self.rate, -np.log1p(-q))
         return np.asarray(rate * q if self.power else rate)
+
+    @property
+    def instability(self) -> float:
+        """alpha at which overlap 0 stops being stable: 1/F'(0), inf where that is 0; 0 where F(0) > 0."""
+        if not self.power:
+            return 0.0
+        return 1.0 / self.rate_at_zero if self.rate_at_zero > 0 else math.inf
 
     @property
     def bound(self) -> float:
@@ -124,28 +212,22 @@ def refined(channel: Channel, *, rtol: float, power: int | None = None) -> Overl
     if power:
         onsets = settled_onset(channel, rtol=rtol)
         known[0.0] = (float(onsets[0][0]), float(onsets[1][0]))
-    for _ in range(SPLITS):
+    for left in range(SPLITS, -1, -1):
         _learn(channel, _nodes(edges), known, power, rtol)
         coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
         wide = _unresolved(_coefficients(fine), rtol, _largest(np.abs(fine - coarse)))
-        if not wide.any():
+        if not (left and wide.any()):
             break
         edges = np.sort(np.r_[edges, 0.5 * (edges[:-1] + edges[1:])[wide]])
-    else:
-        _learn(channel, _nodes(edges), known, power, rtol)
-        coarse, fine = np.array([known[x] for x in _nodes(edges).tolist()]).T
-    return _settled(assemble(edges, fine, coarse, power), channel)
-
-
-def _settled(function: OverlapFunction, channel: Channel) -> OverlapFunction:
-    if function.error <= UNRESOLVED:
-        return function
-    raise InputError(
+    function = assemble(edges, fine, coarse, power)
+    ensure(
+        function.error <= UNRESOLVED,
         "thresholds resolve features of the activation down to the noise",
         expected=f"an overlap function that a doubling of nodes moves by at most {UNRESOLVED:.0%}",
         got=f"{function.error:.2g} for {getattr(channel.link, 'name', 'this activation')}",
         next_step="Lower snr, or widen the narrowest feature of the activation.",
     )
+    return function
 
 
 def _learn(
@@ -192,6 +274,13 @@ def settled_onset(channel: Channel, *, rtol: float) -> tuple[Array, Array]:
     return coarse, fine
 
 
+def weak_recovery_values(link: Link, snrs: Array, *, rtol: float = 1e-9) -> tuple[Array, Array]:
+    """1/E_y[(E[z^2 - 1 | y])^2] at each snr and its relative change under the last refinement."""
+    coarse, fine = settled_onset(AdditiveChannel(link, snrs), rtol=rtol)
+    with np.errstate(divide="ignore"):
+        return np.asarray(1.0 / np.where(fine > SMALLEST_RATE, fine, 0.0)), relative_change(coarse, fine)
+
+
 def assemble(
     edges: Array, fine: Array, coarse: Array, power: int, *, error: float | None = None
 ) -> OverlapFunction:
@@ -203,8 +292,7 @@ def assemble(
 
 def relative_change(coarse: Array, fine: Array) -> Array:
     """|fine / coarse - 1| with vanishing entries counted as settled."""
-    scale = np.maximum(np.abs(fine), SMALLEST_RATE)
-    return np.asarray(np.abs(fine - coarse) / scale)
+    return np.asarray(np.abs(fine - coarse) / np.maximum(np.abs(fine), SMALLEST_RATE))
 
 
 def _fit(
@@ -212,8 +300,7 @@ def _fit(
 ) -> OverlapFunction:
     at_zero = float(values[0])
     if power and at_zero < SMALLEST_RATE:
-        values = np.r_[0.0, values[1:]]
-        at_zero = 0.0
+        values, at_zero = np.r_[0.0, values[1:]], 0.0
     rate = np.ascontiguousarray(_coefficients(values)[:, : keep + 1])
     return OverlapFunction(
         edges=edges,
@@ -228,8 +315,7 @@ def _fit(
 
 def _coefficients(values: Array) -> Array:
     """Chebyshev coefficients per panel from values at all nodes."""
-    panels = (values.size - 1) // DEGREE
-    index = np.arange(panels)[:, None] * DEGREE + np.arange(DEGREE + 1)
+    index = np.arange(0, values.size - 1, DEGREE)[:, None] + np.arange(DEGREE + 1)
     return np.asarray(values[index] @ _TO_COEFFICIENTS.T)
 
 
@@ -238,8 +324,7 @@ def _integrate(edges: Array, rate: Array, power: int) -> Array:
     x = 0.5 * (edges[1:] + edges[:-1])[:, None] + half[:, None] * _POINTS
     F = rate @ _AT_POINTS[: rate.shape[1]] * (-np.expm1(-x)) ** power
     pieces = (F * np.exp(-x)) @ _TO_INTEGRAL * half[:, None]
-    start = np.r_[0.0, np.cumsum(pieces.sum(axis=1))[:-1]]
-    pieces[:, 0] += start
+    pieces[:, 0] += np.r_[0.0, np.cumsum(pieces.sum(axis=1))[:-1]]
     return np.ascontiguousarray(pieces)
 
 
@@ -248,12 +333,9 @@ def _nodes(edges: Array) -> Array:
     return np.concatenate([edges[:1], (edges[:-1, None] + np.diff(edges)[:, None] * unit).ravel()])
 
 
-def _coefficient_matrix() -> Array:
-    points = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)
-    return np.asarray(np.linalg.inv(chebyshev.chebvander(points, DEGREE)))
-
-
-_TO_COEFFICIENTS = _coefficient_matrix()
+_TO_COEFFICIENTS = np.linalg.inv(
+    chebyshev.chebvander(-np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE), DEGREE)
+)
 
 # dI/dx = F(q) dq/dx with q = 1 - exp(-x): a series of twice the degree holds the product to rounding.
 _POINTS = chebyshev.chebpts1(2 * DEGREE + 6)

@@ -2,25 +2,108 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike, NDArray
 
 from metier.core import one_of
 
 from .activations import Activation, as_activation
-from .channels import AdditiveChannel, Channel, SignChannel
-from .fixed_points import FixedPointCurve, fixed_points, no_information
-from .lines import NAMES, find_lines
-from .overlap import assemble, field_power, node_overlaps, rates, settled_onset
-from .posterior import Array
-from .rate_table import rate_table, table_edges
+from .channels import AdditiveChannel, Array, Channel, SignChannel
+from .fixed_points import NAMES, FixedPointCurve, find_lines, fixed_points, no_information
+from .overlap import (
+    DEGREE,
+    assemble,
+    field_power,
+    node_overlaps,
+    rates,
+    relative_change,
+    settled_onset,
+    tabulate,
+)
+from .results import Plain
 from .thresholds import READINGS, positive, positive_array
+
+TABLE_EDGES = (0.0, 0.01, 0.05, 0.12, 0.25, 0.45, 0.8, 1.3, 2.0, 2.8, 3.6, 4.5, 6.0, 8.5, 11.5)
+_SMALL = tuple(10.0**power for power in range(-9, -2))
+_STRENGTH_DEGREE = 10
+_STRENGTH_WIDTH = np.log(10.0)
+_CHECK_EVERY = 4
+_FLOOR = 1e-300
+
+
+def table_edges(power: int) -> Array:
+    """Panels in x = -ln(1 - q) that serve every snr of a table."""
+    return np.array(TABLE_EDGES if power else (0.0, *_SMALL, *TABLE_EDGES[1:]))
+
+
+def rate_table(
+    make: Callable[[Array], Channel], snrs: Array, overlaps: Array, power: int, *, rtol: float
+) -> Array:
+    """F(q)/q^power for increasing snrs and panel nodes q, (n_snrs, n_overlaps).
+
+    Panels of q that a doubling of all nodes moves by more than rtol are computed with doubled nodes.
+    """
+    strengths = _strengths(snrs)
+    if strengths is None:
+        values = _computed(make, snrs, overlaps, power, rtol)
+    else:
+        edges, nodes = strengths
+        logs = np.log(np.maximum(_computed(make, np.exp(nodes), overlaps, power, rtol), _FLOOR))
+        values = np.exp(_interpolated(edges, logs, np.log(snrs)))
+    if power:
+        values[:, 0] = settled_onset(make(snrs), rtol=0.1 * rtol)[1]
+    return values
+
+
+def _strengths(snrs: Array) -> tuple[Array, Array] | None:
+    """Panels of at most a decade in ln snr and their nodes, or None where that would save nothing."""
+    low, high = float(np.log(snrs[0])), float(np.log(snrs[-1]))
+    panels = max(1, int(np.ceil((high - low) / _STRENGTH_WIDTH - 1e-9)))
+    if snrs.size <= panels * _STRENGTH_DEGREE + 1:
+        return None
+    edges = np.linspace(low, high, panels + 1)
+    unit = 0.5 * (1 - np.cos(np.pi * np.arange(1, _STRENGTH_DEGREE + 1) / _STRENGTH_DEGREE))
+    return edges, np.concatenate([edges[:1], (edges[:-1, None] + np.diff(edges)[:, None] * unit).ravel()])
+
+
+def _interpolated(edges: Array, values: Array, at: Array) -> Array:
+    n = _STRENGTH_DEGREE
+    points = -np.cos(np.pi * np.arange(n + 1) / n)
+    panel = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, edges.size - 2)
+    out = np.empty((at.size, values.shape[1]))
+    for k in np.unique(panel):
+        here = panel == k
+        coefficients = chebyshev.chebfit(points, values[k * n : k * n + n + 1], n)
+        unit = (2 * at[here] - edges[k] - edges[k + 1]) / (edges[k + 1] - edges[k])
+        out[here] = chebyshev.chebval(unit, coefficients).T
+    return out
+
+
+def _computed(
+    make: Callable[[Array], Channel], snrs: Array, overlaps: Array, power: int, rtol: float
+) -> Array:
+    table = rates(make(snrs), overlaps, power, 0)
+    middle = np.arange(DEGREE // 2, overlaps.size, DEGREE)
+    checked = np.unique(np.r_[np.arange(0, snrs.size, _CHECK_EVERY), snrs.size - 1])
+    finer = tabulate(make(snrs[checked]), overlaps[middle], 1) / overlaps[middle] ** power
+    missed = relative_change(table[np.ix_(checked, middle)], finer) > rtol
+    for panel in np.flatnonzero(missed.any(axis=0)):
+        rows = np.flatnonzero(missed[:, panel])
+        span = slice(checked[max(rows[0] - 1, 0)], checked[min(rows[-1] + 1, checked.size - 1)] + 1)
+        # A panel's left end belongs to its neighbor; q = 0 is computed apart.
+        columns = np.arange(panel * DEGREE + 1, (panel + 1) * DEGREE + 1)
+        finest = tabulate(make(snrs[span]), overlaps[columns], 1)
+        table[span, columns] = finest / overlaps[columns] ** power
+    return table
+
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +120,7 @@ TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PhaseDiagram:
+class PhaseDiagram(Plain):
     """Overlaps and lines of one activation.
 
     Attributes:
@@ -69,6 +152,8 @@ class PhaseDiagram:
     reasons: Mapping[str, str]
     status: str = "derived"
 
+    _more: ClassVar = ("phases",)
+
     @property
     def phases(self) -> NDArray[np.int64]:
         """Index into `PHASES` of every cell, (n_snrs, n_ratios)."""
@@ -81,21 +166,6 @@ class PhaseDiagram:
         """weak_recovery / it_detection over snr; nan where both are 0, or both infinite."""
         with np.errstate(invalid="ignore"):
             return np.asarray(self.lines["weak_recovery"] / self.lines["it_detection"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """All arrays as lists."""
-        return {
-            "activation": self.activation,
-            "channel": self.channel,
-            "sample_ratios": self.sample_ratios.tolist(),
-            "snrs": self.snrs.tolist(),
-            "lines": {name: line.tolist() for name, line in self.lines.items()},
-            "overlaps": {name: q.tolist() for name, q in self.overlaps.items()},
-            "phases": self.phases.tolist(),
-            "errors": dict(self.errors),
-            "reasons": dict(self.reasons),
-            "status": self.status,
-        }
 
     def summary(self) -> str:
         """Size, share of each phase, and the ends of each line."""
@@ -120,7 +190,9 @@ class PhaseDiagram:
         """Draw the overlap of one start with all lines labelled; needs matplotlib, which loads only here."""
         from .picture import phase_figure
 
-        return phase_figure(self, start=one_of("start", start, READINGS))
+        kind, title = one_of("start", start, READINGS), f"{self.activation}, {self.channel} channel"
+        shades = self.overlaps[kind]
+        return phase_figure(self.snrs, self.sample_ratios, shades, self.lines, start=kind, title=title)
 
 
 def phase_diagram(
@@ -164,11 +236,10 @@ def phase_diagram(
     strengths = np.unique(positive_array("snrs", snrs))
     tolerance = positive("rtol", rtol)
     make = partial(NOISY[one_of("channel", channel, NOISY)], sigma)
-    checked = sorted({strengths.size // 5, (4 * strengths.size) // 5})
+    checked = [] if sigma.constant else sorted({strengths.size // 5, (4 * strengths.size) // 5})
     finer: list[Mapping[str, float]] = []
-    if sigma.constant:
-        curves, checked = [no_information()] * strengths.size, []
-    else:
+    curves = [no_information()] * strengths.size
+    if not sigma.constant:
         power = field_power(make(strengths[-1:]))
         edges = table_edges(power)
         q = node_overlaps(edges)
@@ -202,9 +273,9 @@ def _finer(channel: Channel, edges: Array, q: Array, power: int) -> Mapping[str,
 def _errors(
     lines: Mapping[str, Array], checked: list[int], finer: list[Mapping[str, float]]
 ) -> dict[str, float]:
-    errors = {}
-    for name in NAMES:
-        pairs = [(float(lines[name][k]), fine[name]) for k, fine in zip(checked, finer, strict=True)]
-        off = [abs(a / b - 1) for a, b in pairs if math.isfinite(a) and math.isfinite(b) and b > 0]
-        errors[name] = max(off, default=0.0)
+    errors = dict.fromkeys(NAMES, 0.0)
+    for (k, fine), name in itertools.product(zip(checked, finer, strict=True), NAMES):
+        a, b = float(lines[name][k]), fine[name]
+        if math.isfinite(a) and 0 < b < math.inf:
+            errors[name] = max(errors[name], abs(a / b - 1))
     return errors

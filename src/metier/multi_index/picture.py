@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .phase_diagram import PhaseDiagram
+Array = NDArray[np.float64]
 
 LABELS = {
     "weak_recovery": ("weak recovery (AMP)", "#d62728", "-"),
@@ -22,43 +23,39 @@ LABELS = {
 """Label, color and style of each line."""
 
 
-def phase_figure(diagram: PhaseDiagram, *, start: str) -> Figure:
-    """Overlap q of one start as shades over snr and n/d, with every line that exists, labelled."""
+def phase_figure(
+    snrs: Array, sample_ratios: Array, overlaps: Array, lines: Mapping[str, Array], *, start: str, title: str
+) -> Figure:
+    """Overlap q of one start as shades over snr and n/d, with every line that exists, labelled.
+
+    Args:
+        snrs, sample_ratios: (n_snrs,) and (n_ratios,), increasing.
+        overlaps: q, (n_snrs, n_ratios).
+        lines: sample ratio of each transition by name of `LABELS`, (n_snrs,).
+        start: named beside the shades.
+        title: of the figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     shades = axes.pcolormesh(
-        diagram.snrs,
-        diagram.sample_ratios,
-        diagram.overlaps[start].T,
-        cmap="Greys",
-        vmin=0,
-        vmax=1,
-        shading="nearest",
-        rasterized=True,
+        snrs, sample_ratios, overlaps.T, cmap="Greys", vmin=0, vmax=1, shading="nearest", rasterized=True
     )
     figure.colorbar(shades, ax=axes, label=f"overlap q, {start}")
-    handles = [handle for name in LABELS if (handle := _line(axes, diagram, name))]
+    for name, (label, color, style) in LABELS.items():
+        y = np.where(np.isfinite(lines[name]) & (lines[name] > 0), lines[name], np.nan)
+        if not np.isnan(y).all():
+            axes.plot(snrs, y, style, color=color, label=label, linewidth=1.6)
     axes.set(
         xscale="log",
         yscale="log",
         xlabel="signal-to-noise ratio",
         ylabel="samples per dimension n/d",
-        title=f"{diagram.activation}, {diagram.channel} channel",
-        xlim=(diagram.snrs[0], diagram.snrs[-1]),
-        ylim=(diagram.sample_ratios[0], diagram.sample_ratios[-1]),
+        title=title,
+        xlim=(snrs[0], snrs[-1]),
+        ylim=(sample_ratios[0], sample_ratios[-1]),
     )
-    if handles:
+    if axes.lines:
         axes.legend(loc="upper right", fontsize="small", framealpha=0.9)
     return figure
-
-
-def _line(axes: Axes, diagram: PhaseDiagram, name: str) -> bool:
-    label, color, style = LABELS[name]
-    y = np.where(diagram.lines[name] > 0, diagram.lines[name], np.nan)
-    shown = np.isfinite(y)
-    if not shown.any():
-        return False
-    axes.plot(diagram.snrs, y, style, color=color, label=label, linewidth=1.6)
-    return True

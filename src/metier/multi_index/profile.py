@@ -1,17 +1,24 @@
-"""The search: which coefficients vanish, and what follows for each exponent."""
+"""The search: which coefficients vanish, what follows for each exponent, and the proofs in sentences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 
 from metier.core.errors import InputError
 
 from .activations import Activation
-from .certify.certify import law_known_by_powers, never_reason
-from .certify.coefficient import NUMERICAL, UNDECIDED, Coefficient
-from .exponent_results import AtLeast, Certificate, Exponent, coefficient_of, exponent_text
+from .certify.coefficients import (
+    NUMERICAL,
+    UNDECIDED,
+    Coefficient,
+    certified_coefficient,
+    law_known_by_powers,
+    never_reason,
+    numerical_coefficient,
+)
 from .step_activation import MAX_EXPONENT
 
 PROFILE = 4
@@ -19,6 +26,63 @@ PROFILE = 4
 
 SEARCHED = 12
 """Degrees looked through for the information exponent."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AtLeast:
+    """A lower bound where no value is proved: every smaller one is ruled out.
+
+    Example:
+        >>> print(AtLeast(9))
+        >= 9
+    """
+
+    value: int
+
+    def __str__(self) -> str:
+        return f">= {self.value}"
+
+
+Exponent = int | Fraction | float | AtLeast
+"""A whole number, a fraction, `math.inf` (with a proof), or `AtLeast`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Why each exponent is what it is.
+
+    Args:
+        status: "certified" (all of it proved), "undecided" (some coefficient is), or "numerical".
+        statements: one sentence per fact.
+
+    Example:
+        >>> from metier.multi_index import exponents
+        >>> print(exponents("He4").certificate.statements[0])
+        noise sensitivity 2: c(1,2) = 0 (rational arithmetic); c(2,2) = 192 (rational arithmetic)
+    """
+
+    status: str
+    statements: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.status, *self.statements])
+
+
+def exponent_text(exponent: Exponent) -> str:
+    """Return an exponent as people read it."""
+    return "inf" if exponent == math.inf else str(exponent)
+
+
+def plain(exponent: Exponent) -> int | str:
+    """Return an exponent for JSON: a whole number, or its text."""
+    return exponent if isinstance(exponent, int) else exponent_text(exponent)
+
+
+def coefficient_of(activation: Activation, k: int, j: int, *, certify: bool, bits: int) -> Coefficient:
+    """Return c_{k,j}, certified or in floats."""
+    if certify:
+        return certified_coefficient(activation, k, j, bits)
+    return numerical_coefficient(activation, k, j, why="floats, as asked")
 
 
 def strong_recovery_bounds(kappa: Callable[[int], tuple[float, float]]) -> tuple[float, float]:
@@ -75,24 +139,12 @@ class Profile:
     def kappa(self, j: int) -> Exponent:
         """min{k >= 1 : c_{k,j} != 0}."""
         if j not in self._kappa:
-            self._kappa[j] = self._find_kappa(j)
+            reason = never_reason(self.activation, j) if self.certify else None
+            if reason is None:
+                self._kappa[j] = _first_nonzero(self.max_power, lambda k: self.coefficient(k, j))
+            else:
+                self.never[j], self._kappa[j] = reason, math.inf
         return self._kappa[j]
-
-    def _find_kappa(self, j: int) -> Exponent:
-        reason = never_reason(self.activation, j) if self.certify else None
-        if reason is not None:
-            self.never[j] = reason
-            return math.inf
-        for k in range(1, self.max_power + 1):
-            try:
-                zero = self.coefficient(k, j).zero
-            except InputError:  # sigma^k is not integrable, so that no higher power is either
-                return AtLeast(k)
-            if zero is None:
-                return AtLeast(k)
-            if not zero:
-                return k
-        return AtLeast(self.max_power + 1)
 
     def bounds(self, j: int) -> tuple[float, float]:
         """Bounds of kappa_j as numbers."""
@@ -105,15 +157,8 @@ class Profile:
         """min{k >= 1 : c_{1,k} != 0}."""
         if self.never.get(1) == "a constant activation":
             return math.inf
-        polynomial = self.activation.polynomial
-        last = SEARCHED if polynomial is None else max(SEARCHED, len(polynomial))
-        for j in range(1, last + 1):
-            zero = self.coefficient(1, j).zero
-            if zero is None:
-                return AtLeast(j)
-            if not zero:
-                return j
-        return AtLeast(last + 1)
+        last = max(SEARCHED, len(self.activation.polynomial or ()))
+        return _first_nonzero(last, lambda j: self.coefficient(1, j))
 
     def generative_bounds(self) -> tuple[int | float, int | float]:
         """Proved bounds of min{j : E[He_j | sigma] is not 0}; a finite kappa_j proves "at most j"."""
@@ -125,13 +170,10 @@ class Profile:
             kappa = self.kappa(j)
             if isinstance(kappa, int):
                 return low, j
-            still = still and (self._odd_degree_of_even(j) or (known and kappa == math.inf))
-            if still:
-                low = j + 1
+            odd_of_even = j % 2 == 1 and self.activation.parity == "even"
+            still = still and (odd_of_even or (known and kappa == math.inf))
+            low = j + 1 if still else low
         return low, math.inf
-
-    def _odd_degree_of_even(self, j: int) -> bool:
-        return j % 2 == 1 and self.activation.parity == "even"
 
     def strong_recovery(self) -> Exponent:
         """B* from the profile; the same as kappa_2 where kappa_1 is infinite."""
@@ -147,51 +189,47 @@ class Profile:
         self, information: Exponent, generative: tuple[int | float, int | float], strong: Exponent
     ) -> Certificate:
         """The proofs in words."""
-        statements = [f"noise sensitivity {exponent_text(self.kappa(2))}: {self._why(2)}"]
-        powers = [self.coefficient(1, j) for j in range(1, PROFILE + 1)] if information == math.inf else []
-        if isinstance(information, int):
-            powers = [self.coefficient(1, j) for j in range(1, information + 1)]
-        if powers:
-            statements.append(f"information {exponent_text(information)}: {_listed(powers)}")
-        statements.append(f"generative: {self._why_generative(*generative)}")
-        statements.append(
-            f"strong recovery {exponent_text(strong)} from kappa = "
-            + ", ".join(f"{j}: {exponent_text(kappa)}" for j, kappa in sorted(self._kappa.items()))
+        # An infinite exponent has no first degree to end the list at.
+        last = PROFILE if information == math.inf else information if isinstance(information, int) else 0
+        powers = [self.coefficient(1, j) for j in range(1, last + 1)]
+        asked = [self.asked[k, 2] for k in range(1, self.max_power + 1) if (k, 2) in self.asked]
+        kappas = (f"{j}: {exponent_text(kappa)}" for j, kappa in sorted(self._kappa.items()))
+        statements = (
+            f"noise sensitivity {exponent_text(self.kappa(2))}: {self.never.get(2) or _listed(asked)}",
+            *([f"information {exponent_text(information)}: {_listed(powers)}"] if powers else []),
+            f"generative: {self._why_generative(*generative)}",
+            f"strong recovery {exponent_text(strong)} from kappa = {', '.join(kappas)}",
         )
         states = {coefficient.state for coefficient in self.asked.values()}
-        status = "certified"
-        if UNDECIDED in states:
-            status = "undecided"
-        if NUMERICAL in states:
-            status = "numerical"
-        return Certificate(status, tuple(statements))
-
-    def _why(self, j: int) -> str:
-        if j in self.never:
-            return self.never[j]
-        found = [self.asked[k, j] for k in range(1, self.max_power + 1) if (k, j) in self.asked]
-        return _listed(found)
+        status = "numerical" if NUMERICAL in states else "undecided" if UNDECIDED in states else "certified"
+        return Certificate(status, statements)
 
     def _why_generative(self, low: int | float, high: int | float) -> str:
         if high == math.inf and low == math.inf:
             return "none, the activation is constant"
-        upper = (
-            f"at most {high}, as kappa_{high} = {exponent_text(self.kappa(int(high)))}"
-            if high < math.inf
-            else ""
-        )
-        lower = f"at least {low}" if low > 1 else ""
+        parts = []
         if low > 1:
-            reasons = [f"degree {j}: {self.never[j]}" for j in range(1, int(low)) if j in self.never]
-            lower += f" ({'; '.join(reasons)})"
-        return ", ".join(part for part in (lower, upper) if part) or "nothing proved"
+            reasons = (f"degree {j}: {self.never[j]}" for j in range(1, int(low)) if j in self.never)
+            parts.append(f"at least {low} ({'; '.join(reasons)})")
+        if high < math.inf:
+            parts.append(f"at most {high}, as kappa_{high} = {exponent_text(self.kappa(int(high)))}")
+        return ", ".join(parts) or "nothing proved"
+
+
+def _first_nonzero(last: int, coefficient: Callable[[int], Coefficient]) -> Exponent:
+    """The first index whose coefficient is not 0; a bound where one is undecided or not integrable."""
+    for i in range(1, last + 1):
+        try:
+            zero = coefficient(i).zero
+        except InputError:  # sigma^k is not integrable, so that no higher power is either
+            return AtLeast(i)
+        if not zero:
+            return AtLeast(i) if zero is None else i
+    return AtLeast(last + 1)
 
 
 def _listed(coefficients: Iterable[Coefficient]) -> str:
-    words = []
-    for c in coefficients:
-        value = "0" if c.zero else f"{c.mid:.10g}"
-        if c.zero is None:
-            value = "?"
-        words.append(f"c({c.power},{c.degree}) = {value} ({c.reason})")
-    return "; ".join(words)
+    shown = {True: "0", None: "?"}
+    return "; ".join(
+        f"c({c.power},{c.degree}) = {shown.get(c.zero, f'{c.mid:.10g}')} ({c.reason})" for c in coefficients
+    )

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, positive_int
 
 from .activations import Activation, from_node
-from .certify.coefficient import Coefficient, exact_zero, from_ball
-from .expression.balls import flint, precision, rational
+from .certify.coefficients import Coefficient, exact_zero, from_ball
 from .expression.nodes import ONE, Node, add, multiply, number, subtract
-from .expression.parse import parse
+from .expression.pieces import flint, precision, rational
+from .expression.reading import parse
 
 FACTORS = {
     1: (1,),
@@ -87,13 +86,10 @@ def equal_power_sums(order: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """
     signs = Counter({0: 1})
     for n in FACTORS[order]:
-        moved = Counter(signs)
-        for exponent, value in signs.items():
-            moved[exponent + n] -= value
-        signs = moved
-    plus = [e for e in sorted(signs) for _ in range(signs[e])]
-    minus = [e for e in sorted(signs) for _ in range(-signs[e])]
-    return tuple(minus), tuple(plus)
+        for exponent, value in tuple(signs.items()):
+            signs[exponent + n] -= value
+    minus, plus = (tuple(e for e in sorted(signs) for _ in range(side * signs[e])) for side in (-1, 1))
+    return minus, plus
 
 
 def step_activation(noise_sensitivity: int = 3) -> Activation:
@@ -122,13 +118,13 @@ def step_activation(noise_sensitivity: int = 3) -> Activation:
     Source: ours; equal sums of powers are classical (Erdős and Szekeres 1959).
     """
     order = positive_int("noise_sensitivity", noise_sensitivity)
-    if order > MAX_EXPONENT:
-        raise InputError(
-            f"noise_sensitivity of a step activation is at most {MAX_EXPONENT}",
-            expected=f"1 to {MAX_EXPONENT}",
-            got=repr(noise_sensitivity),
-            next_step="Ask for a smaller one: the law of such an exponent starts below the noise of floats.",
-        )
+    ensure(
+        order <= MAX_EXPONENT,
+        f"noise_sensitivity of a step activation is at most {MAX_EXPONENT}",
+        expected=f"1 to {MAX_EXPONENT}",
+        got=repr(noise_sensitivity),
+        next_step="Ask for a smaller one: the law of such an exponent starts below the noise of floats.",
+    )
     return _step_activation(order)
 
 

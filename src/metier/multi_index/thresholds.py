@@ -6,7 +6,7 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,13 +14,11 @@ from numpy.typing import ArrayLike
 from metier.core import InputError, one_of
 
 from .activations import Activation, as_activation
-from .channels import AdditiveChannel, Channel, SignChannel
-from .fixed_points import FixedPointCurve, fixed_points, no_information
-from .lines import NAMES, Lines, find_lines
-from .noiseless import NoiselessChannel, NoiselessSignChannel
+from .channels import AdditiveChannel, Array, Channel, SignChannel
+from .fixed_points import NAMES, FixedPointCurve, Lines, find_lines, fixed_points, no_information
+from .noiseless import NoiselessChannel, NoiselessSignChannel, sign_changes
 from .overlap import OverlapFunction, refined
-from .posterior import Array
-from .preimages import sign_changes
+from .results import Plain
 
 CHANNELS: Mapping[str, Mapping[bool, Callable[[Activation, Array], Channel]]] = {
     "additive": {True: AdditiveChannel, False: lambda link, _: NoiselessChannel(link)},
@@ -32,7 +30,7 @@ NOT_A_RATIO = "0/0 or a threshold that is undefined here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Thresholds:
+class Thresholds(Plain):
     """Sample ratios n/d of one single-index model, with the curve they are read from.
 
     Attributes:
@@ -70,6 +68,9 @@ class Thresholds:
     curve: FixedPointCurve
     status: str = "derived"
 
+    _hidden: ClassVar = ("curve",)
+    _more: ClassVar = ("gap", "strong_gap")
+
     @property
     def gap(self) -> float:
         """weak_recovery / it_detection: 1 without a computational gap, nan where undefined."""
@@ -96,21 +97,8 @@ class Thresholds:
             array([0.   , 0.145, 0.762])
         """
         alphas = positive_array("sample_ratios", sample_ratios)
-        kind = one_of("start", start, READINGS)
-        return READINGS[kind](self.curve, alphas.ravel()).reshape(alphas.shape)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Numbers, reasons and errors as plain values; nan and inf stay floats."""
-        return {
-            "activation": self.activation,
-            "snr": self.snr,
-            "channel": self.channel,
-            **{name: getattr(self, name) for name in (*NAMES, "gap", "strong_gap")},
-            "overlaps": dict(self.overlaps),
-            "errors": dict(self.errors),
-            "reasons": dict(self.reasons),
-            "status": self.status,
-        }
+        read = READINGS[one_of("start", start, READINGS)]
+        return read(self.curve, alphas.ravel()).reshape(alphas.shape)
 
     def summary(self) -> str:
         """One line per threshold: sample ratio, overlap there, relative error, or the reason for none.
@@ -121,20 +109,19 @@ class Thresholds:
         """
         kind = "without noise" if math.isinf(self.snr) else f"at snr {self.snr:g}"
         head = f"{self.activation}, {self.channel} channel {kind}: sample ratios n/d ({self.status})"
-        rows = []
-        for name in NAMES:
-            value = getattr(self, name)
-            text = (
-                f"{'none' if math.isnan(value) else value}: {self.reasons[name]}"
-                if name in self.reasons
-                else f"{value:<9.6g} overlap {self.overlaps[name]:<7.3g} error {self.errors[name]:.0e}"
-            )
-            rows.append(f"{name:<16} {text}")
-        rows += [
-            f"{name:<16} {value:.6g}" if math.isfinite(value) else f"{name:<16} {value}: {self.reasons[name]}"
-            for name, value in (("gap", self.gap), ("strong_gap", self.strong_gap))
-        ]
-        return "\n".join([head, *rows])
+        values = {name: getattr(self, name) for name in (*NAMES, "gap", "strong_gap")}
+        texts = {
+            **{name: f"{value:.6g}" for name, value in values.items()},
+            **{
+                name: f"{values[name]:<9.6g} overlap {q:<7.3g} error {self.errors[name]:.0e}"
+                for name, q in self.overlaps.items()
+            },
+            **{
+                name: f"{'none' if name in NAMES and math.isnan(values[name]) else values[name]}: {reason}"
+                for name, reason in self.reasons.items()
+            },
+        }
+        return "\n".join([head, *(f"{name:<16} {texts[name]}" for name in values)])
 
 
 def thresholds(
@@ -219,11 +206,7 @@ def from_curve(
         activation=name,
         snr=snr,
         channel=channel,
-        weak_recovery=lines.ratios["weak_recovery"],
-        strong_recovery=lines.ratios["strong_recovery"],
-        spinodal=lines.ratios["spinodal"],
-        it_detection=lines.ratios["it_detection"],
-        it_strong=lines.ratios["it_strong"],
+        **lines.ratios,
         overlaps=lines.overlaps,
         errors=errors,
         reasons=reasons,
@@ -234,40 +217,45 @@ def from_curve(
 
 def line_errors(fine: Lines, rough: Lines, *, least: float = 0.0) -> dict[str, float]:
     """Relative differences between two resolutions, at least `least`; 0 where both are the same 0 or none."""
+    known = {name: 0.0 < value < math.inf for name, value in fine.ratios.items()}
     errors = {name: _relative(fine.ratios[name], rough.ratios[name]) for name in NAMES}
-    known = {name: math.isfinite(fine.ratios[name]) and fine.ratios[name] > 0 for name in NAMES}
     return {name: max(error, least) if known[name] else error for name, error in errors.items()}
 
 
 def uninformed_overlap(curve: FixedPointCurve, sample_ratios: Array) -> Array:
     """First overlap whose running maximum of alpha(q) exceeds alpha: where AMP from 0 stops."""
-    x = curve.crossings(sample_ratios)
-    stable = np.where(curve.rising, x, np.nan)
-    first = np.where(np.log(sample_ratios) < curve.levels[0], 0.0, _reduce(stable, np.fmin))
-    return np.asarray(-np.expm1(-_or_end(curve, sample_ratios, first)))
+    logs = np.log(sample_ratios)
+    first = np.where(logs < curve.levels[0], 0.0, np.fmin.reduce(_stable(curve, sample_ratios), axis=1))
+    # Without noise AMP is past every turn where no stable branch crosses: it has found the truth.
+    end = np.where(logs > curve.levels.max(), np.inf, 0.0)
+    return np.asarray(-np.expm1(-np.where(np.isnan(first), end, first)))
 
 
 def informed_overlap(curve: FixedPointCurve, sample_ratios: Array) -> Array:
     """Largest stable overlap: where AMP from the truth stops."""
-    stable = np.where(curve.rising, curve.crossings(sample_ratios), np.nan)
-    x = np.nan_to_num(_reduce(stable, np.fmax), nan=0.0)
-    if not curve.rising[-1]:  # without noise the truth itself is a fixed point once alpha exceeds alpha(1)
-        x = np.where(np.log(sample_ratios) > curve.levels[-1], np.inf, x)
-    return np.asarray(-np.expm1(-x))
+    largest = np.nan_to_num(np.fmax.reduce(_stable(curve, sample_ratios), axis=1), nan=0.0)
+    return _or_truth(curve, sample_ratios, largest)
 
 
 def bayes_overlap(curve: FixedPointCurve, sample_ratios: Array) -> Array:
     """Stable overlap of the largest free entropy."""
-    x = np.where(curve.rising, curve.crossings(sample_ratios), np.nan)
+    x = _stable(curve, sample_ratios)
     if curve.function.power:
         x = np.concatenate([np.zeros((x.shape[0], 1)), x], axis=1)
     at = np.nan_to_num(x, nan=0.0)
     phi = curve.free_entropy(at.ravel(), np.repeat(sample_ratios, at.shape[1])).reshape(at.shape)
     best = np.argmax(np.where(np.isfinite(x), phi, -np.inf), axis=1)
-    chosen = np.take_along_axis(at, best[:, None], axis=1)[:, 0]
-    if not curve.rising[-1]:
-        chosen = np.where(np.log(sample_ratios) > curve.levels[-1], np.inf, chosen)
-    return np.asarray(-np.expm1(-chosen))
+    return _or_truth(curve, sample_ratios, np.take_along_axis(at, best[:, None], axis=1)[:, 0])
+
+
+def _stable(curve: FixedPointCurve, sample_ratios: Array) -> Array:
+    return np.where(curve.rising, curve.crossings(sample_ratios), np.nan)
+
+
+def _or_truth(curve: FixedPointCurve, sample_ratios: Array, x: Array) -> Array:
+    """Overlaps; without noise the truth itself is a fixed point once alpha exceeds alpha(1)."""
+    found = ~curve.rising[-1] & (np.log(sample_ratios) > curve.levels[-1])
+    return np.asarray(-np.expm1(-np.where(found, np.inf, x)))
 
 
 READINGS: Mapping[str, Callable[[FixedPointCurve, Array], Array]] = {
@@ -309,28 +297,15 @@ def positive_array(name: str, value: ArrayLike) -> Array:
     )
 
 
-def _or_end(curve: FixedPointCurve, sample_ratios: Array, x: Array) -> Array:
-    # Without noise AMP is past every turn where no stable branch crosses: it has found the truth.
-    past = np.log(sample_ratios) > curve.levels.max()
-    return np.where(np.isnan(x), np.where(past, np.inf, 0.0), x)
-
-
-def _reduce(x: Array, extreme: np.ufunc) -> Array:
-    return np.asarray(extreme.reduce(x, axis=1))
-
-
 def _quotient(above: float, below: float) -> float:
     if math.isnan(above) or math.isnan(below) or (above == below and above in (0.0, math.inf)):
         return math.nan
-    if math.isinf(above):
-        return math.inf
-    return above / below if below > 0 else math.inf
+    return above / below if below > 0 and math.isfinite(above) else math.inf
 
 
 def _gap_reason(above: str, value: float) -> str:
-    if math.isinf(value):
-        return f"{above} is infinite: no number of samples per dimension is enough"
-    return f"{above} and its information-theoretic counterpart are both 0"
+    infinite = f"{above} is infinite: no number of samples per dimension is enough"
+    return infinite if math.isinf(value) else f"{above} and its information-theoretic counterpart are both 0"
 
 
 def _relative(fine: float, rough: float) -> float:

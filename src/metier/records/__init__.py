@@ -17,6 +17,7 @@ from metier.records.figures import (
     Series as Series,
 )
 from metier.records.from_core import (
+    estimate_of as estimate_of,
     measured as measured,
     paid as paid,
     specialized as specialized,
@@ -65,6 +66,7 @@ __all__ = [
     "Series",
     "Specialized",
     "Table",
+    "estimate_of",
     "measured",
     "paid",
     "specialized",

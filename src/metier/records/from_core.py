@@ -6,8 +6,9 @@ import math
 
 from metier.core.comparison import Comparison
 from metier.core.decision import Decision
-from metier.core.estimate import Estimate
+from metier.core.estimate import CLOPPER_PEARSON, Estimate, quantile
 from metier.core.mutual_information import InformationResult
+from metier.core.verdict import Reason, too_flat
 from metier.records.results import Measured, Paid, Specialized
 
 
@@ -35,17 +36,57 @@ def measured(
     value = result.value if isinstance(result, Estimate) else result.gain
     level = 1.0 - 2.0 * result.alpha if isinstance(result, Decision) else result.level
     low, high = sorted(scale * end for end in result.interval)
-    unit = "units" if isinstance(result, Estimate) else result.unit
+    # Neither an exact value nor a single unit has an interval, and equal values of a few units only seem to.
+    estimate = result.estimate if isinstance(result, Comparison) else result
+    flat = (
+        too_flat(estimate, level) if isinstance(estimate, Estimate) else estimate.code == Reason.EQUAL_VALUES
+    )
+    bare = result.n == 0 or flat or math.isnan(low)
+    bounds = {} if bare else {"low": low, "high": high, "level": round(level, 6)}
     return Measured(
         value=scale * value,
-        low=low,
-        high=high,
-        level=round(level, 6),
-        n=result.n,
-        unit=unit,
+        **bounds,
+        n=result.n or None,
+        unit=result.unit,
         method=result.method,
         percent=percent,
     )
+
+
+def estimate_of(record: Measured) -> Estimate:
+    """Return the estimate that a record shows, for a verdict on it.
+
+    Shares by Clopper and Pearson are counted again; a Student interval over n units gives its standard
+    error back; no interval means an exact value where n is None, and an unknown spread otherwise; any other
+    interval stands as it is.
+
+    Example:
+        >>> from metier.core import judge
+        >>> told = measured(Estimate.from_values([1.0, 1.2, 1.1], unit="seeds"))
+        >>> judge(estimate_of(told), at_least=0.5).verdict
+        'holds'
+    """
+    if record.low is None and record.high is None:
+        if record.n is None:
+            return Estimate.exact(record.value, method=record.method or "exact")
+        if record.n > 1 and record.method.startswith("Student t"):  # equal values of a few units
+            return Estimate.from_stderr(
+                record.value, 0.0, n=record.n, dof=record.n - 1.0, method="Student t", unit=record.unit
+            )
+        return Estimate.from_stderr(record.value, math.nan, n=record.n, unit=record.unit)
+    level, n = record.level or 0.95, record.n or 0
+    low = -math.inf if record.low is None else record.low
+    high = math.inf if record.high is None else record.high
+    if not n:
+        return Estimate.enclosure(low, high, method=record.method or "enclosure")
+    if record.method == CLOPPER_PEARSON:
+        return Estimate.share(round(record.value * n), n, level=level, unit=record.unit)
+    if record.method.startswith("Student t"):
+        stderr = (high - low) / 2.0 / quantile((1.0 + level) / 2.0, dof=n - 1.0)
+        return Estimate.from_stderr(
+            record.value, stderr, n=n, level=level, dof=n - 1.0, method="Student t", unit=record.unit
+        )
+    return Estimate.resampled(record.value, (low, high), n=n, level=level, unit=record.unit)
 
 
 def specialized(result: InformationResult, *, text: str) -> Specialized:

@@ -47,6 +47,7 @@ from metier.runs.compare import (
     compare_runs as compare_runs,
 )
 from metier.runs.environment import capture_environment as capture_environment
+from metier.runs.progress import FitBars as FitBars, Progress as Progress, Silent as Silent
 from metier.runs.read import (
     find_runs as find_runs,
     is_run as is_run,
@@ -56,9 +57,17 @@ from metier.runs.read import (
     read_timings as read_timings,
 )
 from metier.runs.run import Run as Run
+from metier.runs.study import (
+    SIZES as SIZES,
+    Study as Study,
+    command_line as command_line,
+    execute as execute,
+    resolve_config as resolve_config,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
+    "SIZES",
     "BarGroup",
     "Bars",
     "Checkpoint",
@@ -67,6 +76,7 @@ __all__ = [
     "DataUsed",
     "Divided",
     "Figure",
+    "FitBars",
     "Headline",
     "Heatmap",
     "Histogram",
@@ -81,18 +91,23 @@ __all__ = [
     "Panel",
     "Panels",
     "Picture",
+    "Progress",
     "Reference",
     "Result",
     "Run",
     "RunComparison",
     "Section",
     "Series",
+    "Silent",
     "Specialized",
+    "Study",
     "Table",
     "atomic_write_bytes",
     "atomic_write_text",
     "capture_environment",
+    "command_line",
     "compare_runs",
+    "execute",
     "find_runs",
     "is_run",
     "latest_checkpoint",
@@ -102,6 +117,7 @@ __all__ = [
     "read_environment",
     "read_result",
     "read_timings",
+    "resolve_config",
     "save_checkpoint",
     "specialized",
 ]

@@ -8,7 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from metier import moe
-from metier.moe.multilinear.warm_start import effective_weight
+from metier.moe.multilinear.dense import effective_weight
 
 FORMS = tuple(moe.FORMS)
 GATES = ("entmax15", "alpha_entmax", "sparsemax", "softmax", "topk")
@@ -81,7 +81,7 @@ def test_noise_should_keep_the_mean_expert(form, linear):
     W = torch.stack([layer.expert_weight(n) for n in range(6)])
     torch.testing.assert_close(W.mean(0), linear.weight.detach().T, rtol=0, atol=1e-5)
     assert W.std(0).max() > 1e-3
-    assert (effective_weight(layer)[:, :-1] - linear.weight).abs().max() <= 1e-5
+    assert (effective_weight(layer.factors)[:, :-1] - linear.weight).abs().max() <= 1e-5
 
 
 def test_conv1d_should_be_transposed():

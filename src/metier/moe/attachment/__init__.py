@@ -1,8 +1,5 @@
 """Attachment of a balancer to a model: router families, hooks, masks, and the trainer callback."""
 
-from __future__ import annotations
+from metier.core.extras import require
 
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch  # noqa: F401
+require("torch")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -40,12 +39,7 @@ class BuiltinLoss:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for JSON."""
-        return {
-            "where": self.where,
-            "coefficient": self.coefficient,
-            "value": self.value,
-            "active": self.active,
-        }
+        return asdict(self)
 
 
 def builtin_losses(model: nn.Module) -> list[BuiltinLoss]:
@@ -62,16 +56,13 @@ def builtin_losses(model: nn.Module) -> list[BuiltinLoss]:
         >>> builtin_losses(nn.Linear(2, 2))
         []
     """
-    return list(_found(model))
-
-
-def _found(model: nn.Module) -> Iterator[BuiltinLoss]:
-    for module in model.modules():
-        config = vars(module).get("config")
-        for name in COEFFICIENTS if config is not None else ():
-            value = _coefficient(module, config, name)
-            if value:
-                yield BuiltinLoss(type(module).__name__, name, value, _asked(config))
+    configured = [(module, vars(module).get("config")) for module in model.modules()]
+    return [
+        BuiltinLoss(type(module).__name__, name, value, _asked(config))
+        for module, config in configured
+        for name in (COEFFICIENTS if config is not None else ())
+        if (value := _coefficient(module, config, name))
+    ]
 
 
 def _coefficient(module: nn.Module, config: Any, name: str) -> float:

@@ -1,22 +1,86 @@
-"""Balance a model that the Trainer of transformers trains."""
+"""Balance a model that the Trainer of transformers trains, and save the balancer with its checkpoints."""
 
 from __future__ import annotations
 
 import functools
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import nn
 
+from metier.core.checks import ensure
 from metier.core.errors import InputError
 from metier.core.extras import require
 from metier.moe.balancing.balancer import Balancer
 
-from .families import RouterFamily
 from .handle import Attachment, attach
-from .saved import load_state, save_state
+from .routers import RouterFamily
+
+_SEPARATOR = "::"
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write a nested state (dictionaries of tensors and plain values) to one file, in place at once.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
+        >>> save_state({"a": {"layer.0": torch.ones(2)}, "steps": 3}, path)
+        >>> load_state(path)
+        {'a': {'layer.0': tensor([1., 1.])}, 'steps': 3}
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    plain = _split(state, (), tensors)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"metier": json.dumps(plain)})
+    partial.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        InputError: The file is none of ours.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        ensure(
+            "metier" in metadata,
+            "a balancer's file says what it holds",
+            expected="a file written by metier",
+            got=f"{path.name} without metier's header",
+            next_step="Pass a checkpoint folder that BalancingCallback saved into.",
+        )
+        state: dict[str, Any] = json.loads(metadata["metier"])
+        for key in file.keys():  # noqa: SIM118 (a file, not a dictionary)
+            *parents, last = key.split(_SEPARATOR)
+            place = state
+            for parent in parents:
+                place = place[parent]
+            place[last] = file.get_tensor(key)
+    return state
+
+
+def _split(value: Any, path: tuple[str, ...], tensors: dict[str, torch.Tensor]) -> Any:
+    """Return the plain part of a value; its tensors go to `tensors` under their path."""
+    if not isinstance(value, Mapping):
+        return value
+    plain = {}
+    for key, inner in value.items():
+        if isinstance(inner, torch.Tensor):
+            tensors[_SEPARATOR.join((*path, key))] = inner.detach().cpu().contiguous()
+        else:
+            plain[key] = _split(inner, (*path, key), tensors)
+    return plain
+
 
 FILE = "balancer.safetensors"
 
@@ -86,22 +150,24 @@ class BalancingCallback:
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Attach to the model; take up the state of the checkpoint that training resumes from."""
         model: nn.Module = kwargs["model"]
-        if args.fp16:
-            raise InputError(
-                "the injected gradient needs a constant loss scale",
-                expected="bf16 or fp32",
-                got="fp16=True, whose scaler changes the scale as it goes",
-                next_step="Train with bf16=True, or in a loop of your own that sets balancer.loss_scale.",
-            )
+        ensure(
+            not args.fp16,
+            "the injected gradient needs a constant loss scale",
+            expected="bf16 or fp32",
+            got="fp16=True, whose scaler changes the scale as it goes",
+            next_step="Train with bf16=True, or in a loop of your own that sets balancer.loss_scale.",
+        )
         trainer_loss = getattr(args, "router_aux_loss_coef", 0.0)
-        if trainer_loss:
-            # TRL's trainers ask MoE models for the built-in loss unless this is 0, and add it themselves.
-            raise InputError(
-                "a model is balanced once",
-                expected="no balancing loss beside the balancer",
-                got=f"{type(args).__name__}.router_aux_loss_coef={trainer_loss:g}, which the trainer adds",
-                next_step="Set router_aux_loss_coef=0.0 in the trainer's arguments.",
-            )
+        # TRL's trainers ask MoE models for the built-in loss unless this is 0, and add it themselves.
+        ensure(
+            not trainer_loss,
+            "a model is balanced once",
+            expected="no balancing loss beside the balancer",
+            got=lambda: (
+                f"{type(args).__name__}.router_aux_loss_coef={trainer_loss:g}, which the trainer adds"
+            ),
+            next_step="Set router_aux_loss_coef=0.0 in the trainer's arguments.",
+        )
         if self._means:
             self.balancer.loss_scale = 1.0 / args.gradient_accumulation_steps
         elif args.world_size > 1:
@@ -149,8 +215,7 @@ class BalancingCallback:
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the balancer's state into the checkpoint."""
         if self.handle is not None and state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            save_state(self.handle.state_dict(), folder / FILE)
+            save_state(self.handle.state_dict(), _checkpoint(args, state) / FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Detach."""
@@ -166,15 +231,18 @@ def _steps_per_epoch(args: Any, loader: Any) -> int | None:
         return None
 
 
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
 def _saved_file(args: Any, state: Any) -> Path:
     """Return the balancer's file of the checkpoint that training resumes from."""
-    step = f"checkpoint-{state.global_step}"
-    folders = [Path(args.output_dir) / step]
+    folders = [_checkpoint(args, state)]
     if isinstance(args.resume_from_checkpoint, str):
         folders.insert(0, Path(args.resume_from_checkpoint))
-    for folder in folders:
-        if (folder / FILE).is_file():
-            return folder / FILE
+    saved = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
+    if saved is not None:
+        return saved
     raise InputError(
         "training resumes with the balancer's state",
         expected=f"{FILE} in {' or '.join(str(folder) for folder in folders)}",

@@ -7,7 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from .families import router_families
+from .routers import router_families
 
 # To the next line that begins at the margin; a header over several lines closes there with a parenthesis.
 _CLASS = re.compile(r"^class (\w*(?:Router|Gate)\w*)\b.*?(?=^[^\s)]|\Z)", re.MULTILINE | re.DOTALL)
@@ -36,7 +36,7 @@ def _models() -> Path | None:
 
 def _forwards(folder: Path | None) -> list[tuple[str, str | None]]:
     """(class name, its forward without annotations) of every class that is called a router or a gate."""
-    found = []
+    classes = []
     for path in sorted(folder.glob("*/modeling_*.py")) if folder is not None else ():
         for match in _CLASS.finditer(path.read_text(encoding="utf-8")):
             try:
@@ -44,8 +44,8 @@ def _forwards(folder: Path | None) -> list[tuple[str, str | None]]:
             except SyntaxError:
                 continue
             if isinstance(tree, ast.ClassDef):
-                found.append((match[1], _forward(tree)))
-    return found
+                classes.append((match[1], _forward(tree)))
+    return classes
 
 
 def _forward(tree: ast.ClassDef) -> str | None:

@@ -11,16 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, positive_int
 from metier.moe.balancing.balancer import Balancer
 
 from .builtin_losses import refuse_builtin_losses, refuse_requested_loss
-from .eager import uncompiled
-from .families import RouterFamily
-from .hooks import RouterHook, SelectionBias, put
-from .masks import MaskReader, call_asks_for_router_logits, takes_attention_mask
-from .routers import FoundRouter, find_routers
+from .hooks import (
+    MaskReader,
+    RouterHook,
+    SelectionBias,
+    call_asks_for_router_logits,
+    put,
+    takes_attention_mask,
+    uncompiled,
+)
+from .routers import FoundRouter, RouterFamily, find_routers
 
 
 class Attachment:
@@ -54,8 +58,8 @@ class Attachment:
     @property
     def biases(self) -> dict[str, Tensor]:
         """Trained selection bias (E,) of every router; empty where the balancer gives none."""
-        found = {name: self.balancer.bias(name) for name in self.routers}
-        return {name: bias.detach().clone() for name, bias in found.items() if bias is not None}
+        biases = {name: self.balancer.bias(name) for name in self.routers}
+        return {name: bias.detach().clone() for name, bias in biases.items() if bias is not None}
 
     def step(self, group: Any = None) -> None:
         """Finish an optimizer step: one all-reduce, then new prices and biases for the next one.
@@ -69,20 +73,20 @@ class Attachment:
                 logits were not finite.
         """
         self._must_be_attached()
-        if not any(hook.calls for hook in self._hooks) and is_compiled(self.model):
-            raise InputError(
-                "a compiled model sees only hooks that were there before its first call",
-                expected="moe.attach before the first call",
-                got="a graph compiled earlier, which passes the balancer by",
-                next_step="Call torch.compiler.reset() once, now, and repeat this step; or attach earlier.",
-            )
-        if any(hook.priced for hook in self._hooks) and not any(hook.reached for hook in self._hooks):
-            raise InputError(
-                "a balancing loss needs something to train",
-                expected="a router, or a layer before one, with parameters that require a gradient",
-                got=f"none at the {len(self._hooks)} balanced routers",
-                next_step='Unfreeze or adapt the routers, or use a balancer with sink="bias".',
-            )
+        ensure(
+            any(hook.calls for hook in self._hooks) or not is_compiled(self.model),
+            "a compiled model sees only hooks that were there before its first call",
+            expected="moe.attach before the first call",
+            got="a graph compiled earlier, which passes the balancer by",
+            next_step="Call torch.compiler.reset() once, now, and repeat this step; or attach earlier.",
+        )
+        ensure(
+            any(hook.reached for hook in self._hooks) or not any(hook.priced for hook in self._hooks),
+            "a balancing loss needs something to train",
+            expected="a router, or a layer before one, with parameters that require a gradient",
+            got=f"none at the {len(self._hooks)} balanced routers",
+            next_step='Unfreeze or adapt the routers, or use a balancer with sink="bias".',
+        )
         self.balancer.step(group)
         self._start_step()
         self._write_biases()
@@ -140,13 +144,13 @@ class Attachment:
             InputError: It belongs to another balancer or another model.
         """
         own = {hook.router.name: hook for hook in self._hooks if hook.base is not None}
-        if set(state) != {"balancer", "own_bias"} or set(state["own_bias"]) != set(own):
-            raise InputError(
-                "a saved state belongs to the model it came from",
-                expected=f"the state of a handle whose own biases are {sorted(own)}",
-                got=f"keys {sorted(state)}, own biases {sorted(state.get('own_bias', {}))}",
-                next_step="Pass what handle.state_dict() returned for this model.",
-            )
+        ensure(
+            set(state) == {"balancer", "own_bias"} and set(state["own_bias"]) == set(own),
+            "a saved state belongs to the model it came from",
+            expected=f"the state of a handle whose own biases are {sorted(own)}",
+            got=f"keys {sorted(state)}, own biases {sorted(state.get('own_bias', {}))}",
+            next_step="Pass what handle.state_dict() returned for this model.",
+        )
         self.balancer.load_state_dict(state["balancer"])
         for name, hook in own.items():
             hook.base = state["own_bias"][name].detach().clone()
@@ -183,13 +187,13 @@ class Attachment:
             hook.write_bias()
 
     def _must_be_attached(self) -> None:
-        if not self._removable:
-            raise InputError(
-                "a detached handle balances nothing",
-                expected="an attached handle",
-                got="a handle after detach()",
-                next_step="Call moe.attach again.",
-            )
+        ensure(
+            bool(self._removable),
+            "a detached handle balances nothing",
+            expected="an attached handle",
+            got="a handle after detach()",
+            next_step="Call moe.attach again.",
+        )
 
     def __enter__(self) -> Self:
         """Return the handle."""
@@ -282,14 +286,15 @@ def set_selection_bias(
     """
     routers = {router.name: router for router in find_routers(model, families)}
     for name, bias in biases.items():
-        if name not in routers or bias.numel() != routers[name].n_experts:
-            raise InputError(
-                "a selection bias belongs to a router",
-                expected=f"one of {sorted(routers)} with one entry an expert",
-                got=f"{name!r} with {bias.numel()} entries",
-                next_step="Pass handle.biases of the same model.",
-            )
+        ensure(
+            name in routers and bias.numel() == routers[name].n_experts,
+            "a selection bias belongs to a router",
+            expected=f"one of {sorted(routers)} with one entry an expert",
+            got=f"{name!r} with {bias.numel()} entries",
+            next_step="Pass handle.biases of the same model.",
+        )
         _must_take_bias(routers[name])
+    for name, bias in biases.items():
         buffer = routers[name].bias_buffer()
         if buffer is not None:
             put(buffer, buffer + bias.to(buffer.device).view_as(buffer))
@@ -310,13 +315,13 @@ def _bake(routers: list[FoundRouter], biases: Mapping[str, Tensor]) -> None:
 
 
 def _must_take_bias(router: FoundRouter) -> None:
-    if router.family.select is None and router.bias_buffer() is None:
-        raise InputError(
-            "a selection bias needs a way into the choice",
-            expected="a router family with `select`, or a model with a bias of its own",
-            got=f"router {router.name!r} of family {router.family.name!r}, which has neither",
-            next_step='Use a balancer with sink="aux", or pass a RouterFamily with select=...',
-        )
+    ensure(
+        router.family.select is not None or router.bias_buffer() is not None,
+        "a selection bias needs a way into the choice",
+        expected="a router family with `select`, or a model with a bias of its own",
+        got=f"router {router.name!r} of family {router.family.name!r}, which has neither",
+        next_step='Use a balancer with sink="aux", or pass a RouterFamily with select=...',
+    )
 
 
 def _refuse_second(router: FoundRouter, has_bias: bool) -> None:
@@ -326,13 +331,13 @@ def _refuse_second(router: FoundRouter, has_bias: bool) -> None:
         other = "the layer's own balancer"
     if has_bias and any(isinstance(hook, SelectionBias) for hook in hooks):
         other = "a selection bias that was baked in"
-    if other is not None:
-        raise InputError(
-            "a model is balanced once",
-            expected="routers without a balancer",
-            got=f"router {router.name!r}, which has {other}",
-            next_step="Detach or leave out the other one first.",
-        )
+    ensure(
+        other is None,
+        "a model is balanced once",
+        expected="routers without a balancer",
+        got=f"router {router.name!r}, which has {other}",
+        next_step="Detach or leave out the other one first.",
+    )
 
 
 def is_compiled(model: nn.Module) -> bool:

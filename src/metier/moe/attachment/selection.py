@@ -67,6 +67,6 @@ def _top_k(router: nn.Module, choice: Tensor) -> Tensor:
 def _best_groups(router: nn.Module, choice: Tensor) -> Tensor:
     n_groups, n_experts = int(router.num_group), choice.shape[-1]  # type: ignore[arg-type]
     best = choice.view(-1, n_groups, n_experts // n_groups).amax(dim=-1)
-    kept = torch.topk(best, int(router.topk_group), dim=-1).indices  # type: ignore[arg-type]
-    mask = torch.zeros_like(best, dtype=torch.bool).scatter(1, kept, True)
+    best_few = torch.topk(best, int(router.topk_group), dim=-1).indices  # type: ignore[arg-type]
+    mask = torch.zeros_like(best, dtype=torch.bool).scatter(1, best_few, True)
     return mask.repeat_interleave(n_experts // n_groups, dim=1)

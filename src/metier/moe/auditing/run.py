@@ -1,25 +1,201 @@
-"""Audit a model's routers without training it."""
+"""Audit a model's routers without training it: run it, collect what every router decided, and report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from metier.core import InformationResult
-from metier.core.checks import label_codes, positive_int
+from metier.core.checks import ensure, label_codes, positive_int
+from metier.core.errors import InputError
 from metier.moe.attachment.builtin_losses import builtin_losses
-from metier.moe.attachment.families import RouterFamily
-from metier.moe.attachment.routers import find_routers
-from metier.moe.balancing.information import routing_information
+from metier.moe.attachment.hooks import MaskReader, uncompiled
+from metier.moe.attachment.routers import FoundRouter, RouterFamily, find_routers
+from metier.moe.balancing.calls import gate_probabilities
+from metier.moe.measures.information import routing_information
+from metier.moe.multilinear.evaluation import arguments_of, evaluating
 
-from .collect import Collected, Record, collect
-from .loads import loads_of
-from .remedies import remedy
-from .report import Audit, RouterAudit
+from .report import Audit, RouterAudit, loads_of, remedy
+
+
+@dataclass(slots=True)
+class Record:
+    """What one router decided.
+
+    Attributes:
+        router: The router.
+        counts: Choices of every batch, one array (E,) each.
+        gates: Sum of the gate values over the tokens, (E,).
+        choices: Experts of the kept tokens, arrays (n, k).
+        rows: Sequence of each kept token, arrays (n,).
+        places: Place of each kept token among the tokens of its batch, arrays (n,).
+    """
+
+    router: FoundRouter
+    counts: list[NDArray[np.int64]] = field(default_factory=list)
+    gates: NDArray[np.float64] | None = None
+    choices: list[NDArray[np.int64]] = field(default_factory=list)
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    places: list[NDArray[np.int64]] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that count."""
+        return sum(len(choice) for choice in self.choices)
+
+
+def collect(
+    model: nn.Module, routers: list[FoundRouter], batches: Iterable[Any], labels: Any = None
+) -> Collected:
+    """Run every batch in evaluation mode without gradient; the model is left as it was found.
+
+    Raises:
+        InputError: There are no batches, or labels and sequences differ in number.
+    """
+    collected = Collected(model, [Record(router) for router in routers], labels)
+    handles = collected.masks.watch(model, [router.module for router in routers])
+    handles += [
+        record.router.module.register_forward_hook(collected.hook(record)) for record in collected.records
+    ]
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in batches:
+                collected.run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    ensure(
+        collected.n_batches > 0,
+        "an audit needs batches",
+        expected="at least one batch",
+        got="none",
+        next_step="Pass a list of batches; a generator that was used up is empty.",
+    )
+    ensure(
+        collected.labels is None or len(collected.labels) == collected.n_sequences,
+        "labels has one entry per sequence",
+        expected=f"{collected.n_sequences} labels",
+        got=lambda: len(collected.labels or ()),
+        next_step="Pass one label for each row of the batches, in their order.",
+    )
+    return collected
+
+
+class Collected:
+    """What all routers decided, and what the tokens were.
+
+    Attributes:
+        records: One per router.
+        token_ids: Token ids of every batch, flat, or None where the batches have none.
+        n_sequences: Sequences in all batches.
+        n_batches: Batches.
+        labels: Label of every sequence, or None.
+    """
+
+    def __init__(self, model: nn.Module, records: list[Record], labels: Any) -> None:
+        self.model, self.records, self.masks = model, records, MaskReader()
+        self.key = labels if isinstance(labels, str) else None
+        self.labels = [] if self.key is not None else _flat_labels(labels)
+        self.token_ids: list[NDArray[np.int64]] | None = []
+        self.n_batches = self.n_sequences = self.size = 0
+
+    def run(self, batch: Any) -> None:
+        """Run one batch."""
+        args, kwargs = arguments_of(batch)
+        if self.key is not None:
+            self.labels = [*(self.labels or ()), *(_flat_labels(_pop(kwargs, self.key)) or ())]
+        args, kwargs = _on_device(self.model, args), _on_device(self.model, kwargs)
+        self.size = _n_sequences(args, kwargs)
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if isinstance(ids, Tensor) and not ids.is_floating_point() and self.token_ids is not None:
+            self.token_ids.append(ids.reshape(-1).cpu().numpy())
+        else:
+            self.token_ids = None
+        self.model(*args, **kwargs)
+        self.masks.forget()
+        self.n_sequences += self.size
+        self.n_batches += 1
+
+    def hook(self, record: Record) -> Any:
+        """Return the forward hook of one router."""
+
+        @uncompiled
+        def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            logits, _, indices = record.router.family.read(output)
+            self.add(record, logits, indices.reshape(logits.shape[0], -1))
+
+        return keep
+
+    def add(self, record: Record, logits: Tensor, indices: Tensor) -> None:
+        """Count one router call."""
+        n_tokens, n_experts = logits.shape
+        mask = self.masks.mask_of(record.router.name, logits, repeated=False)
+        place = torch.arange(n_tokens, device=logits.device)
+        if mask is not None:
+            logits, indices, place = logits[mask], indices[mask], place[mask]
+        ensure(
+            bool(torch.isfinite(logits).all()),
+            "router logits are finite",
+            expected="no NaN and no infinity",
+            got=f"such a value at router {record.router.name!r} in batch {self.n_batches}",
+            next_step="Look at this batch: the model itself fails on it.",
+        )
+        gates = gate_probabilities(logits.double(), record.router.gating).sum(0).cpu().numpy()
+        chosen = indices.reshape(-1)
+        counts = torch.bincount(chosen[chosen < n_experts], minlength=n_experts).cpu().numpy()
+        record.counts.append(counts)
+        record.gates = gates if record.gates is None else record.gates + gates
+        record.choices.append(indices.cpu().numpy())
+        record.places.append(place.cpu().numpy())
+        per_sequence = max(1, n_tokens // max(1, self.size))
+        record.rows.append(self.n_sequences + (place // per_sequence).cpu().numpy())
+
+
+def _pop(kwargs: dict[str, Any], key: str) -> Any:
+    ensure(
+        key in kwargs,
+        "labels names an entry of every batch",
+        expected=f"one of {sorted(kwargs)}",
+        got=repr(key),
+        next_step="Pass the key of the labels, or a list with one label per sequence.",
+    )
+    return kwargs.pop(key)
+
+
+def _on_device(model: nn.Module, values: Any) -> Any:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if isinstance(values, dict):
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+    return tuple(v.to(device) if isinstance(v, Tensor) else v for v in values)
+
+
+def _n_sequences(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    given = [kwargs[name] for name in ("input_ids", "inputs_embeds") if name in kwargs]
+    for value in (*given, *args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.dim():
+            return int(value.shape[0])
+    raise InputError(
+        "a batch holds tensors",
+        expected="a dictionary of the model's arguments, or its inputs",
+        got=f"arguments of types {[type(v).__name__ for v in (*args, *kwargs.values())]}",
+        next_step="Pass what you would call the model with.",
+    )
+
+
+def _flat_labels(labels: Any) -> list[Any] | None:
+    if labels is None:
+        return None
+    flat: list[Any] = []
+    for entry in labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels:
+        nested = isinstance(entry, list | tuple | Tensor | np.ndarray) and np.ndim(entry) > 0
+        flat += list(entry.tolist() if hasattr(entry, "tolist") else entry) if nested else [entry]
+    return [entry.item() if isinstance(entry, Tensor | np.generic) else entry for entry in flat]
 
 
 def audit(
@@ -71,21 +247,23 @@ def audit(
     Source: ours; MaxVio from arXiv 2408.15664.
     """
     permutations = positive_int("permutations", permutations)
-    seen = collect(model, find_routers(model, families), batches, labels)
-    codes, levels = (None, []) if seen.labels is None else label_codes("labels", seen.labels)
+    collected = collect(model, find_routers(model, families), batches, labels)
+    codes, levels = (None, []) if collected.labels is None else label_codes("labels", collected.labels)
     known = [
-        _Informations(seen, record, codes, permutations, information_tokens, rng) for record in seen.records
+        _Informations(collected, record, codes, permutations, information_tokens, rng)
+        for record in collected.records
     ]
     layers = tuple(
-        _router_audit(record, facts, len(levels)) for record, facts in zip(seen.records, known, strict=True)
+        _router_audit(record, facts, len(levels))
+        for record, facts in zip(collected.records, known, strict=True)
     )
     return Audit(
         layers=layers,
         builtin_losses=tuple(builtin_losses(model)),
-        pooled_value=_pooled(seen.records),
+        pooled_value=_pooled(collected.records),
         mean_value=float(np.mean([layer.loads.switch_value for layer in layers])),
-        n_batches=seen.n_batches,
-        n_sequences=seen.n_sequences,
+        n_batches=collected.n_batches,
+        n_sequences=collected.n_sequences,
         labels=tuple(levels),
     )
 
@@ -95,7 +273,7 @@ class _Informations:
 
     def __init__(
         self,
-        seen: Collected,
+        collected: Collected,
         record: Record,
         codes: NDArray[np.int64] | None,
         permutations: int,
@@ -114,10 +292,10 @@ class _Informations:
         few = (choices < n_experts).all(axis=1)
         few &= rows < rows[limit] if rows.size > limit and rows[limit] > rows[0] else True
         token = None
-        if seen.token_ids is not None:
-            pairs = zip(seen.token_ids, record.places, strict=True)
+        if collected.token_ids is not None:
+            pairs = zip(collected.token_ids, record.places, strict=True)
             token = np.concatenate([ids[place] for ids, place in pairs])[few]
-        found = routing_information(
+        information = routing_information(
             codes[rows[few]],
             choices[few],
             n_experts=n_experts,
@@ -126,7 +304,7 @@ class _Informations:
             permutations=permutations,
             rng=rng,
         )
-        self.plain, self.given = found.plain, found.given_token
+        self.plain, self.given = information.plain, information.given_token
 
 
 def _composition(codes: NDArray[np.int64], choices: NDArray[np.int64], n_experts: int) -> NDArray[np.float64]:

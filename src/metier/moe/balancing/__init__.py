@@ -1,1 +1,5 @@
-"""Balancing of sparse routers: potentials, the balancer, presets, rivals, metrics."""
+"""Balancing of sparse routers: potentials, the balancer, presets, rivals."""
+
+from metier.core.extras import require
+
+require("torch")

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from metier.core.checks import non_negative, one_of
-from metier.core.errors import InputError
-from metier.core.extras import naming_extras
+import torch
+from torch import Tensor
 
-from .bias_rules import BIAS_RULES, BIAS_STRENGTHS, BiasRule
-from .block_update import BlockUpdate
-from .calls import RouterCall
-from .gating import read_tokens, selection_scores
-from .inject import Inject, InjectedLoss, inside_backward
-from .layers import Block, Layers, checked_shape
-from .memory import resolve_memory
-from .paper_price import PaperPrices, fold
-from .potentials import Potential, resolve_potential
-from .reduce import reduce_step
-from .state import pack_state, unpack_state
-from .step_report import StepReport
+from metier.core.checks import ensure, non_negative, one_of, positive_int
 
-with naming_extras():
-    import torch
-    from torch import Tensor
-
+from .bias_rules import BIAS_RULES, BIAS_STRENGTHS
+from .calls import Inject, InjectedLoss, RouterCall, inside_backward, read_tokens, selection_scores
+from .layers import Block, Layers, pack_state, unpack_state
+from .memory import PaperPrices, fold, resolve_memory
+from .potential_members import resolve_potential
+from .potentials import Potential
+from .steps import BlockUpdate, StepReport, reduce_step
 
 HISTOGRAM_BINS = 1024
 
@@ -108,13 +99,13 @@ class Balancer:
         self.price_mode = one_of("price", price, ("lagged", "paper"))
         self.loss_scale = non_negative("loss_scale", loss_scale)
         self.tokens_per_step = _checked_tokens(tokens_per_step)
-        if self.sink == "aux" and (bias_rule is not None or bias_strength is not None):
-            raise InputError(
-                "a bias rule needs a bias to move",
-                expected='sink="bias" or sink="both"',
-                got=f'sink="aux" with bias_rule={bias_rule!r}, bias_strength={bias_strength!r}',
-                next_step='Pass sink="bias", or drop the bias settings.',
-            )
+        ensure(
+            self.sink != "aux" or (bias_rule is None and bias_strength is None),
+            "a bias rule needs a bias to move",
+            expected='sink="bias" or sink="both"',
+            got=f'sink="aux" with bias_rule={bias_rule!r}, bias_strength={bias_strength!r}',
+            next_step='Pass sink="bias", or drop the bias settings.',
+        )
         self.bias_rule = one_of("bias_rule", bias_rule or "potential", BIAS_RULES)
         default = BIAS_STRENGTHS[self.bias_rule]
         self.bias_strength = (
@@ -157,14 +148,23 @@ class Balancer:
         return name
 
     def check_layer(self, name: str, *, n_experts: int, top_k: int) -> tuple[int, int]:
-        """Refuse what `add_layer` would refuse, and change nothing."""
-        return checked_shape(
-            name,
-            n_experts=n_experts,
-            top_k=top_k,
-            known=self._layers.names,
-            needs_a_loser=self._uses_scores,
+        """Return `n_experts` and `top_k`, or refuse what `add_layer` would refuse; nothing is changed."""
+        ensure(
+            name not in self._layers.rows,
+            "layer names are unique",
+            expected="a new name",
+            got=f"{name!r} a second time",
+            next_step="Use one balancer per model, and one name per router.",
         )
+        n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
+        ensure(
+            top_k < n_experts + (not self._uses_scores),
+            f"top_k of layer {name!r} leaves a choice",
+            expected=f"{'fewer than' if self._uses_scores else 'at most'} n_experts={n_experts}",
+            got=f"top_k={top_k}",
+            next_step="Pass the router's own top_k and n_experts.",
+        )
+        return n_experts, top_k
 
     @property
     def has_bias(self) -> bool:
@@ -218,7 +218,7 @@ class Balancer:
                 if counting:
                     call.count(block, row, given=logits is None)
                     self._pending = True
-                    if block.histogram is not None:
+                    if block.bins:
                         own = selection_scores(tokens, router) if scores is None else scores.detach()
                         call.count_scores(block, row, own)
                 price = self._price(layer, block, row, call, counting=counting)
@@ -243,10 +243,7 @@ class Balancer:
             return scores
         if torch.is_grad_enabled() and aux.requires_grad and not inside_backward():
             self._injected += 1
-        injected: Tensor = Inject.apply(  # type: ignore[no-untyped-call]
-            scores, aux, self._arrive
-        )
-        return injected
+        return cast(Tensor, Inject.apply(scores, aux, self._arrive))  # type: ignore[no-untyped-call]
 
     def bias(self, layer: str) -> Tensor | None:
         """Return the selection bias, (E,) float32, or None where the sink is "aux".
@@ -275,7 +272,7 @@ class Balancer:
             # Ranks folded their own batches; their memories are averaged by tokens.
             for block in self._layers.blocks:
                 block.part("folded").copy_(block.ema * block.part("tokens")[:, None])
-        facts = reduce_step(
+        tokens, world = reduce_step(
             self._layers, group, setting=self.describe(), injected=self._injected, arrived=self._arrived
         )
         change = BlockUpdate(
@@ -283,11 +280,13 @@ class Balancer:
             memory=self.memory,
             track=self.track,
             price_mode=self.price_mode,
-            bias_rule=None if self.sink == "aux" else self._rule(),
+            bias_rule=BIAS_RULES[self.bias_rule] if self.has_bias else None,
+            bias_strength=self.bias_strength,
         )
-        reports = [change.apply(block, facts) for block in self._layers.blocks]
+        noise: dict[str, float] = {}
         self.last = StepReport(
-            blocks=tuple(reports),
+            blocks=tuple(change.apply(block, tokens, world, noise) for block in self._layers.blocks),
+            noise=noise,
             names=tuple(self._layers.names),
             hard=self.track == "hard",
             potential=self.potential,
@@ -317,13 +316,13 @@ class Balancer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return loads, prices, biases, counts and what they belong to; taken between two steps."""
-        if self._pending:
-            raise InputError(
-                "a state is taken between two steps",
-                expected="balancer.step() since the last forward pass in training mode",
-                got="counts of an unfinished step",
-                next_step="Call step() before saving, or discard() to drop the unfinished counts.",
-            )
+        ensure(
+            not self._pending,
+            "a state is taken between two steps",
+            expected="balancer.step() since the last forward pass in training mode",
+            got="counts of an unfinished step",
+            next_step="Call step() before saving, or discard() to drop the unfinished counts.",
+        )
         return pack_state(
             self._layers, potential=self.potential.identity(), track=self.track, steps=self.steps
         )
@@ -372,9 +371,6 @@ class Balancer:
     def _uses_scores(self) -> bool:
         return self.sink != "aux" and self.bias_rule == "quantile"
 
-    def _rule(self) -> BiasRule:
-        return BIAS_RULES[self.bias_rule](self.bias_strength, self.potential)
-
     def _at(self, layer: str, device: torch.device) -> tuple[Block, int]:
         block, row = self._layers.find(layer)
         return (block, row) if block.device == device else self._layers.move(layer, device)
@@ -406,11 +402,11 @@ class Balancer:
 
 
 def _checked_tokens(tokens: float | None) -> float | None:
-    if tokens is None or non_negative("tokens_per_step", tokens) > 0:
-        return tokens
-    raise InputError(
+    ensure(
+        tokens is None or non_negative("tokens_per_step", tokens) > 0,
         "tokens_per_step is the number of tokens of an optimizer step",
         expected="more than 0, or None where it is not known",
         got=tokens,
         next_step="Count the tokens of all micro-batches and ranks that are not masked.",
     )
+    return tokens

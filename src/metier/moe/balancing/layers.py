@@ -1,17 +1,16 @@
-"""The state of the balanced layers: stacked tensors for layers of one shape, and the sums of a step."""
+"""The state of the balanced layers: stacked tensors per shape, the sums of a step, and what is saved."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from metier.core.checks import positive_int
+import torch
+from torch import Tensor
+
+from metier.core.checks import ensure
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-
 
 SUMS = ("soft", "hard", "square", "folded")
 COUNTS = ("tokens", "calls", "invalid")
@@ -35,7 +34,7 @@ class Block:
         bias: b, (L, E), float32: frozen between two steps.
         sums: What the current step has added up, (L, 4 E + 3): soft loads, hard counts, squared gate
             values, remembered loads times tokens (price="paper" only), then tokens, calls, invalid tokens.
-        histogram: Counts of cut - score per expert for the quantile rule, (L, E, bins), or None.
+        histogram: Counts of cut - score per expert for the quantile rule, (L, E, bins); else no bins.
         tokens: Tokens seen by finished steps, one per layer.
         folds: How often `ema` took loads in, one per layer: in steps with tokens, or in forward passes where
             price="paper".
@@ -48,7 +47,7 @@ class Block:
     price: Tensor
     bias: Tensor
     sums: Tensor
-    histogram: Tensor | None
+    histogram: Tensor
     tokens: list[int] = field(default_factory=list)
     folds: list[int] = field(default_factory=list)
 
@@ -59,46 +58,35 @@ class Block:
 
     def part(self, name: str) -> Tensor:
         """Return one part of the sums: (L, E) for sums, (L,) for counts."""
-        return part_of(self.sums, name, self.n_experts)
+        if name in COUNTS:
+            return self.sums[..., len(SUMS) * self.n_experts + COUNTS.index(name)]
+        start = SUMS.index(name) * self.n_experts
+        return self.sums[..., start : start + self.n_experts]
 
     def clear(self) -> None:
         """Start a new step."""
         self.sums.zero_()
-        if self.histogram is not None:
-            self.histogram.zero_()
+        self.histogram.zero_()
 
     def append(self, name: str, top_k: int, start: Tensor) -> None:
         """Add a layer whose remembered loads start at `start`."""
         grown = new_block(name, self.n_experts, top_k, start, self.device, self.bins)
-        self.names.append(name)
-        self.top_k.append(top_k)
-        self.tokens.append(0)
-        self.folds.append(0)
-        for key in ("ema", "price", "bias", "sums"):
+        for key in ("names", "top_k", "tokens", "folds"):
+            getattr(self, key).extend(getattr(grown, key))
+        for key in ("ema", "price", "bias", "sums", "histogram"):
             setattr(self, key, torch.cat([getattr(self, key), getattr(grown, key)]))
-        if self.histogram is not None and grown.histogram is not None:
-            self.histogram = torch.cat([self.histogram, grown.histogram])
 
     @property
     def bins(self) -> int:
         """Bins of the histogram, 0 without one."""
-        return 0 if self.histogram is None else self.histogram.shape[-1]
+        return self.histogram.shape[-1]
 
     def to(self, device: torch.device) -> None:
         """Move the tensors."""
         dtype = state_dtype(device)
-        self.ema, self.sums = self.ema.to(device, dtype), self.sums.to(device, dtype)
+        for key in ("ema", "sums", "histogram"):
+            setattr(self, key, getattr(self, key).to(device, dtype))
         self.price, self.bias = self.price.to(device), self.bias.to(device)
-        if self.histogram is not None:
-            self.histogram = self.histogram.to(device, dtype)
-
-
-def part_of(sums: Tensor, name: str, n_experts: int) -> Tensor:
-    """Return one part of rows of sums."""
-    if name in COUNTS:
-        return sums[..., len(SUMS) * n_experts + COUNTS.index(name)]
-    start = SUMS.index(name) * n_experts
-    return sums[..., start : start + n_experts]
 
 
 def new_block(name: str, n_experts: int, top_k: int, start: Tensor, device: torch.device, bins: int) -> Block:
@@ -114,7 +102,7 @@ def new_block(name: str, n_experts: int, top_k: int, start: Tensor, device: torc
         price=zeros,
         bias=zeros.clone(),
         sums=torch.zeros(1, width, device=device, dtype=dtype),
-        histogram=torch.zeros(1, n_experts, bins, device=device, dtype=dtype) if bins else None,
+        histogram=torch.zeros(1, n_experts, bins, device=device, dtype=dtype),
         tokens=[0],
         folds=[0],
     )
@@ -153,7 +141,12 @@ class Layers:
         try:
             return self.rows[name]
         except KeyError:
-            raise unknown_layer(name, self.names) from None
+            raise InputError(
+                "a balancer knows its layers",
+                expected=" | ".join(repr(k) for k in self.names[:6]) or "a layer registered with add_layer",
+                got=repr(name),
+                next_step=f"Call balancer.add_layer({name!r}, n_experts=..., top_k=...) first.",
+            ) from None
 
     def move(self, name: str, device: torch.device) -> tuple[Block, int]:
         """Bring a layer to its router's device, with what was summed so far."""
@@ -182,47 +175,88 @@ def _rows(block: Block, rows: list[int]) -> Block:
         price=block.price[index],
         bias=block.bias[index],
         sums=block.sums[index],
-        histogram=None if block.histogram is None else block.histogram[index],
+        histogram=block.histogram[index],
         tokens=[block.tokens[i] for i in rows],
         folds=[block.folds[i] for i in rows],
     )
 
 
-def checked_shape(
-    name: str, *, n_experts: int, top_k: int, known: list[str], needs_a_loser: bool
-) -> tuple[int, int]:
-    """Return n_experts and top_k of a new layer, checked.
-
-    Args:
-        name: Of the layer.
-        n_experts: At least 2.
-        top_k: At most n_experts, or below it where the bias rule `needs_a_loser`.
-        known: Names that are taken.
-        needs_a_loser: Whether some expert must go without each token.
-    """
-    if name in known:
-        raise InputError(
-            "layer names are unique",
-            expected="a new name",
-            got=f"{name!r} a second time",
-            next_step="Use one balancer per model, and one name per router.",
-        )
-    n_experts, top_k = positive_int("n_experts", n_experts, minimum=2), positive_int("top_k", top_k)
-    if top_k > n_experts or (needs_a_loser and top_k >= n_experts):
-        raise InputError(
-            f"top_k of layer {name!r} leaves a choice",
-            expected=f"{'fewer than' if needs_a_loser else 'at most'} n_experts={n_experts}",
-            got=f"top_k={top_k}",
-            next_step="Pass the router's own top_k and n_experts.",
-        )
-    return n_experts, top_k
+VERSION = 2
+"""2: `folds` counts the steps of lagged prices too, for the running mean of each layer."""
+_TENSORS = ("ema", "price", "bias")
+_NUMBERS = ("tokens", "folds")
 
 
-def unknown_layer(name: str, known: list[str]) -> InputError:
-    """Return the error for a layer that was never registered."""
-    return InputError(
-        "a balancer knows its layers",
-        expected=" | ".join(repr(k) for k in known[:6]) or "a layer registered with add_layer",
-        got=repr(name),
-        next_step=f"Call balancer.add_layer({name!r}, n_experts=..., top_k=...) first.",
+def pack_state(layers: Layers, *, potential: str, track: str, steps: int) -> dict[str, Any]:
+    """Return everything that the next step depends on: plain values, and tensors by layer name."""
+    state: dict[str, Any] = {
+        "version": VERSION,
+        "potential": potential,
+        "track": track,
+        "steps": steps,
+        "layers": layers.names,
+        "n_experts": [block.n_experts for block, _ in layers.rows.values()],
+        "top_k": [block.top_k[row] for block, row in layers.rows.values()],
+    }
+    for key in _NUMBERS:
+        state[key] = [getattr(block, key)[row] for block, row in layers.rows.values()]
+    for key in _TENSORS:
+        state[key] = {name: getattr(b, key)[row].clone() for name, (b, row) in layers.rows.items()}
+    return state
+
+
+def unpack_state(state: Mapping[str, Any], layers: Layers, *, potential: str, track: str) -> int:
+    """Check a state against this balancer, take it up, and return its number of steps."""
+    mine = pack_state(layers, potential=potential, track=track, steps=0)
+    _same_keys(state, mine)
+    for key in ("version", "potential", "track", "layers", "n_experts", "top_k"):
+        _same_value(key, state[key], mine[key])
+    for key in _TENSORS:
+        for name in layers.names:
+            _good_tensor(key, name, state[key], mine[key][name])
+    for i, (name, (block, row)) in enumerate(layers.rows.items()):
+        for key in _TENSORS:
+            getattr(block, key)[row].copy_(state[key][name])
+        for key in _NUMBERS:
+            getattr(block, key)[row] = int(state[key][i])
+    return int(state["steps"])
+
+
+def _same_keys(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    missing, unknown = sorted(set(mine) - set(state)), sorted(set(state) - set(mine))
+    ensure(
+        not (missing or unknown),
+        "a balancer's state has all its entries and no other",
+        expected=", ".join(mine),
+        got=f"missing {missing}, unknown {unknown}",
+        next_step="Load what balancer.state_dict() returned, as a whole.",
+    )
+
+
+def _same_value(key: str, saved: Any, mine: Any) -> None:
+    if saved == mine:
+        return
+    if isinstance(mine, list) and isinstance(saved, list) and len(saved) == len(mine):
+        i = next(i for i in range(len(mine)) if saved[i] != mine[i])
+        saved, mine, key = saved[i], mine[i], f"{key}[{i}]"
+    elif isinstance(mine, list) and isinstance(saved, list):
+        saved, mine = f"{len(saved)}: {saved[:3]}", f"{len(mine)}: {mine[:3]}"
+    raise InputError(
+        f"a state belongs to the same {key}",
+        expected=repr(mine),
+        got=repr(saved),
+        next_step="Build the balancer and the model as they were when the state was saved.",
+    )
+
+
+def _good_tensor(key: str, name: str, saved: Any, mine: Tensor) -> None:
+    tensor = saved.get(name) if isinstance(saved, Mapping) else None
+    fits = isinstance(tensor, Tensor) and tensor.shape == mine.shape
+    got = f"shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor)
+    ensure(
+        fits and bool(torch.isfinite(tensor).all()),  # type: ignore[arg-type]
+        f"{key} of layer {name!r} has one finite value per expert",
+        expected=f"shape {tuple(mine.shape)}",
+        got="values that are not finite" if fits else got,
+        next_step="Load what balancer.state_dict() returned, as a whole.",
     )

@@ -1,12 +1,14 @@
-"""How much a batch counts against what was seen before: in tokens, in steps, or all steps alike."""
+"""How much a batch counts against what was seen before, and the paper's price that folds it in at once."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from metier.core.checks import non_negative
-from metier.core.errors import InputError
+import torch
+from torch import Tensor
+
+from metier.core.checks import ensure, non_negative
 
 DEFAULT_WEIGHT_NEW = 0.05
 
@@ -63,31 +65,68 @@ def resolve_memory(half_life_tokens: float | None, weight_new: float | None, run
         0.05
     """
     given = [half_life_tokens is not None, weight_new is not None, bool(running)]
-    if sum(given) > 1:
-        raise InputError(
-            "a balancer has one memory",
-            expected="one of half_life_tokens, weight_new, running",
-            got=f"half_life_tokens={half_life_tokens!r}, weight_new={weight_new!r}, running={running!r}",
-            next_step="Keep the one you mean.",
-        )
+    ensure(
+        sum(given) <= 1,
+        "a balancer has one memory",
+        expected="one of half_life_tokens, weight_new, running",
+        got=f"half_life_tokens={half_life_tokens!r}, weight_new={weight_new!r}, running={running!r}",
+        next_step="Keep the one you mean.",
+    )
     if half_life_tokens is not None:
         tokens = non_negative("half_life_tokens", half_life_tokens)
-        if tokens == 0:
-            raise InputError(
-                "half_life_tokens is a number of tokens",
-                expected="more than 0",
-                got=half_life_tokens,
-                next_step="Pass weight_new=1.0 for no memory at all.",
-            )
+        ensure(
+            tokens > 0,
+            "half_life_tokens is a number of tokens",
+            expected="more than 0",
+            got=half_life_tokens,
+            next_step="Pass weight_new=1.0 for no memory at all.",
+        )
         return Memory(half_life_tokens=tokens)
     if weight_new is not None:
         weight = non_negative("weight_new", weight_new)
-        if not 0 < weight <= 1:
-            raise InputError(
-                "weight_new is the weight of the new step",
-                expected="0 < weight_new <= 1",
-                got=weight_new,
-                next_step="Pass weight_new=0.05, a half-life of 13.5 steps.",
-            )
+        ensure(
+            0 < weight <= 1,
+            "weight_new is the weight of the new step",
+            expected="0 < weight_new <= 1",
+            got=weight_new,
+            next_step="Pass weight_new=0.05, a half-life of 13.5 steps.",
+        )
         return Memory(weight_new=weight)
     return Memory(running=True) if running else Memory(weight_new=DEFAULT_WEIGHT_NEW)
+
+
+@dataclass(slots=True)
+class PaperPrices:
+    """The prices that the forward passes of a step read, so that a recomputed pass reads its own again.
+
+    A recomputed pass is known by its batch loads, which it repeats to the last bit.
+    """
+
+    passes: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """By layer, in order: the batch loads of a pass, and the price it read."""
+
+    def keep(self, layer: str, loads: Tensor, price: Tensor) -> None:
+        """Remember the price that a pass with these batch loads read."""
+        self.passes.setdefault(layer, []).append((loads, price))
+
+    def recall(self, layer: str, loads: Tensor) -> Tensor | None:
+        """Return the price of the latest pass whose batch loads are nearest; None if there was none."""
+        if layer not in self.passes:
+            return None
+        known, prices = zip(*reversed(self.passes[layer]), strict=True)
+        distance = torch.stack(known).sub(loads).abs().sum(-1)
+        return torch.stack(prices).index_select(0, distance.argmin().reshape(1))[0]
+
+    def clear(self) -> None:
+        """Start a new step."""
+        self.passes.clear()
+
+
+def fold(ema: Tensor, loads: Tensor, memory: Memory, *, tokens: Tensor | float, folds: int) -> None:
+    """Fold a batch's loads into `ema` in place; the weight is `Memory.weight`, on the device."""
+    if memory.half_life_tokens is not None:
+        weight = 1.0 - torch.exp2(-torch.as_tensor(tokens, device=ema.device) / memory.half_life_tokens)
+    else:
+        has_tokens = torch.as_tensor(tokens, device=ema.device) > 0
+        weight = has_tokens * memory.weight(tokens=1.0, steps=folds)
+    ema.add_(weight.to(ema.dtype) * (loads.to(ema.dtype) - ema))

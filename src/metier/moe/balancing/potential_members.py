@@ -9,28 +9,25 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from metier.core.checks import ensure, one_of
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
 
 from .potentials import Potential
 
-with naming_extras():
-    import torch
-    from torch import Tensor
-    from torch.nn.functional import softplus
-
 
 def _positive(name: str, value: float, *, low: float = 0.0, excluded: float | None = None) -> float:
-    good = isinstance(value, int | float) and low < float(value) < float("inf")
-    if good and value != excluded:
-        return float(value)
-    besides = "" if excluded is None else f", not {excluded:g}"
-    raise InputError(
+    ensure(
+        isinstance(value, int | float) and low < float(value) < float("inf") and value != excluded,
         f"{name} shapes the potential",
-        expected=f"a finite number above {low:g}{besides}",
+        expected=f"a finite number above {low:g}" + ("" if excluded is None else f", not {excluded:g}"),
         got=repr(value),
         next_step=f"Pass {name}={low + 1.1:g}, for example.",
     )
+    return float(value)
 
 
 class Shannon(Potential):
@@ -209,7 +206,18 @@ class LogBarrier(Potential):
         return float(n_experts)
 
 
-class LogSumExp(Potential):
+class _Sharp(Potential):
+    """A potential of tau p with tau = sharpness E."""
+
+    def __init__(self, *, sharpness: float = 1.0, target: Any = None) -> None:
+        super().__init__(target=target)
+        self.sharpness = _positive("sharpness", sharpness)
+
+    def _tau(self, like: Tensor) -> float:
+        return self.sharpness * like.shape[-1]
+
+
+class LogSumExp(_Sharp):
     """log(sum e^(tau p)) / tau with tau = sharpness E: a smooth maximum load, what MaxVio measures.
 
     Its gradient is a softmax, so `conjugate` and `inverse` hold for gradients that sum to their scale.
@@ -226,21 +234,19 @@ class LogSumExp(Potential):
     simplex_only = True
 
     def __init__(self, *, sharpness: float = 4.0, target: Any = None) -> None:
-        super().__init__(target=target)
-        self.sharpness = _positive("sharpness", sharpness)
+        super().__init__(sharpness=sharpness, target=target)
 
     def raw_value(self, loads: Tensor) -> Tensor:
-        tau = self.sharpness * loads.shape[-1]
-        return torch.logsumexp(tau * loads, -1) / tau
+        return torch.logsumexp(self._tau(loads) * loads, -1) / self._tau(loads)
 
     def raw_gradient(self, loads: Tensor) -> Tensor:
-        return torch.softmax(self.sharpness * loads.shape[-1] * loads, -1)
+        return torch.softmax(self._tau(loads) * loads, -1)
 
     def raw_conjugate(self, prices: Tensor) -> Tensor:
-        return torch.xlogy(prices, prices).sum(-1) / (self.sharpness * prices.shape[-1])
+        return torch.xlogy(prices, prices).sum(-1) / self._tau(prices)
 
     def raw_inverse(self, prices: Tensor) -> Tensor:
-        loads = prices.log() / (self.sharpness * prices.shape[-1])
+        loads = prices.log() / self._tau(prices)
         return loads + (1.0 - loads.sum(-1, keepdim=True)) / prices.shape[-1]
 
     def raw_curvature(self, n_experts: int) -> float:
@@ -248,11 +254,10 @@ class LogSumExp(Potential):
 
     def second_derivatives(self, loads: Tensor) -> Tensor:
         """Return c tau softmax(tau p): the Hessian's diagonal without its negative rank-one part."""
-        tau = self.sharpness * loads.shape[-1]
-        return self.scale(loads.shape[-1]) * tau * torch.softmax(tau * loads, -1)
+        return self.scale(loads.shape[-1]) * self._tau(loads) * self.raw_gradient(loads)
 
 
-class LogCosh(Potential):
+class LogCosh(_Sharp):
     """sum log cosh(tau d) / tau^2, d = p - 1/E, tau = sharpness E: quadratic near balance, then linear.
 
     A large `sharpness` makes the price a sign, as in loss-free balancing.
@@ -266,28 +271,23 @@ class LogCosh(Potential):
         [0.462, -0.462]
     """
 
-    def __init__(self, *, sharpness: float = 1.0, target: Any = None) -> None:
-        super().__init__(target=target)
-        self.sharpness = _positive("sharpness", sharpness)
-
     def raw_value(self, loads: Tensor) -> Tensor:
-        tau = self.sharpness * loads.shape[-1]
+        tau = self._tau(loads)
         x = tau * (loads - 1.0 / loads.shape[-1])
         # log cosh x = |x| + log(1 + e^(-2|x|)) - log 2 does not overflow.
         return (x.abs() + softplus(-2.0 * x.abs()) - _LOG_2).sum(-1) / tau**2
 
     def raw_gradient(self, loads: Tensor) -> Tensor:
-        tau = self.sharpness * loads.shape[-1]
+        tau = self._tau(loads)
         return torch.tanh(tau * (loads - 1.0 / loads.shape[-1])) / tau
 
     def raw_conjugate(self, prices: Tensor) -> Tensor:
-        x = self.sharpness * prices.shape[-1] * prices
-        tau = self.sharpness * prices.shape[-1]
+        x = self._tau(prices) * prices
         entropy = torch.xlogy(1.0 + x, 1.0 + x) + torch.xlogy(1.0 - x, 1.0 - x)
-        return entropy.sum(-1) / (2.0 * tau**2) + prices.mean(-1)
+        return entropy.sum(-1) / (2.0 * self._tau(prices) ** 2) + prices.mean(-1)
 
     def raw_inverse(self, prices: Tensor) -> Tensor:
-        tau = self.sharpness * prices.shape[-1]
+        tau = self._tau(prices)
         return torch.atanh(tau * prices) / tau + 1.0 / prices.shape[-1]
 
     def raw_curvature(self, n_experts: int) -> float:
@@ -333,7 +333,7 @@ class PseudoHuber(Potential):
         return 1.0
 
 
-class Softplus(Potential):
+class Softplus(_Sharp):
     """sum log(1 + e^(tau p)) / tau with tau = sharpness E.
 
     Args:
@@ -345,23 +345,18 @@ class Softplus(Potential):
         8.0
     """
 
-    def __init__(self, *, sharpness: float = 1.0, target: Any = None) -> None:
-        super().__init__(target=target)
-        self.sharpness = _positive("sharpness", sharpness)
-
     def raw_value(self, loads: Tensor) -> Tensor:
-        tau = self.sharpness * loads.shape[-1]
-        return softplus(tau * loads, threshold=40.0).sum(-1) / tau
+        return softplus(self._tau(loads) * loads, threshold=40.0).sum(-1) / self._tau(loads)
 
     def raw_gradient(self, loads: Tensor) -> Tensor:
-        return torch.sigmoid(self.sharpness * loads.shape[-1] * loads)
+        return torch.sigmoid(self._tau(loads) * loads)
 
     def raw_conjugate(self, prices: Tensor) -> Tensor:
         entropy = torch.xlogy(prices, prices) + torch.xlogy(1.0 - prices, 1.0 - prices)
-        return entropy.sum(-1) / (self.sharpness * prices.shape[-1])
+        return entropy.sum(-1) / self._tau(prices)
 
     def raw_inverse(self, prices: Tensor) -> Tensor:
-        return torch.logit(prices) / (self.sharpness * prices.shape[-1])
+        return torch.logit(prices) / self._tau(prices)
 
     def raw_curvature(self, n_experts: int) -> float:
         at_uniform = torch.sigmoid(torch.tensor(self.sharpness, dtype=torch.float64))
@@ -385,3 +380,32 @@ POTENTIALS: MappingProxyType[str, Callable[..., Potential]] = MappingProxyType(
     }
 )
 """The potentials by name; each takes its parameters and `target` as keywords."""
+
+
+def resolve_potential(potential: str | Potential, *, target: Any = None) -> Potential:
+    """Return a potential from its name or as it is, with other target loads where they are given.
+
+    Args:
+        potential: A name in `moe.POTENTIALS`, or a `Potential`.
+        target: Loads to aim for, shape (E,).
+
+    Returns:
+        The potential.
+
+    Raises:
+        InputError: The name is not known, or it is no potential.
+
+    Example:
+        >>> resolve_potential("tsallis").identity()
+        'Tsallis(a=1.1)'
+    """
+    if isinstance(potential, Potential):
+        return potential if target is None else potential.with_target(target)
+    if isinstance(potential, str):
+        return POTENTIALS[one_of("potential", potential, POTENTIALS)](target=target)
+    raise InputError(
+        "a potential is a name or a moe.Potential",
+        expected=" | ".join(repr(name) for name in POTENTIALS) + " | a subclass of moe.Potential",
+        got=repr(potential),
+        next_step="Subclass moe.Potential with one method, raw_value(loads).",
+    )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from metier.core.checks import one_of
+import torch
+from torch import Tensor
+
+from metier.core.checks import ensure
 from metier.core.errors import InputError
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch
-    from torch import Tensor
-
 
 FLOOR = 1e-6
 """Smallest relative load E m that a price sees; below it log and power prices run away."""
@@ -69,8 +66,7 @@ class Potential:
 
     def raw_gradient(self, loads: Tensor) -> Tensor:
         """Return grad phi(p), shape (..., E); from autograd unless a member writes it."""
-        gradient: Tensor = torch.func.grad(lambda p: self.raw_value(p).sum())(loads)
-        return gradient
+        return cast(Tensor, torch.func.grad(lambda p: self.raw_value(p).sum())(loads))
 
     def raw_conjugate(self, prices: Tensor) -> Tensor:
         """Return phi*(q) = sup_p <p, q> - phi(p); (..., E) -> (...)."""
@@ -109,8 +105,7 @@ class Potential:
         target, c = self.target_loads(prices), self.scale(prices.shape[-1])
         slope = self.raw_gradient(target)
         shift = self.raw_value(target) - (slope * target).sum(-1)
-        conjugate: Tensor = c * (self.raw_conjugate(prices / c + slope) + shift)
-        return conjugate
+        return c * (self.raw_conjugate(prices / c + slope) + shift)
 
     def inverse(self, prices: Tensor) -> Tensor:
         """Return the loads whose `gradient` is `prices`, shape (..., E)."""
@@ -143,11 +138,11 @@ class Potential:
     def identity(self) -> str:
         """Return the name and parameters as text, which a saved state must match."""
         parameters = {k: v for k, v in sorted(vars(self).items()) if k != "target"}
-        words = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        parts = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
                  for name, value in parameters.items()]  # fmt: skip
         if self.target is not None:
-            words.append("target=" + ",".join(f"{share:.9g}" for share in self.target.tolist()))
-        return f"{type(self).__name__}({', '.join(words)})"
+            parts.append("target=" + ",".join(f"{share:.9g}" for share in self.target.tolist()))
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def __repr__(self) -> str:
         return self.identity()
@@ -157,13 +152,13 @@ class Potential:
         n_experts = like.shape[-1]
         if self.target is None:
             return torch.full((n_experts,), 1.0 / n_experts, dtype=like.dtype, device=like.device)
-        if self.target.numel() != n_experts:
-            raise InputError(
-                "target loads have one share per expert",
-                expected=f"{n_experts} shares",
-                got=f"{self.target.numel()}",
-                next_step="Pass target= with one share per expert of these routers.",
-            )
+        ensure(
+            self.target.numel() == n_experts,
+            "target loads have one share per expert",
+            expected=f"{n_experts} shares",
+            got=f"{self.target.numel()}",
+            next_step="Pass target= with one share per expert of these routers.",
+        )
         return self.target.to(dtype=like.dtype, device=like.device)
 
 
@@ -178,13 +173,13 @@ def _curvature_at_uniform(gradient: Callable[[Tensor], Tensor], n_experts: int) 
 def _checked_target(target: Any) -> Tensor:
     shares = torch.as_tensor(target, dtype=torch.float64).detach().cpu().flatten()
     bad = bool((~(shares > 0)).any()) or not abs(float(shares.sum()) - 1.0) < 1e-6
-    if bad or shares.numel() < 2:
-        raise InputError(
-            "target loads are a probability vector",
-            expected="at least two shares, all above 0, that sum to 1",
-            got=f"{[round(x, 6) for x in shares.tolist()][:8]}",
-            next_step="Divide the target by its sum, and give every expert a share.",
-        )
+    ensure(
+        not bad and shares.numel() >= 2,
+        "target loads are a probability vector",
+        expected="at least two shares, all above 0, that sum to 1",
+        got=f"{[round(x, 6) for x in shares.tolist()][:8]}",
+        next_step="Divide the target by its sum, and give every expert a share.",
+    )
     return shares / shares.sum()
 
 
@@ -194,35 +189,4 @@ def _without(potential: Potential, method: str) -> InputError:
         expected=f"a potential that writes {method}(prices)",
         got=repr(potential),
         next_step=f"Write {method} in your subclass; training itself never needs it.",
-    )
-
-
-def resolve_potential(potential: str | Potential, *, target: Any = None) -> Potential:
-    """Return a potential from its name or as it is, with other target loads where they are given.
-
-    Args:
-        potential: A name in `moe.POTENTIALS`, or a `Potential`.
-        target: Loads to aim for, shape (E,).
-
-    Returns:
-        The potential.
-
-    Raises:
-        InputError: The name is not known, or it is no potential.
-
-    Example:
-        >>> resolve_potential("tsallis").identity()
-        'Tsallis(a=1.1)'
-    """
-    from .potential_members import POTENTIALS
-
-    if isinstance(potential, Potential):
-        return potential if target is None else potential.with_target(target)
-    if isinstance(potential, str):
-        return POTENTIALS[one_of("potential", potential, POTENTIALS)](target=target)
-    raise InputError(
-        "a potential is a name or a moe.Potential",
-        expected=" | ".join(repr(name) for name in POTENTIALS) + " | a subclass of moe.Potential",
-        got=repr(potential),
-        next_step="Subclass moe.Potential with one method, raw_value(loads).",
     )

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from metier.core.checks import one_of
-from metier.core.errors import InputError
+from metier.core.checks import ensure, one_of
 
 from .balancer import Balancer
 from .bias_rules import BIAS_STRENGTHS
@@ -184,10 +183,10 @@ def balancer(
 
 
 def _refuse(meaningless: bool, name: str, what: str, got: str) -> None:
-    if meaningless:
-        raise InputError(
-            f"balancer {name!r} has no {what} to choose",
-            expected="its published form",
-            got=got,
-            next_step="Drop the setting, or build a moe.Balancer from its parts.",
-        )
+    ensure(
+        not meaningless,
+        f"balancer {name!r} has no {what} to choose",
+        expected="its published form",
+        got=got,
+        next_step="Drop the setting, or build a moe.Balancer from its parts.",
+    )

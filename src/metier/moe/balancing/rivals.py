@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
-from metier.core.extras import naming_extras
+import torch
+from torch import Tensor
 
-with naming_extras():
-    import torch
-    from torch import Tensor
+from metier.core.checks import ensure, positive_int
+from metier.core.errors import InputError
 
 
 def switch_loss(probs: Tensor, indices: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -156,13 +154,13 @@ def expert_choice(
 
     Source: Expert Choice (arXiv 2202.09368).
     """
-    if causal:
-        raise InputError(
-            "expert choice looks at later tokens",
-            expected="a model that is not causal",
-            got="causal=True",
-            next_step="Balance with moe.balancer instead; it selects each token's experts by itself.",
-        )
+    ensure(
+        not causal,
+        "expert choice looks at later tokens",
+        expected="a model that is not causal",
+        got="causal=True",
+        next_step="Balance with moe.balancer instead; it selects each token's experts by itself.",
+    )
     n_tokens, n_experts = probs.shape
     capacity = min(n_tokens, math.ceil(capacity_factor * top_k * n_tokens / n_experts))
     gates, tokens = probs.T.topk(capacity, dim=-1)

@@ -7,7 +7,6 @@ from metier.core.extras import naming_extras
 with naming_extras():
     import torch  # noqa: F401
 
-from .information import class_information as class_information
 from .pictures import class_map as class_map, expert_sheet as expert_sheet, load_histogram as load_histogram
 from .polysemanticity import (
     Polysemanticity as Polysemanticity,
@@ -15,7 +14,7 @@ from .polysemanticity import (
     mass_matched_groups as mass_matched_groups,
     polysemanticity as polysemanticity,
 )
-from .probing import Probe as Probe, sparse_probe as sparse_probe
+from .probing import Probe as Probe, class_information as class_information, sparse_probe as sparse_probe
 from .similarity import (
     expert_gram as expert_gram,
     expert_similarity as expert_similarity,

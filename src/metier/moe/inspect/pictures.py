@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 
 from .usage import Usage
 
@@ -58,13 +58,13 @@ def expert_sheet(
     Source: the galleries of arXiv 2402.12550.
     """
     last = int(usage.top_rows.max()) if usage.top_rows.numel() else -1
-    if len(items) <= last:
-        raise InputError(
-            "a sheet shows the inputs that were watched",
-            expected=f"at least {last + 1} items, in the order in which they went through the layer",
-            got=len(items),
-            next_step="Pass the same rows, or one text per token.",
-        )
+    ensure(
+        len(items) > last,
+        "a sheet shows the inputs that were watched",
+        expected=f"at least {last + 1} items, in the order in which they went through the layer",
+        got=len(items),
+        next_step="Pass the same rows, or one text per token.",
+    )
     chosen = _heaviest(usage) if experts is None else list(experts)
     columns = min(columns, usage.top_rows.shape[1])
     texts = isinstance(items[0], str)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from metier.core.checks import open_fraction, positive_int
+from metier.core.checks import ensure, open_fraction, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import derive
 from metier.moe.multilinear.layer import MultilinearMoE
@@ -184,13 +184,13 @@ def _values(log_probabilities: Tensor, targets: NDArray[Any]) -> NDArray[np.floa
             got=f"shape {targets.shape}, {span}",
             next_step="Encode the classes as columns of the probabilities.",
         )
-    if bool(np.isnan(values).any()):
-        raise InputError(
-            "log-probabilities say what the model predicts",
-            expected="numbers",
-            got=f"NaN in {int(np.isnan(values).any(1).sum())} of {len(values)} rows",
-            next_step="Check the model's inputs.",
-        )
+    ensure(
+        not np.isnan(values).any(),
+        "log-probabilities say what the model predicts",
+        expected="numbers",
+        got=lambda: f"NaN in {int(np.isnan(values).any(1).sum())} of {len(values)} rows",
+        next_step="Check the model's inputs.",
+    )
     return values
 
 
@@ -300,13 +300,13 @@ def mass_matched_groups(load: ArrayLike | Tensor, n_groups: int) -> list[list[in
     Source: ours.
     """
     mass = np.asarray(load.detach().cpu() if isinstance(load, Tensor) else load, dtype=np.float64)
-    if positive_int("n_groups", n_groups) > mass.size:
-        raise InputError(
-            "every group holds an expert",
-            expected=f"at most {mass.size} groups",
-            got=n_groups,
-            next_step="Ask for fewer groups.",
-        )
+    ensure(
+        positive_int("n_groups", n_groups) <= mass.size,
+        "every group holds an expert",
+        expected=f"at most {mass.size} groups",
+        got=n_groups,
+        next_step="Ask for fewer groups.",
+    )
     groups: list[list[int]] = [[] for _ in range(n_groups)]
     total = np.zeros(n_groups)
     for n in np.argsort(-mass, kind="stable"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metier.moe.multilinear.edits import joint_index
+from metier.moe.multilinear.edits import flat_index, joint_index
 from metier.moe.multilinear.forms import CP, MxD
 from metier.moe.multilinear.layer import MultilinearMoE
 
@@ -18,10 +18,7 @@ def _mixtures(layer: MultilinearMoE) -> Tensor:
     mixtures = torch.stack(rows).double()
     if layer.edits is not None:
         for index, factor in layer.edits.scales().items():
-            flat = 0
-            for i, size in zip(index, modes, strict=True):
-                flat = flat * size + i
-            mixtures[flat] *= factor
+            mixtures[flat_index(index, modes)] *= factor
     return mixtures
 
 

@@ -10,10 +10,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
-from metier.moe.multilinear.coefficients import joint_coefficients
+from metier.core.checks import ensure, positive_int
 from metier.moe.multilinear.gates import Gate
+from metier.moe.multilinear.sizes import joint_coefficients
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,18 +80,18 @@ class _Tally:
         self.top_values = torch.full((n, k), -torch.inf)
         self.top_rows = torch.full((n, k), -1, dtype=torch.long)
 
-    def add(self, joint: Tensor, kept: Tensor | None) -> None:
+    def add(self, joint: Tensor, mask: Tensor | None) -> None:
         rows = torch.arange(self.rows, self.rows + joint.shape[0])
         self.rows += joint.shape[0]
-        if kept is not None:
-            if kept.shape[0] != joint.shape[0]:
-                raise InputError(
-                    f"the mask of only(...) has one entry per row that goes through {self.name}",
-                    expected=f"{joint.shape[0]} entries",
-                    got=f"{kept.shape[0]}",
-                    next_step="Call only(mask) before every batch, only(None) where none is padded.",
-                )
-            joint, rows = joint[kept], rows[kept]
+        if mask is not None:
+            ensure(
+                mask.shape[0] == joint.shape[0],
+                f"the mask of only(...) has one entry per row that goes through {self.name}",
+                expected=f"{joint.shape[0]} entries",
+                got=f"{mask.shape[0]}",
+                next_step="Call only(mask) before every batch, only(None) where none is padded.",
+            )
+            joint, rows = joint[mask], rows[mask]
         self.counted += joint.shape[0]
         if not joint.shape[0]:
             return
@@ -105,14 +104,14 @@ class _Tally:
         self.top_values, self.top_rows = values.gather(1, order), names.gather(1, order)
 
     def usage(self) -> Usage:
-        seen = max(self.counted, 1)
+        counted = max(self.counted, 1)
         largest = self.top_values[:, 0].clamp_min(0.0)
         used = self.top_values > 0
         return Usage(
             layer=self.name,
             rows=self.counted,
-            load=(self.load / seen).float(),
-            support=self.support / seen,
+            load=(self.load / counted).float(),
+            support=self.support / counted,
             largest=largest,
             top_values=self.top_values.masked_fill(~used, -torch.inf),
             top_rows=self.top_rows.masked_fill(~used, -1),
@@ -123,19 +122,19 @@ class ExpertWatch:
     """Collects the use of every multilinear gate in a model while it is open; see `watch`."""
 
     def __init__(self, model: nn.Module, *, k: int = 9, layers: Iterable[str] | None = None) -> None:
-        wanted = None if layers is None else set(layers)
+        names = None if layers is None else set(layers)
         gates = {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, Gate)}
         gates = {("layer" if name == "gate" else name): gate for name, gate in gates.items()}
-        if not gates or (wanted is not None and not wanted <= set(gates)):
-            raise InputError(
-                "there are multilinear layers to watch",
-                expected=", ".join(gates) or "a model that holds multilinear layers",
-                got=", ".join(sorted(wanted or ())) or type(model).__name__,
-                next_step="Pass the model after moe.replace, or names from the list.",
-            )
-        self._gates = {name: gate for name, gate in gates.items() if wanted is None or name in wanted}
+        ensure(
+            bool(gates) and (names is None or names <= set(gates)),
+            "there are multilinear layers to watch",
+            expected=", ".join(gates) or "a model that holds multilinear layers",
+            got=", ".join(sorted(names or ())) or type(model).__name__,
+            next_step="Pass the model after moe.replace, or names from the list.",
+        )
+        self._gates = {name: gate for name, gate in gates.items() if names is None or name in names}
         self._k = positive_int("k", k)
-        self._kept: Tensor | None = None
+        self._mask: Tensor | None = None
         self._tallies: dict[str, _Tally] = {}
         self._hooks: list[Any] = []
 
@@ -153,7 +152,7 @@ class ExpertWatch:
     def _hook(self, name: str) -> Any:
         def add(module: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
             flat = tuple(a.detach().reshape(-1, a.shape[-1]).float().cpu() for a in output)
-            self._tallies[name].add(joint_coefficients(flat), self._kept)
+            self._tallies[name].add(joint_coefficients(flat), self._mask)
 
         return add
 
@@ -162,7 +161,7 @@ class ExpertWatch:
 
         Rows that are not counted keep their numbers.
         """
-        self._kept = None if mask is None else mask.detach().reshape(-1).bool().cpu()
+        self._mask = None if mask is None else mask.detach().reshape(-1).bool().cpu()
 
     def usage(self) -> dict[str, Usage]:
         """Return what was seen so far, by layer."""

@@ -11,17 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metier.core.checks import one_of, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, one_of, positive_int
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
-from .coefficients import check_last, joint_coefficients
 from .edits import ExpertIndex
 from .forms import Rank
 from .gates import Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_gate
 from .layer import MultilinearMoE, has_gate_bias
-from .sizes import expert_modes
+from .sizes import check_last, expert_modes, joint_coefficients
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -296,11 +294,11 @@ class MultilinearGLU(_Block):
 def _per_layer(name: str, value: Any, layers: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return dict.fromkeys(layers, value)
-    if set(value) != set(layers):
-        raise InputError(
-            f"{name} is given for all layers of a block, or for each",
-            expected=" and ".join(repr(layer) for layer in layers),
-            got=" and ".join(repr(key) for key in value),
-            next_step=f"Pass one value, or a dict with the keys {list(layers)}.",
-        )
+    ensure(
+        set(value) == set(layers),
+        f"{name} is given for all layers of a block, or for each",
+        expected=" and ".join(repr(layer) for layer in layers),
+        got=" and ".join(repr(key) for key in value),
+        next_step=f"Pass one value, or a dict with the keys {list(layers)}.",
+    )
     return dict(value)

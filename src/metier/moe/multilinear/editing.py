@@ -11,12 +11,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from metier.core.checks import ensure
 from metier.core.decision import Decision, specialize_or_fall_back
-from metier.core.errors import InputError
 
-from .edits import Edits, ExpertIndex, in_place
+from .edits import Edits, ExpertIndex
 from .evaluation import evaluating
-from .layer import MultilinearMoE
+from .layer import MultilinearMoE, in_place
 
 
 @torch.no_grad()
@@ -29,37 +29,37 @@ def expert_profile(layer: MultilinearMoE, inputs: Tensor) -> Tensor:
         1.0
     """
     rows = inputs.reshape(-1, inputs.shape[-1])
-    if not rows.shape[0]:
-        raise InputError(
-            "a profile is the mean over a sub-population",
-            expected="at least one row",
-            got="none",
-            next_step="Check how the sub-population was selected.",
-        )
+    ensure(
+        rows.shape[0] > 0,
+        "a profile is the mean over a sub-population",
+        expected="at least one row",
+        got="none",
+        next_step="Check how the sub-population was selected.",
+    )
     # Batch norm would normalize by the sub-population itself, and remember it.
     with evaluating(layer):
         return layer.gate_values(rows).mean(0)
 
 
 def _threshold(layer: MultilinearMoE, profile: Tensor, output: int, amount: float) -> Edits:
-    if tuple(profile.shape) != (layer.n_joint,):
-        raise InputError(
-            "a profile has one entry per joint expert",
-            expected=f"shape ({layer.n_joint},)",
-            got=f"shape {tuple(profile.shape)}",
-            next_step="Use expert_profile(layer, inputs).",
-        )
-    if not 0 <= output < layer.out_features:
-        raise InputError(
-            "thresholding moves one output",
-            expected=f"an index from 0 to {layer.out_features - 1}",
-            got=output,
-            next_step="Check the output's index.",
-        )
+    ensure(
+        tuple(profile.shape) == (layer.n_joint,),
+        "a profile has one entry per joint expert",
+        expected=f"shape ({layer.n_joint},)",
+        got=f"shape {tuple(profile.shape)}",
+        next_step="Use expert_profile(layer, inputs).",
+    )
+    ensure(
+        0 <= output < layer.out_features,
+        "thresholding moves one output",
+        expected=f"an index from 0 to {layer.out_features - 1}",
+        got=output,
+        next_step="Check the output's index.",
+    )
     like = layer.factors.input_weight
     into, out = like.new_zeros(layer.in_features + 1), like.new_zeros(layer.out_features)
     into[-1], out[output] = amount, 1.0
-    return Edits.of(layer, components=[(profile.detach().to(like), into, out)])
+    return Edits.of(layer.factors, layer.edits, components=[(profile.detach().to(like), into, out)])
 
 
 @contextmanager
@@ -123,21 +123,21 @@ def absorbed(layer: MultilinearMoE) -> MultilinearMoE:
 
     Source: ours.
     """
-    if layer.form != "cp" or len(layer.n_experts) != 1:
-        raise InputError(
-            "edits become components of a CP layer with one expert mode",
-            expected='form="cp" and n_experts=N',
-            got=f"form={layer.form!r} and n_experts={layer.n_experts}",
-            next_step="Keep the edits beside the factors: they are saved with the layer.",
-        )
-    edits = layer.edits or Edits(0, 0, layer)
-    if not layer.bias and bool(edits.into[:, -1].any()):
-        raise InputError(
-            "an addition to biases needs the bias slot",
-            expected="bias=True",
-            got="bias=False",
-            next_step="Keep the edits beside the factors: they are saved with the layer.",
-        )
+    ensure(
+        layer.form == "cp" and len(layer.n_experts) == 1,
+        "edits become components of a CP layer with one expert mode",
+        expected='form="cp" and n_experts=N',
+        got=f"form={layer.form!r} and n_experts={layer.n_experts}",
+        next_step="Keep the edits beside the factors: they are saved with the layer.",
+    )
+    edits = layer.edits or Edits(0, 0, layer.factors)
+    ensure(
+        layer.bias or not bool(edits.into[:, -1].any()),
+        "an addition to biases needs the bias slot",
+        expected="bias=True",
+        got="bias=False",
+        next_step="Keep the edits beside the factors: they are saved with the layer.",
+    )
     old, state = layer.factors, dict(layer.state_dict())
     experts = old.experts[0].detach().clone()
     for (n,), factor in edits.scales().items():

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import finite_array
-from metier.core.errors import InputError
+from metier.core.checks import ensure, finite_array
 
 from .forms import Form
-
-if TYPE_CHECKING:
-    from .layer import MultilinearMoE
 
 ExpertIndex = int | tuple[int, ...]
 
@@ -34,13 +29,13 @@ def joint_index(n: ExpertIndex, modes: tuple[int, ...]) -> tuple[int, ...]:
     """
     total = int(np.prod(modes))
     if isinstance(n, tuple | list):
-        if len(n) != len(modes):
-            raise InputError(
-                "an expert has one index per mode",
-                expected=f"{len(modes)} for n_experts={modes}",
-                got=f"{tuple(n)}",
-                next_step="Pass a flat index, or one index per mode; several experts are a list: [1, 2].",
-            )
+        ensure(
+            len(n) == len(modes),
+            "an expert has one index per mode",
+            expected=f"{len(modes)} for n_experts={modes}",
+            got=f"{tuple(n)}",
+            next_step="Pass a flat index, or one index per mode; several experts are a list: [1, 2].",
+        )
         for index, size in zip(n, modes, strict=True):
             _check_range(index, size, modes)
         return tuple(int(index) for index in n)
@@ -49,13 +44,13 @@ def joint_index(n: ExpertIndex, modes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _check_range(index: Any, size: int, modes: tuple[int, ...]) -> None:
-    if not isinstance(index, int | np.integer) or isinstance(index, bool) or not 0 <= index < size:
-        raise InputError(
-            f"experts are counted from 0 (n_experts={modes})",
-            expected=f"an index from 0 to {size - 1}",
-            got=repr(index),
-            next_step="Check the expert's index.",
-        )
+    ensure(
+        isinstance(index, int | np.integer) and not isinstance(index, bool) and 0 <= index < size,
+        f"experts are counted from 0 (n_experts={modes})",
+        expected=f"an index from 0 to {size - 1}",
+        got=repr(index),
+        next_step="Check the expert's index.",
+    )
 
 
 def flat_index(n: ExpertIndex, modes: tuple[int, ...]) -> int:
@@ -83,29 +78,30 @@ class Edits(nn.Module):
     into: Tensor
     out: Tensor
 
-    def __init__(self, n_scales: int, n_components: int, layer: MultilinearMoE) -> None:
+    def __init__(self, n_scales: int, n_components: int, form: Form) -> None:
         super().__init__()
-        like = layer.factors.input_weight
+        like, shape = form.input_weight, form.shape
         kind: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
-        index = torch.zeros(n_scales, len(layer.n_experts), dtype=torch.long, device=like.device)
+        index = torch.zeros(n_scales, len(shape.n_experts), dtype=torch.long, device=like.device)
         self.register_buffer("scale_index", index)
         self.register_buffer("scale", torch.ones(n_scales, **kind))
-        self.register_buffer("expert", torch.zeros(n_components, layer.n_joint, **kind))
-        self.register_buffer("into", torch.zeros(n_components, layer.in_features + 1, **kind))
-        self.register_buffer("out", torch.zeros(n_components, layer.out_features, **kind))
+        self.register_buffer("expert", torch.zeros(n_components, math.prod(shape.n_experts), **kind))
+        self.register_buffer("into", torch.zeros(n_components, shape.in_features + 1, **kind))
+        self.register_buffer("out", torch.zeros(n_components, shape.out_features, **kind))
 
     @classmethod
     def of(
         cls,
-        layer: MultilinearMoE,
+        form: Form,
+        old: Edits | None,
         *,
         scale: Mapping[ExpertIndex, float] | None = None,
         weight: Mapping[ExpertIndex, Tensor] | None = None,
         bias: Mapping[ExpertIndex, Tensor] | None = None,
         components: Sequence[tuple[Tensor, Tensor, Tensor]] = (),
     ) -> Self:
-        """Return the layer's present edits followed by new ones: scales first, then additions."""
-        modes, old = layer.n_experts, layer.edits
+        """Return a layer's old edits followed by new ones: scales first, then additions."""
+        modes = form.shape.n_experts
         scales = {} if old is None else old.scales()
         rows = (
             [] if old is None else [(u, v, w) for u, v, w in zip(old.expert, old.into, old.out, strict=True)]
@@ -115,11 +111,11 @@ class Edits(nn.Module):
             scales[index] = scales.get(index, 1.0) * float(finite_array("scale", factor, ndim=0))
             rows = _scale_rows(rows, flat_index(n, modes), float(factor))
         for n, delta in (weight or {}).items():
-            rows += _weight_components(layer, flat_index(n, modes), delta)
+            rows += _weight_components(form, flat_index(n, modes), delta)
         for n, shift in (bias or {}).items():
-            rows.append(_bias_component(layer, flat_index(n, modes), shift))
+            rows.append(_bias_component(form, flat_index(n, modes), shift))
         rows += list(components)
-        edits = cls(len(scales), len(rows), layer)
+        edits = cls(len(scales), len(rows), form)
         for k, (index, factor) in enumerate(scales.items()):
             edits.scale_index[k] = torch.tensor(index)
             edits.scale[k] = factor
@@ -177,25 +173,6 @@ class Edits(nn.Module):
         return weight + added[:-1], bias + added[-1]
 
 
-@contextmanager
-def in_place(layer: MultilinearMoE, edits: Edits) -> Iterator[None]:
-    """Put edits in place inside the context, and put back what was there before, whatever happens inside.
-
-    Warns:
-        UserWarning: A permanent edit was made inside: it is undone on leaving.
-    """
-    before, layer.edits = layer.edits, edits
-    try:
-        yield
-    finally:
-        lost, layer.edits = layer.edits is not edits, before
-        if lost:
-            warnings.warn(
-                "an edit that was made permanent inside a context is undone with it; make it outside.",
-                stacklevel=6,
-            )
-
-
 def _scale_rows(
     rows: list[tuple[Tensor, Tensor, Tensor]], n: int, factor: float
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -208,45 +185,45 @@ def _scale_rows(
     return scaled
 
 
-def _one_hot(layer: MultilinearMoE, n: int) -> Tensor:
-    u = layer.factors.input_weight.new_zeros(layer.n_joint)
+def _one_hot(form: Form, n: int) -> Tensor:
+    u = form.input_weight.new_zeros(math.prod(form.shape.n_experts))
     u[n] = 1.0
     return u
 
 
-def _weight_components(layer: MultilinearMoE, n: int, delta: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _weight_components(form: Form, n: int, delta: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return a change of W_n as rank-one components, by its singular value decomposition."""
-    _check_shape("weight", delta, (layer.in_features, layer.out_features))
-    like, u = layer.factors.input_weight, _one_hot(layer, n)
+    _check_shape("weight", delta, (form.shape.in_features, form.shape.out_features))
+    like, u = form.input_weight, _one_hot(form, n)
     left, values, right = torch.linalg.svd(delta.detach().double(), full_matrices=False)
-    kept = values > values.max() * 1e-14 if values.numel() else values > 0
+    nonzero = values > values.max() * 1e-14 if values.numel() else values > 0
     pad = left.new_zeros(1)
     return [
         (u, torch.cat([left[:, j] * values[j], pad]).to(like), right[j].to(like))
-        for j in torch.nonzero(kept).flatten().tolist()
+        for j in torch.nonzero(nonzero).flatten().tolist()
     ]
 
 
-def _bias_component(layer: MultilinearMoE, n: int, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    _check_shape("bias", shift, (layer.out_features,))
-    like = layer.factors.input_weight
-    v = like.new_zeros(layer.in_features + 1)
+def _bias_component(form: Form, n: int, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    _check_shape("bias", shift, (form.shape.out_features,))
+    like = form.input_weight
+    v = like.new_zeros(form.shape.in_features + 1)
     v[-1] = 1.0
-    return _one_hot(layer, n), v, shift.detach().to(like)
+    return _one_hot(form, n), v, shift.detach().to(like)
 
 
 def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-    if not isinstance(value, Tensor) or not bool(torch.isfinite(value).all()):
-        raise InputError(
-            f"{name} says what is added to an expert",
-            expected=f"a tensor of shape {shape} of finite numbers",
-            got="NaN or infinity" if isinstance(value, Tensor) else type(value).__name__,
-            next_step="Convert it with torch.as_tensor, or check how it was computed.",
-        )
-    if tuple(value.shape) != shape:
-        raise InputError(
-            f"{name} says what is added to an expert",
-            expected=f"a tensor of shape {shape}",
-            got=f"shape {tuple(value.shape)}",
-            next_step="Transpose or reshape it.",
-        )
+    ensure(
+        isinstance(value, Tensor) and bool(torch.isfinite(value).all()),
+        f"{name} says what is added to an expert",
+        expected=f"a tensor of shape {shape} of finite numbers",
+        got="NaN or infinity" if isinstance(value, Tensor) else type(value).__name__,
+        next_step="Convert it with torch.as_tensor, or check how it was computed.",
+    )
+    ensure(
+        tuple(value.shape) == shape,
+        f"{name} says what is added to an expert",
+        expected=f"a tensor of shape {shape}",
+        got=f"shape {tuple(value.shape)}",
+        next_step="Transpose or reshape it.",
+    )

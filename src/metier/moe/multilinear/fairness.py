@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metier.core.checks import label_codes
-from metier.core.errors import InputError
+from metier.core.checks import ensure, label_codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +75,21 @@ def group_fairness(
     """
     truth, guess = np.asarray(y_true), np.asarray(y_pred)
     codes, names = label_codes("groups", groups)
-    if not truth.shape == guess.shape == codes.shape:
-        raise InputError(
-            "labels, predictions and groups belong to the same rows",
-            expected="three lists of one length",
-            got=f"shapes {truth.shape}, {guess.shape} and {codes.shape}",
-            next_step="Check how the rows were selected.",
-        )
+    ensure(
+        truth.shape == guess.shape == codes.shape,
+        "labels, predictions and groups belong to the same rows",
+        expected="three lists of one length",
+        got=f"shapes {truth.shape}, {guess.shape} and {codes.shape}",
+        next_step="Check how the rows were selected.",
+    )
     is_positive = truth == positive
-    if not is_positive.any():
-        raise InputError(
-            "equality of opportunity looks at rows with the positive label",
-            expected=f"rows labelled {positive!r}",
-            got="none",
-            next_step="Pass positive=... as it is written in y_true.",
-        )
+    ensure(
+        is_positive.any(),
+        "equality of opportunity looks at rows with the positive label",
+        expected=f"rows labelled {positive!r}",
+        got="none",
+        next_step="Pass positive=... as it is written in y_true.",
+    )
     counts = np.bincount(codes, minlength=len(names))
     accuracy = _rate(codes, (truth == guess).astype(float), counts)
     hits = _rate(codes, (is_positive & (guess == positive)).astype(float), np.bincount(codes, is_positive))

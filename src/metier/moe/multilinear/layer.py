@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,13 @@ from metier.core.checks import non_negative, one_of, positive_int
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_from_dict, gate_to_dict
-from .coefficients import check_coefficients, check_last, joint_coefficients
-from .edits import Edits, ExpertIndex, flat_index, in_place, joint_index
+from .dense import start_from_dense
+from .edits import Edits, ExpertIndex, flat_index, joint_index
 from .forms import FORMS, Rank, Shape
 from .forms.ranks import two_ranks
 from .gates import NORMS, Gate, refuse_causal_batch_norm
 from .initialization import generator_of, initialize_as_published, initialize_form, initialize_gate
-from .sizes import default_rank, expert_modes
+from .sizes import check_coefficients, check_last, default_rank, expert_modes, joint_coefficients
 
 INITS = ("scaled", "published")
 MOST_DEVIATION = 1e4
@@ -265,7 +266,7 @@ class MultilinearMoE(nn.Module):
             ...     torch.allclose(layer.expert_bias(1), before + 1)
             True
         """
-        with in_place(self, Edits.of(self, scale=scale, weight=weight, bias=bias)):
+        with in_place(self, Edits.of(self.factors, self.edits, scale=scale, weight=weight, bias=bias)):
             yield self
 
     def edit_(
@@ -276,14 +277,14 @@ class MultilinearMoE(nn.Module):
         bias: Mapping[ExpertIndex, Tensor] | None = None,
     ) -> Self:
         """Make edits permanent: they are saved with the layer. Arguments as in `edited`."""
-        self.edits = Edits.of(self, scale=scale, weight=weight, bias=bias)
+        self.edits = Edits.of(self.factors, self.edits, scale=scale, weight=weight, bias=bias)
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Make room for saved edits: torch ignores, without a word, the keys of a submodule that is None."""
         scales, rows = state_dict.get(f"{prefix}edits.scale"), state_dict.get(f"{prefix}edits.expert")
         if scales is not None and rows is not None:
-            self.edits = Edits(scales.shape[0], rows.shape[0], self)
+            self.edits = Edits(scales.shape[0], rows.shape[0], self.factors)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _indices(self, experts: ExpertIndex | Sequence[ExpertIndex]) -> list[int]:
@@ -308,9 +309,7 @@ class MultilinearMoE(nn.Module):
             >>> torch.allclose(layer(x), linear(x), atol=1e-5)
             True
         """
-        from .warm_start import warm_start
-
-        return warm_start(linear, n_experts=n_experts, layer_type=cls, **settings)
+        return start_from_dense(cls, linear, n_experts=n_experts, **settings)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values."""
@@ -363,6 +362,25 @@ class MultilinearMoE(nn.Module):
             f"{self.in_features}, {self.out_features}, n_experts={self.n_experts}, form={self.form!r}, "
             f"rank={self.rank}, bias={self.bias}"
         )
+
+
+@contextmanager
+def in_place(layer: MultilinearMoE, edits: Edits) -> Iterator[None]:
+    """Put edits in place inside the context, and put back what was there before, whatever happens inside.
+
+    Warns:
+        UserWarning: A permanent edit was made inside: it is undone on leaving.
+    """
+    before, layer.edits = layer.edits, edits
+    try:
+        yield
+    finally:
+        lost, layer.edits = layer.edits is not edits, before
+        if lost:
+            warnings.warn(
+                "an edit that was made permanent inside a context is undone with it; make it outside.",
+                stacklevel=6,
+            )
 
 
 def _deviation(name: str, value: float) -> float:

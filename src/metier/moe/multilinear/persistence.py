@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from metier.core.errors import InputError
+from metier.core.checks import ensure
 
 FORMAT = 1
 
@@ -35,21 +35,21 @@ def load_pretrained(cls: type[M], folder: str | Path, *, device: torch.device | 
         InputError: The folder holds no such module, or one of another class.
     """
     path = Path(folder)
-    if not (path / "config.json").is_file() or not (path / "model.safetensors").is_file():
-        raise InputError(
-            "a saved layer is a folder of two files",
-            expected="config.json and model.safetensors",
-            got=f"{path} without them",
-            next_step="Pass the folder that save_pretrained wrote.",
-        )
+    ensure(
+        (path / "config.json").is_file() and (path / "model.safetensors").is_file(),
+        "a saved layer is a folder of two files",
+        expected="config.json and model.safetensors",
+        got=f"{path} without them",
+        next_step="Pass the folder that save_pretrained wrote.",
+    )
     saved = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if saved.get("class") != cls.__name__ or saved.get("format") != FORMAT:
-        raise InputError(
-            "a saved layer is read by its own class",
-            expected=f"{cls.__name__}, format {FORMAT}",
-            got=f"{saved.get('class')}, format {saved.get('format')}",
-            next_step=f"Call {saved.get('class')}.from_pretrained.",
-        )
+    ensure(
+        saved.get("class") == cls.__name__ and saved.get("format") == FORMAT,
+        "a saved layer is read by its own class",
+        expected=f"{cls.__name__}, format {FORMAT}",
+        got=f"{saved.get('class')}, format {saved.get('format')}",
+        next_step=f"Call {saved.get('class')}.from_pretrained.",
+    )
     with safe_open(path / "model.safetensors", framework="pt") as tensors:
         name = next(key for key in sorted(tensors.keys()) if key.endswith("input_weight"))
         dtype = tensors.get_tensor(name).dtype

@@ -1,29 +1,90 @@
-"""Replace dense layers and feed-forward blocks of a trained model by multilinear experts."""
+"""Replace dense layers and feed-forward blocks of a model by multilinear ones, and report what that did."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import non_negative, one_of
+from metier.core.checks import ensure, non_negative, one_of
 from metier.core.errors import InputError
 
 from .activations import GateActivation, gate_activation
 from .blocks import MultilinearGLU, MultilinearMLP
-from .evaluation import evaluating
+from .dense import dense_weight, effective_weight, fill_from_dense, full_rank, noise_generator
+from .evaluation import arguments_of, evaluating
 from .forms import FORMS, Rank
 from .forms.ranks import two_ranks
 from .gates import refuse_causal_batch_norm
 from .layer import MultilinearMoE, has_gate_bias
 from .ranks import largest
-from .replacement import ReplacedLayer, Replacement
 from .sizes import expert_modes
 from .targets import Pattern, Target, find_targets, looks_causal, refuse_shared
-from .warm_start import dense_weight, effective_weight, fill_from_dense, full_rank, noise_generator
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedLayer:
+    """One replaced module.
+
+    Attributes:
+        name: Its name in the model.
+        kind: "linear", "mlp" or "glu".
+        rank: Ranks by projection ("linear", "up", "down", "activated").
+        parameters_before: Parameters of the dense module.
+        parameters: Parameters now, gate included.
+        weight_error: Relative error of weights by projection.
+        output_error: Relative root mean squared error of each projection's outputs on the calibration
+            inputs of the dense model; empty without calibration.
+        notes: What changed beside the weights.
+        config: Constructor arguments of the new module.
+    """
+
+    name: str
+    kind: str
+    rank: dict[str, tuple[int, ...]]
+    parameters_before: int
+    parameters: int
+    weight_error: dict[str, float]
+    output_error: dict[str, float]
+    notes: tuple[str, ...]
+    config: dict[str, Any]
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        errors = ", ".join(f"{role} {error:.1e}" for role, error in self.weight_error.items())
+        outputs = ", ".join(f"{role} {error:.1e}" for role, error in self.output_error.items())
+        share = self.parameters / self.parameters_before
+        sizes = f"{self.parameters_before:,} -> {self.parameters:,} parameters ({share:.2f})"
+        parts = [f"{self.name}: {self.kind}, {sizes}, weight error {errors}"]
+        parts += [f"output error {outputs}"] if outputs else []
+        return "; ".join([*parts, *self.notes])
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What `replace` did, layer by layer; `to_dict()` is a plan that `rebuild` follows.
+
+    Attributes:
+        layers: The replaced modules in the model's order.
+    """
+
+    layers: tuple[ReplacedLayer, ...]
+
+    def summary(self) -> str:
+        """Return one line per layer and a total."""
+        before = sum(layer.parameters_before for layer in self.layers)
+        after = sum(layer.parameters for layer in self.layers)
+        total = f"{len(self.layers)} replaced: {before:,} -> {after:,} parameters ({after / before:.2f})"
+        return "\n".join([*(layer.summary() for layer in self.layers), total])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"layers": [asdict(layer) for layer in self.layers]}
+
 
 CLASSES: dict[str, Any] = {
     "linear": MultilinearMoE,
@@ -94,10 +155,13 @@ def replace(
     ring_ranks = two_ranks(ring_ranks)
     is_causal = looks_causal(model) if causal is None else causal
     refuse_causal_batch_norm(norm, causal=is_causal, force=force, where=type(model).__name__)
-    if rank is not None and budget is not None:
-        raise InputError(
-            "a replacement has one size", expected="rank or budget", got="both", next_step="Leave one out."
-        )
+    ensure(
+        rank is None or budget is None,
+        "a replacement has one size",
+        expected="rank or budget",
+        got="both",
+        next_step="Leave one out.",
+    )
     targets = find_targets(model, pattern)
     if not force:
         refuse_shared(model, targets)
@@ -171,13 +235,13 @@ def _ranks(
         )
 
     allowed = math.floor(non_negative("budget", budget) * dense)
-    if cost(1) > allowed:
-        raise InputError(
-            f"the budget of {target.name} must pay for the gate and for rank 1",
-            expected=f"budget >= {cost(1) / dense:.3f} (the gate alone takes {gate / dense:.3f})",
-            got=budget,
-            next_step="Raise the budget, or use fewer experts or more modes.",
-        )
+    ensure(
+        cost(1) <= allowed,
+        f"the budget of {target.name} must pay for the gate and for rank 1",
+        expected=f"budget >= {cost(1) / dense:.3f} (the gate alone takes {gate / dense:.3f})",
+        got=budget,
+        next_step="Raise the budget, or use fewer experts or more modes.",
+    )
     return dict.fromkeys(shapes, None if form == "mxd" else largest(lambda r: cost(r) <= allowed))
 
 
@@ -214,10 +278,10 @@ def _fill(
         if moment is not None and bias is None:
             moment = moment[:-1, :-1]
         stream = noise_generator(seed, role)
-        fill_from_dense(layer, weight, bias, moment=moment, noise=noise, generator=stream)
+        fill_from_dense(layer.factors, weight, bias, moment=moment, noise=noise, generator=stream)
         column = weight.new_zeros(len(weight)) if bias is None else bias
         dense = torch.cat([weight, column.unsqueeze(1)], dim=1).double()
-        off = effective_weight(layer).double() - dense
+        off = effective_weight(layer.factors).double() - dense
         errors[role] = float(off.norm() / dense.norm())
         if role in moments:
             full = moments[role].to(dense)
@@ -267,28 +331,20 @@ def _moments(model: nn.Module, targets: list[Target], batches: Iterable[Any]) ->
     try:
         with evaluating(model):
             for batch in batches:
-                _run(model, batch)
+                args, kwargs = arguments_of(batch)
+                model(*args, **kwargs)
     finally:
         for hook in hooks:
             hook.remove()
     result: dict[str, dict[str, Tensor]] = {}
     for name, by_role in sums.items():
-        for role, seen in by_role.items():
-            if seen.total is None or not bool(torch.isfinite(seen.total).all()):
+        for role, moment in by_role.items():
+            if moment.total is None or not bool(torch.isfinite(moment.total).all()):
                 raise InputError(
                     "calibration batches reach every layer that is replaced",
                     expected=f"finite inputs of {name}",
-                    got="none" if seen.total is None else "NaN or infinity",
+                    got="none" if moment.total is None else "NaN or infinity",
                     next_step="Pass an iterable of the model's inputs that is not used up.",
                 )
-            result.setdefault(name, {})[role] = seen.total / seen.rows
+            result.setdefault(name, {})[role] = moment.total / moment.rows
     return result
-
-
-def _run(model: nn.Module, batch: Any) -> None:
-    if isinstance(batch, Mapping):
-        model(**batch)
-    elif isinstance(batch, tuple | list):
-        model(*batch)
-    else:
-        model(batch)

@@ -2,18 +2,144 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from metier.core.checks import one_of
 
-from .grouped import grouped_product
+def grouped_product(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """Multiply each group of rows with its own matrix: `y_i = W_g x_i` for the rows i of group g.
+
+    Args:
+        rows: (S, in), sorted by group. Rows beyond `ends[-1]` belong to no group; their product is 0.
+        weight: (E, out, in).
+        ends: (E,) integers, where each group ends.
+
+    Returns:
+        (S, out).
+    """
+    if torch.compiler.is_compiling():
+        return cast(Tensor, torch.ops.metier.grouped_product(rows, weight, ends))
+    return _apply(_Product, rows, weight, ends.tolist())
+
+
+def _apply(function: Any, *arguments: Any) -> Tensor:
+    # torch leaves `Function.apply` without types.
+    return cast(Tensor, function.apply(*arguments))
+
+
+def _groups(ends: list[int]) -> Iterator[tuple[int, slice]]:
+    start = 0
+    for group, end in enumerate(ends):
+        if end > start:
+            yield group, slice(start, end)
+        start = end
+
+
+def _multiply(rows: Tensor, weight: Tensor, ends: list[int]) -> Tensor:
+    out = rows.new_empty(rows.shape[0], weight.shape[1])
+    out[ends[-1] :] = 0
+    for group, part in _groups(ends):
+        torch.mm(rows[part], weight[group].t(), out=out[part])
+    return out
+
+
+def _outer(left: Tensor, right: Tensor, ends: list[int]) -> Tensor:
+    """(E, out, in) sums of outer products of (S, out) and (S, in) rows, by group; 0 where it is empty."""
+    out = left.new_empty(len(ends), left.shape[1], right.shape[1])
+    start = 0
+    for group, end in enumerate(ends):
+        if end > start:
+            torch.mm(left[start:end].t(), right[start:end], out=out[group])
+        else:
+            out[group] = 0
+        start = end
+    return out
+
+
+class _Product(Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, ends: list[int]) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.ends = ends
+        return _multiply(rows, weight, ends)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, weight = ctx.saved_tensors
+        # A gradient expanded from a sum has stride 0, which mm handles slowly.
+        grad = grads[0].contiguous()
+        to_rows, to_weight = ctx.needs_input_grad[:2]
+        return (
+            _apply(_Product, grad, weight.transpose(1, 2), ctx.ends) if to_rows else None,
+            _apply(_Outer, grad, rows, ctx.ends) if to_weight else None,
+            None,
+        )
+
+
+class _Outer(Function):
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, ends: list[int]) -> Tensor:
+        ctx.save_for_backward(left, right)
+        ctx.ends = ends
+        return _outer(left, right, ends)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        left, right = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        return (
+            _apply(_Product, right, grad, ctx.ends) if ctx.needs_input_grad[0] else None,
+            _apply(_Product, left, grad.transpose(1, 2), ctx.ends) if ctx.needs_input_grad[1] else None,
+            None,
+        )
+
+
+# Opaque to torch.compile, which could not trace a loop over group sizes known only at run time.
+@torch.library.custom_op("metier::grouped_product", mutates_args=())
+def _product_op(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return _multiply(rows, weight, ends.tolist())
+
+
+@torch.library.custom_op("metier::grouped_outer", mutates_args=())
+def _outer_op(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
+    return _outer(left, right, ends.tolist())
+
+
+@_product_op.register_fake
+def _(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return rows.new_empty(rows.shape[0], weight.shape[1])
+
+
+@_outer_op.register_fake
+def _(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
+    return left.new_empty(ends.shape[0], left.shape[1], right.shape[1])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _product_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    rows, weight, ends = ctx.saved_tensors
+    grad = grad.contiguous()
+    return _product_op(grad, weight.transpose(1, 2), ends), _outer_op(grad, rows, ends), None
+
+
+def _outer_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    left, right, ends = ctx.saved_tensors
+    grad = grad.contiguous()
+    return _product_op(right, grad, ends), _product_op(left, grad.transpose(1, 2), ends), None
+
+
+_product_op.register_autograd(_product_backward, setup_context=_keep)
+_outer_op.register_autograd(_outer_backward, setup_context=_keep)
+
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -78,12 +204,6 @@ def make_plan(indices: Tensor, n_experts: int, *, may_drop: bool | None = None) 
     return Plan(order, inverse, tokens, experts, ends, top_k, may_drop)
 
 
-def _apply(function: Any, *arguments: Any) -> Tensor:
-    # torch leaves `Function.apply` without types.
-    result: Tensor = function.apply(*arguments)
-    return result
-
-
 class _Permute(Function):
     """Rows in another order; the gradient goes back by the inverse order, without scattered additions."""
 
@@ -134,30 +254,30 @@ class Sorted:
 
     def __init__(self, plan: Plan, product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self.plan, self.product = plan, product
-        self.kept = (plan.experts < plan.ends.shape[0])[:, None] if plan.may_drop else None
+        self.present = (plan.experts < plan.ends.shape[0])[:, None] if plan.may_drop else None
 
     def enter(self, x: Tensor) -> Tensor:
         """(N, D) tokens -> (S, D) rows."""
         p = self.plan
         rows = _apply(_Spread, x, p.tokens, p.inverse, p.top_k)
         # Of rows without an expert neither the product nor its gradient is defined: cut both.
-        return rows if self.kept is None else torch.where(self.kept, rows, 0)
+        return rows if self.present is None else torch.where(self.present, rows, 0)
 
     def linear(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply every row with its expert's matrix."""
         out = self.product(rows, weight, self.plan.ends)
         if bias is None:
             return out
-        if self.kept is None:
+        if self.present is None:
             return out + bias[self.plan.experts]
         # Cut here too: behind these rows waits a gradient of garbage.
         own = bias[self.plan.experts.clamp(max=weight.shape[0] - 1)]
-        return out + torch.where(self.kept, own, 0)
+        return out + torch.where(self.present, own, 0)
 
     def leave(self, rows: Tensor) -> Tensor:
         """(S, D) rows -> (S, D) in the order of the pairs; 0 where a pair has no expert."""
         p = self.plan
-        rows = rows if self.kept is None else torch.where(self.kept, rows, 0)
+        rows = rows if self.present is None else torch.where(self.present, rows, 0)
         return _apply(_Permute, rows, p.inverse, p.order)
 
 
@@ -167,10 +287,10 @@ class Padded:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         counts = plan.counts()
-        self.capacity, kept = max(counts), sum(counts)
+        self.capacity, n_rows = max(counts), sum(counts)
         starts = F.pad(plan.ends[:-1], (1, 0))
-        experts = plan.experts[:kept]
-        within = torch.arange(kept, device=experts.device) - starts[experts]
+        experts = plan.experts[:n_rows]
+        within = torch.arange(n_rows, device=experts.device) - starts[experts]
         self.slots = experts * self.capacity + within
 
     def enter(self, x: Tensor) -> Tensor:
@@ -236,7 +356,7 @@ def dispatch(
     Returns:
         (N, D) in the dtype of `x`.
     """
-    layout = BACKENDS[one_of("dispatch", backend, BACKENDS)](plan)
+    layout = BACKENDS[backend](plan)
     hidden = layout.linear(layout.enter(x), experts.up, experts.up_bias)
     rows = layout.leave(layout.linear(experts.activation(hidden), experts.down, experts.down_bias))
     choices = rows.view(*indices.shape, x.shape[1])

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from metier.core.checks import non_negative
-from metier.core.errors import InputError
+from metier.core.checks import ensure, non_negative
 
 from .layer import SparseMoE
 
@@ -59,13 +58,13 @@ def upcycle(
 
     Source: Sparse upcycling, arXiv 2212.05055, section 2; the noise is ours.
     """
-    if (down.in_features, down.out_features) != (up.out_features, up.in_features):
-        raise InputError(
-            "the second map leads back from the first",
-            expected=f"down of {up.out_features} -> {up.in_features}",
-            got=f"{down.in_features} -> {down.out_features}",
-            next_step="Pass the two linear maps of one feed-forward network.",
-        )
+    ensure(
+        (down.in_features, down.out_features) == (up.out_features, up.in_features),
+        "the second map leads back from the first",
+        expected=f"down of {up.out_features} -> {up.in_features}",
+        got=f"{down.in_features} -> {down.out_features}",
+        next_step="Pass the two linear maps of one feed-forward network.",
+    )
     spread = non_negative("noise", noise)
     layer = SparseMoE(
         up.in_features,

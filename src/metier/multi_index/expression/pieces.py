@@ -1,9 +1,10 @@
-"""Cut an expression where an absolute value or a step changes branch: smooth pieces, certified cuts."""
+"""Expressions in ball arithmetic, and the smooth pieces between the points where they change branch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -11,10 +12,117 @@ from itertools import pairwise
 from typing import Any
 
 from metier.core.errors import InputError
+from metier.core.extras import require
 
-from .balls import flint, precision, rational, real_ball
-from .evaluate import Polynomial, array_function, as_polynomial, derivative
-from .nodes import Call, Node, Pow, children, is_constant, multiply as multiply_nodes, number, substitute
+from .nodes import (
+    FUNCTIONS,
+    Add,
+    Call,
+    Constant,
+    Mul,
+    Node,
+    Num,
+    Pow,
+    Var,
+    innermost_branch,
+    is_constant,
+    multiply as multiply_nodes,
+    number,
+    substitute,
+)
+from .reading import Polynomial, as_polynomial, derivative, parts_of, polynomial_node
+
+BallFunction = Callable[[Any, bool], Any]
+
+
+def flint() -> Any:
+    """Return python-flint, or say which extra brings it."""
+    return require("flint")
+
+
+@contextmanager
+def precision(bits: int) -> Iterator[None]:
+    """Compute with `bits` bits inside the block."""
+    context = flint().ctx
+    before = context.prec
+    context.prec = bits
+    try:
+        yield
+    finally:
+        context.prec = before
+
+
+def rational(value: Fraction) -> Any:
+    """Return an exact rational of python-flint."""
+    return flint().fmpq(value.numerator, value.denominator)
+
+
+@lru_cache(maxsize=1024)
+def ball_function(node: Node, bits: int) -> BallFunction:
+    """Return f(x, analytic) on complex balls; numbers are rounded to `bits` once, here."""
+    acb = flint().acb
+    coefficients = as_polynomial(node)
+    if coefficients is not None:
+        with precision(bits):
+            return horner([acb(rational(a)) for a in coefficients] or [acb(0)])
+    match node:
+        case Constant(name):
+            with precision(bits):
+                value = acb.pi() if name == "pi" else acb(1).exp()
+            return lambda x, _: value
+        case Add(terms):
+            return _folded([ball_function(term, bits) for term in terms], operator.add)
+        case Mul(factors):
+            return _folded([ball_function(factor, bits) for factor in factors], operator.mul)
+        case Pow(base, exponent):
+            return _power(ball_function(base, bits), exponent, bits)
+        case Call(name, argument):
+            inner, outer = ball_function(argument, bits), FUNCTIONS[name].ball
+            return lambda x, analytic: outer(inner(x, analytic), analytic)
+    raise TypeError(f"no ball function of {node!r}")
+
+
+def horner(numbers: list[Any]) -> BallFunction:
+    """Return the polynomial with these coefficients, constant first, on balls."""
+    lead, rest = numbers[-1], numbers[-2::-1]
+
+    # A loop, not a fold: integrals come here thousands of times.
+    def evaluate(x: Any, _: bool) -> Any:
+        total = lead
+        for a in rest:
+            total = total * x + a
+        return total
+
+    return evaluate
+
+
+def _folded(parts: list[BallFunction], combine: Callable[[Any, Any], Any]) -> BallFunction:
+    first, rest = parts[0], parts[1:]
+
+    def evaluate(x: Any, analytic: bool) -> Any:
+        total = first(x, analytic)
+        for part in rest:
+            total = combine(total, part(x, analytic))
+        return total
+
+    return evaluate
+
+
+def _power(base: BallFunction, exponent: Fraction, bits: int) -> BallFunction:
+    if exponent.denominator == 1:
+        whole = exponent.numerator
+        return lambda x, analytic: base(x, analytic) ** whole
+    with precision(bits):
+        p = flint().acb(rational(exponent))
+    # exp(p log u) has the cut of the logarithm, and says so where it must be analytic.
+    return lambda x, analytic: (base(x, analytic).log(analytic=analytic) * p).exp()
+
+
+def real_ball(node: Node, low: Any, high: Any, bits: int) -> Any:
+    """Return a real ball that holds f on the real interval from `low` to `high` (real balls)."""
+    middle = low if low is high else low.union(high)
+    return ball_function(node, bits)(flint().acb(middle), False).real
+
 
 REACH = Fraction(14)
 """Roots are looked for in [-REACH, REACH]; beyond it the Gaussian has a mass of 2e-44."""
@@ -39,7 +147,9 @@ class Cut:
 
     def enclose(self, bits: int) -> Any:
         """Return a real ball of about `bits` bits that holds the cut."""
-        return _enclose(self, bits)
+        if self.exact is not None:
+            return flint().arb(rational(self.exact))
+        return interval(*_narrowed(self, bits))
 
     def midpoint(self, bits: int) -> tuple[Fraction, Fraction]:
         """Return a rational number near the cut and a bound of the distance."""
@@ -70,15 +180,9 @@ def _narrowed(cut: Cut, bits: int) -> tuple[Fraction, Fraction]:
         while high - low > width:
             guess = _newton_guess(cut.equation, low, high, bits)
             for point in (*guess, (low + high) / 2):
-                if not low < point < high:
-                    continue
-                sign = _sign_at(cut.equation, point, bits + 64)
-                if sign is None:
-                    continue
-                if sign == left:
-                    low = point
-                else:
-                    high = point
+                sign = _sign_at(cut.equation, point, bits + 64) if low < point < high else None
+                if sign is not None:
+                    low, high = (point, high) if sign == left else (low, point)
     return low, high
 
 
@@ -99,18 +203,14 @@ def _newton_guess(equation: Node, low: Fraction, high: Fraction, bits: int) -> t
 
 
 def _sign_at(equation: Node, point: Fraction, bits: int) -> int | None:
-    ball = real_ball(equation, *(2 * (flint().arb(rational(point)),)), bits)
-    if ball > 0:
-        return 1
-    return -1 if ball < 0 else None
+    x = flint().arb(rational(point))
+    ball = real_ball(equation, x, x, bits)
+    return 1 if ball > 0 else -1 if ball < 0 else None
 
 
-def _enclose(cut: Cut, bits: int) -> Any:
-    arb = flint().arb
-    if cut.exact is not None:
-        return arb(rational(cut.exact))
-    low, high = _narrowed(cut, bits)
-    return arb(rational(low)).union(arb(rational(high)))
+def interval(low: Fraction, high: Fraction) -> Any:
+    """Return a real ball that holds every number from `low` to `high`."""
+    return flint().arb(rational(low)).union(flint().arb(rational(high)))
 
 
 def pieces_of(node: Node) -> tuple[Piece, ...]:
@@ -120,7 +220,7 @@ def pieces_of(node: Node) -> tuple[Piece, ...]:
         InputError: a branch point cannot be located, or the expression is not defined somewhere.
 
     Example:
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> [(p.low and p.low.value, p.high and p.high.value) for p in pieces_of(parse("abs(x**2 - 4)"))]
         [(None, -2.0), (-2.0, 2.0), (2.0, None)]
     """
@@ -133,7 +233,7 @@ def branches_known(node: Node) -> bool:
     Roots of polynomials are all found; those of other functions are searched for within REACH.
 
     Example:
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> branches_known(parse("abs(x - 20)")), branches_known(parse("sign(cos(x/10))"))
         (True, False)
     """
@@ -146,43 +246,23 @@ def _cut_up(node: Node) -> tuple[tuple[Piece, ...], bool]:
     waiting, known = [Piece(None, None, node)], True
     while waiting:
         piece = waiting.pop(0)
-        inner = _innermost(piece.node)
+        inner = innermost_branch(piece.node)
         if inner is None:
-            done.append(piece)
+            # Neighbors with the same expression have no branch point between them.
+            joined = bool(done) and done[-1].node == piece.node
+            low = done.pop().low if joined else piece.low
+            done.append(Piece(low, piece.high, piece.node))
             continue
         known = known and (is_constant(inner.argument) or as_polynomial(inner.argument) is not None)
         waiting = [*_split(piece, inner), *waiting]
         if len(waiting) + len(done) > MAX_CUTS:
             raise _unlocated(inner, f"more than {MAX_CUTS} of them")
-    return _merged(done), known
-
-
-def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
-    """Join neighbors that hold the same expression: there is no branch point between them."""
-    out: list[Piece] = []
-    for piece in pieces:
-        if out and out[-1].node == piece.node:
-            out[-1] = Piece(out[-1].low, piece.high, piece.node)
-        else:
-            out.append(piece)
-    return tuple(out)
-
-
-def _innermost(node: Node) -> Call | None:
-    """A branching call whose argument has no branch of its own."""
-    for part in children(node):
-        found = _innermost(part)
-        if found is not None:
-            return found
-    if isinstance(node, Call) and node.name in ("abs", "sign"):
-        return node
-    return None
+    return tuple(done), known
 
 
 def _split(piece: Piece, call: Call) -> list[Piece]:
     u = call.argument
-    cuts = [c for c in roots(u) if _inside(c, piece)]
-    ends = [piece.low, *cuts, piece.high]
+    ends = [piece.low, *(cut for cut in roots(u) if _inside(cut, piece)), piece.high]
     out = []
     for low, high in pairwise(ends):
         sign = _sign_between(u, low, high)
@@ -198,22 +278,15 @@ def _inside(cut: Cut, piece: Piece) -> bool:
 
 def _sign_between(u: Node, low: Cut | None, high: Cut | None) -> int:
     """The proved sign of u at one point between two cuts, where it has no root."""
-    a = Fraction(low.value) if low is not None else None
-    b = Fraction(high.value) if high is not None else None
-    if a is None and b is None:
-        tries = [Fraction(0), Fraction(1, 3), Fraction(-2, 7)]
-    elif a is None:
-        assert b is not None
-        tries = [b - 1, b - Fraction(1, 3), b - 5]
-    elif b is None:
-        tries = [a + 1, a + Fraction(1, 3), a + 5]
-    else:
-        tries = [a + (b - a) * t for t in (Fraction(1, 2), Fraction(1, 3), Fraction(4, 5))]
     if as_polynomial(u) == ():
         return 0
-    for point in tries:
+    # Where an end is infinite, points near the other one: far out a function may overflow.
+    near = low.value if low is not None else -1
+    b = Fraction(high.value) if high is not None else Fraction(near) + 2
+    a = Fraction(near) if low is not None else b - 2
+    for share in (Fraction(1, 2), Fraction(1, 3), Fraction(4, 5)):
         with precision(256):
-            sign = _sign_at(u, point, 256)
+            sign = _sign_at(u, a + (b - a) * share, 256)
         if sign is not None:
             return sign
     raise _unlocated(Call("abs", u), "the sign between them cannot be proved")
@@ -246,37 +319,22 @@ def roots(u: Node) -> tuple[Cut, ...]:
 def _polynomial_roots(coefficients: Polynomial, u: Node) -> tuple[Cut, ...]:
     """All real roots of a rational polynomial, certified and isolated."""
     f = flint()
-    polynomial = f.fmpq_poly([rational(a) for a in coefficients])
-    square_free = (
-        polynomial // polynomial.gcd(polynomial.derivative()) if len(coefficients) > 2 else polynomial
-    )
-    exact = _rational_roots(square_free)
+    rest = f.fmpq_poly([rational(a) for a in coefficients])
+    if len(coefficients) > 2:
+        rest //= rest.gcd(rest.derivative())
+    _, factors = rest.numer().factor()
+    exact = [Fraction(-int(p[0]), int(p[1])) for p, _ in factors if p.degree() == 1]
     for root in exact:
-        square_free = square_free // f.fmpq_poly([-rational(root), 1])
+        rest //= f.fmpq_poly([-rational(root), 1])
     cuts = [Cut(float(root), exact=root) for root in exact]
-    rest: Polynomial = tuple(Fraction(int(a.p), int(a.q)) for a in square_free.coeffs())
-    if len(rest) > 1:
-        from .parse import polynomial_node
-
-        cuts += _isolated(square_free, polynomial_node(rest))
+    cuts += _isolated(rest) if rest.degree() > 0 else []
     return tuple(sorted(cuts, key=lambda cut: cut.value))
 
 
-def _rational_roots(polynomial: Any) -> list[Fraction]:
-    """Roots of the linear factors."""
-    _, factors = flint().fmpz_poly(_integer_coefficients(polynomial)).factor()
-    return [Fraction(-int(p[0]), int(p[1])) for p, _ in factors if p.degree() == 1]
-
-
-def _integer_coefficients(polynomial: Any) -> list[int]:
-    fractions = [Fraction(int(a.p), int(a.q)) for a in polynomial.coeffs()]
-    scale = math.lcm(*(a.denominator for a in fractions))
-    return [int(a * scale) for a in fractions]
-
-
-def _isolated(square_free: Any, equation: Node) -> list[Cut]:
+def _isolated(square_free: Any) -> list[Cut]:
+    equation = polynomial_node(tuple(Fraction(int(a.p), int(a.q)) for a in square_free.coeffs()))
     with precision(ISOLATION_BITS):
-        found = flint().fmpz_poly(_integer_coefficients(square_free)).complex_roots()
+        found = square_free.numer().complex_roots()
         real = sorted(_middle(root.real) for root, _ in found if root.imag.contains(0))
     gap = min((b - a for a, b in pairwise(real)), default=Fraction(1)) / 4
     margin = min(gap, Fraction(1, 2**20))
@@ -328,28 +386,20 @@ def _named(u: Node, low: Fraction, high: Fraction) -> Cut:
     cut = Cut(0.0, equation=u, bracket=(low, high))
     a, b = _narrowed(cut, 60)
     near = ((a + b) / 2).limit_denominator(1000)
-    if a <= near <= b and _exactly_zero(u, near):
+    # u vanishes at 0 because it is odd; other coincidences stay balls.
+    if a <= near <= b and near == 0 and parts_of(u).even == ():
         return Cut(float(near), exact=near)
     return Cut(float((a + b) / 2), equation=u, bracket=(a, b))
-
-
-def _exactly_zero(u: Node, point: Fraction) -> bool:
-    """Whether u vanishes at 0 because it is odd; other coincidences stay balls."""
-    from .symmetry import parts_of
-
-    return point == 0 and parts_of(u).even == ()
 
 
 def to_text(node: Node) -> str:
     """Return an expression as text that `parse` reads.
 
     Example:
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> to_text(parse("abs(x)**2/3"))
         '1/3*abs(x)^2'
     """
-    from .nodes import Add, Constant, Mul, Num, Var
-
     match node:
         case Num(value):
             return str(value)
@@ -370,23 +420,6 @@ def to_text(node: Node) -> str:
 
 
 def _bracketed(node: Node, *, in_power: bool = False) -> str:
-    from .nodes import Add, Mul, Num
-
     loose = Add | Mul | Pow if in_power else Add
     negative = isinstance(node, Num) and (node.value < 0 or (in_power and node.value.denominator > 1))
     return f"({to_text(node)})" if isinstance(node, loose) or negative else to_text(node)
-
-
-ArrayPieces = tuple[tuple[float, float, Callable[[Any], Any]], ...]
-
-
-def array_pieces(node: Node) -> ArrayPieces:
-    """Return (low, high, function of arrays) for each smooth piece."""
-    return tuple(
-        (
-            -math.inf if piece.low is None else piece.low.value,
-            math.inf if piece.high is None else piece.high.value,
-            array_function(piece.node),
-        )
-        for piece in pieces_of(node)
-    )

@@ -7,12 +7,13 @@ from .gamp import GampRun as GampRun, gamp as gamp, unexplained as unexplained
 from .matching import (
     Baseline as Baseline,
     Specialization as Specialization,
+    Spread as Spread,
     random_baseline as random_baseline,
     specialization as specialization,
+    spread as spread,
 )
 from .sgd import SgdRun as SgdRun, online_sgd as online_sgd
 from .spectral import SpectralRun as SpectralRun, spectral as spectral, spectral_overlap as spectral_overlap
-from .spread import Spread as Spread, spread as spread
 from .students import StudentRun as StudentRun, train_student as train_student
 from .teachers import Teacher as Teacher, plant as plant
 

@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import one_of, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, one_of, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.posterior import slope_scale
+from metier.multi_index.channels import slope_scale
 from metier.multi_index.thresholds import positive
-from metier.multi_index.widths import units_up_to
 
 from .gamp import STEP, STILL, damped, relative_change, share_of_the_way
-from .matching import Baseline, Specialization, random_baseline, random_rotation, specialization
-from .runs import SpecializedRun
+from .matching import (
+    Baseline,
+    Specialization,
+    SpecializedRun,
+    random_baseline,
+    random_rotation,
+    specialization,
+    spread,
+)
 from .spectral import SMALL_START, linear_amp
-from .spread import spread
 from .teachers import Teacher, plant
 
 if TYPE_CHECKING:
@@ -156,10 +160,12 @@ def committee_amp(
     Source: the algorithm of Aubin et al. (2018), in our notation; the spectral start is ours.
     """
     sigma = as_activation(activation, normalize=normalize)
-    units = units_up_to(
-        MOST_UNITS,
-        n_units,
-        rule="matrix AMP integrates over all units' fields",
+    units = positive_int("n_units", n_units)
+    ensure(
+        units <= MOST_UNITS,
+        "matrix AMP integrates over all units' fields",
+        expected=f"at most {MOST_UNITS} units",
+        got=f"n_units={units}",
         next_step="Use committee for the threshold of wide committees, or train_student.",
     )
     variance, ratio = positive("noise", noise), positive("sample_ratio", sample_ratio)
@@ -213,21 +219,16 @@ def _risks(
 ) -> list[float]:
     """Excess risk on fresh inputs for each choice of directions (d, p)."""
     fresh = rng.standard_normal((FRESH, teacher.dimension))
-    target = teacher.signal(fresh)
-    risks = []
+    target, risks = teacher.signal(fresh), []
     for units in choices:
-        slope, shift = _fitted(teacher.activation(X @ units).sum(axis=1), y)
-        predicted = shift + slope * teacher.activation(fresh @ units).sum(axis=1)
+        x = teacher.activation(X @ units).sum(axis=1)
+        centered = x - x.mean()
+        size = float(centered @ centered)
+        # The slope of the least squares line; 0 where x does not vary.
+        slope = float(centered @ y) / size if size > 1e-20 * float(x @ x) else 0.0
+        predicted = y.mean() + slope * (teacher.activation(fresh @ units).sum(axis=1) - x.mean())
         risks.append(float(np.mean((predicted - target) ** 2)))
     return risks
-
-
-def _fitted(x: Floats, y: Floats) -> tuple[float, float]:
-    """Slope and shift of the least squares line; slope 0 where x does not vary."""
-    centered = x - x.mean()
-    size = float(centered @ centered)
-    slope = float(centered @ y) / size if size > 1e-20 * float(x @ x) else 0.0
-    return slope, float(y.mean()) - slope * float(x.mean())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -292,13 +293,13 @@ def _nodes(sigma: Activation, p: int, noise: float) -> Floats:
     """Standardized nodes of one unit's field; the output moves by little more than the noise between them."""
     apart = slope_scale(sigma) / np.sqrt(p * noise)
     count = max(FEWEST[p], 2 * int(np.ceil(REACH * apart / APART)) + 1)
-    if count > MOST[p]:
-        raise InputError(
-            f"matrix AMP resolves the noise by at most {MOST[p]} nodes per unit",
-            expected=f"noise of at least {noise * (count / MOST[p]) ** 2:.2g} for {sigma.name}",
-            got=f"noise={noise:g}",
-            next_step="Raise noise, or use fewer units.",
-        )
+    ensure(
+        count <= MOST[p],
+        f"matrix AMP resolves the noise by at most {MOST[p]} nodes per unit",
+        expected=f"noise of at least {noise * (count / MOST[p]) ** 2:.2g} for {sigma.name}",
+        got=f"noise={noise:g}",
+        next_step="Raise noise, or use fewer units.",
+    )
     return np.linspace(-REACH, REACH, count)
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import one_of, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, one_of, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.posterior import slope_scale
+from metier.multi_index.channels import slope_scale
+from metier.multi_index.results import Plain
 from metier.multi_index.thresholds import positive, thresholds
 
+from .matching import Spread, spread
 from .spectral import SMALL_START, linear_amp, output_law
-from .spread import Spread, spread
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ STARTS = ("random", "spectral", "informed")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class GampRun:
+class GampRun(Plain):
     """What GAMP found from several seeds, and what state evolution says it finds at infinite dimension.
 
     Args:
@@ -68,6 +68,8 @@ class GampRun:
     settled: NDArray[np.bool_]
     status: str = "derived"
 
+    _hidden: ClassVar = ("trajectory",)
+
     @property
     def spread(self) -> Spread:
         """Mean, standard deviation and standard error over seeds."""
@@ -80,22 +82,6 @@ class GampRun:
             f"{self.activation} at snr {self.snr:g}, n/d {self.sample_ratio:g}, d {self.dimension}: "
             f"overlap {self.spread}, state evolution {self.theory:.3f}"
         ) + (f"; {moving} of {self.settled.size} seeds still moved" if moving else "")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return {
-            "activation": self.activation,
-            "snr": self.snr,
-            "sample_ratio": self.sample_ratio,
-            "dimension": self.dimension,
-            "start": self.start,
-            "overlaps": self.overlaps.tolist(),
-            "theory": self.theory,
-            "excess_risk": self.excess_risk.tolist(),
-            "excess_risk_theory": self.excess_risk_theory.tolist(),
-            "settled": self.settled.tolist(),
-            "status": self.status,
-        }
 
 
 def gamp(
@@ -185,14 +171,14 @@ def share_of_the_way(step: float) -> float:
         InputError: it is not one.
     """
     value = positive("step", step)
-    if SMALLEST_STEP <= value <= 1.0:
-        return value
-    raise InputError(
+    ensure(
+        SMALLEST_STEP <= value <= 1.0,
         "step is the share of the way that each iteration moves",
         expected=f"a number from {SMALLEST_STEP:g} to 1",
         got=f"step={value:g}",
         next_step=f"Pass step={STEP:g}, or less where the iterations do not settle.",
     )
+    return value
 
 
 def _one(
@@ -210,9 +196,7 @@ def _one(
     X = rng.standard_normal((n, dimension)) / np.sqrt(dimension)
     y = np.sqrt(snr) * sigma(X @ truth) + rng.standard_normal(n)
     estimate, field = _start(start, truth, X, y, sigma, snr, rng)
-    variance, curvature = (0.5 if start == "informed" else 1.0), 0.0
-    if start == "informed":
-        curvature = 1.0
+    variance, curvature = (0.5, 1.0) if start == "informed" else (1.0, 0.0)
     overlaps, moved = [overlap(estimate, truth)], math.inf
     for _ in range(max_iterations):
         omega = X @ estimate - variance * field
@@ -274,13 +258,13 @@ def posterior_moments(
 
 def _n_nodes(sigma: Activation, power: float) -> int:
     count = 2 * int(np.ceil(REACH * slope_scale(sigma) * np.sqrt(power) / APART)) + 1
-    if count > MOST:
-        raise InputError(
-            f"GAMP resolves the noise by at most {MOST} nodes",
-            expected=f"snr below {power * (MOST / count) ** 2:.2g} for {sigma.name}",
-            got=f"snr * variance = {power:.3g}",
-            next_step="Lower snr.",
-        )
+    ensure(
+        count <= MOST,
+        f"GAMP resolves the noise by at most {MOST} nodes",
+        expected=f"snr below {power * (MOST / count) ** 2:.2g} for {sigma.name}",
+        got=f"snr * variance = {power:.3g}",
+        next_step="Lower snr.",
+    )
     return max(count, FEWEST)
 
 
@@ -292,8 +276,7 @@ def _moments(
     log_weight = -0.5 * u * u - 0.5 * (y[:, None] - np.sqrt(snr) * sigma(z)) ** 2
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
-    mean = weight @ u
-    second = weight @ (u * u)
+    mean, second = weight @ u, weight @ (u * u)
     return omega + np.sqrt(variance) * mean, variance * (second - mean * mean)
 
 
@@ -310,13 +293,11 @@ def unexplained(sigma: Activation, overlap_: float) -> float:
     used = np.abs(rule.nodes) < 9.0
     z, w, values = rule.nodes[used], rule.weights[used], rule.values[used]
     # b_k = (E[sigma h_k])^2 with orthonormal h_k by their recursion, until G(1) is v.
-    before, current = np.zeros_like(z), np.ones_like(z)
-    explained, total = 0.0, 0.0
+    before, current, explained, total = np.zeros_like(z), np.ones_like(z), 0.0, 0.0
     for k in range(1, 400):
         before, current = current, (z * current - np.sqrt(k - 1) * before) / np.sqrt(k)
         b = float(w @ (values * current)) ** 2
-        explained += b * q**k
-        total += b
+        explained, total = explained + b * q**k, total + b
         if q**k < 1e-13 or total > sigma.variance * (1 - 1e-12):
             break
     return float(sigma.variance - explained)
@@ -333,6 +314,5 @@ def _fresh_risk(
     """Mean squared error of E[sigma(z) | field] on fresh inputs; z ~ N(field, variance)."""
     X = rng.standard_normal((n, truth.size)) / np.sqrt(truth.size)
     u, weights = np.polynomial.hermite_e.hermegauss(61)
-    z = (X @ estimate)[:, None] + np.sqrt(variance) * u
-    predicted = sigma(z) @ (weights / weights.sum())
+    predicted = sigma((X @ estimate)[:, None] + np.sqrt(variance) * u) @ (weights / weights.sum())
     return float(np.mean((sigma(X @ truth) - predicted) ** 2))

@@ -1,7 +1,8 @@
-"""Who learned what: overlaps of student and teacher units, matched one to one, as an assignment."""
+"""Who learned what: overlaps of student and teacher units, matched one to one; their spread over seeds."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,35 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metier.core.assignment import Assignment
-from metier.core.checks import finite_array, positive_int
+from metier.core.checks import ensure, finite_array, positive_int
 from metier.core.errors import InputError
 from metier.core.rng import as_generator
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean, standard deviation over seeds, standard error of the mean, and how many seeds.
+
+    Example:
+        >>> print(spread(np.array([1.0, 2.0, 3.0])))
+        2.000 (sd 1.000, se 0.577, 3 seeds)
+    """
+
+    mean: float
+    sd: float
+    stderr: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} (sd {self.sd:.3f}, se {self.stderr:.3f}, {self.n} seeds)"
+
+
+def spread(values: NDArray[np.float64]) -> Spread:
+    """Return the mean of one number per seed with its finite-size spread; nan spread for a single seed."""
+    n = int(values.size)
+    sd = float(np.std(values, ddof=1)) if n > 1 else math.nan
+    return Spread(float(np.mean(values)), sd, sd / math.sqrt(n), n)
+
 
 Floats = NDArray[np.float64]
 
@@ -70,13 +97,11 @@ class Specialization:
     def rotations(self, draws: int) -> list[Floats]:
         """Unit rows in an orthonormal basis of the span, (n_student, rank) per draw, uniformly rotated."""
         generator, (size, rank) = np.random.default_rng(ROTATION_SEED), (len(self.overlaps), len(self.span))
-        drawn = []
-        for _ in range(draws):
-            rows = (
-                random_rotation(rank, generator) if size == rank else generator.standard_normal((size, rank))
-            )
-            drawn.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-        return drawn
+        drawn = (
+            random_rotation(rank, generator) if size == rank else generator.standard_normal((size, rank))
+            for _ in range(draws)
+        )
+        return [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in drawn]
 
     def summary(self) -> str:
         """Return the two numbers in one line."""
@@ -121,13 +146,13 @@ def specialization(student: ArrayLike, teacher: ArrayLike) -> Specialization:
     Source: ours.
     """
     a, b = _rows("student", student), _rows("teacher", teacher)
-    if a.shape[1] != b.shape[1]:
-        raise InputError(
-            "student and teacher see the same inputs",
-            expected=f"{b.shape[1]} columns, as the teacher has",
-            got=f"{a.shape[1]} columns in the student",
-            next_step="Transpose one of them.",
-        )
+    ensure(
+        a.shape[1] == b.shape[1],
+        "student and teacher see the same inputs",
+        expected=f"{b.shape[1]} columns, as the teacher has",
+        got=f"{a.shape[1]} columns in the student",
+        next_step="Transpose one of them.",
+    )
     overlaps = np.abs(a @ b.T)
     rows, columns, index = _matched(overlaps)
     return Specialization(
@@ -203,3 +228,36 @@ def random_baseline(
         for _ in range(count)
     ]
     return Baseline(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)), draws=count)
+
+
+class SpecializedRun:
+    """The numbers per seed of a run that holds `specializations`."""
+
+    __slots__ = ()
+
+    specializations: tuple[Specialization, ...]
+
+    @property
+    def index(self) -> Floats:
+        """Specialization index per seed."""
+        return np.array([found.index for found in self.specializations])
+
+    @property
+    def excess(self) -> Floats:
+        """Index per seed above the mean of random rotations of the same span: telling units apart."""
+        return np.array([found.index - found.rotated.mean for found in self.specializations])
+
+    @property
+    def subspace_error(self) -> Floats:
+        """Subspace error per seed."""
+        return np.array([found.subspace_error for found in self.specializations])
+
+    @property
+    def recovered(self) -> Floats:
+        """1 - subspace error per seed."""
+        return 1.0 - self.subspace_error
+
+    @property
+    def spread(self) -> Spread:
+        """Mean and spread of the index."""
+        return spread(self.index)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import non_negative, positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, non_negative, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
-from metier.multi_index.expression.evaluate import array_function, derivative
-from metier.multi_index.posterior import normal_rule
+from metier.multi_index.channels import normal_rule
+from metier.multi_index.expression.reading import array_function, derivative
+from metier.multi_index.results import Plain
 from metier.multi_index.thresholds import positive
 
-from .spread import Spread, spread
+from .matching import Spread, spread
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ STABLE, STIFFEST = 0.5, 2e4
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SgdRun:
+class SgdRun(Plain):
     """Overlap along online SGD per seed, with its limiting curve from each seed's own start.
 
     Args:
@@ -63,20 +63,6 @@ class SgdRun:
             f"{self.activation}, {kind}, n/d {self.sample_ratios[-1]:g}, d {self.dimension}: "
             f"overlap {self.spread}, limit {float(self.theory[-1].mean()):.3f}"
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return {
-            "activation": self.activation,
-            "snr": self.snr,
-            "dimension": self.dimension,
-            "reuse": self.reuse,
-            "learning_rate": self.learning_rate,
-            "sample_ratios": self.sample_ratios.tolist(),
-            "overlaps": self.overlaps.tolist(),
-            "theory": self.theory.tolist(),
-            "status": self.status,
-        }
 
 
 def online_sgd(
@@ -131,14 +117,16 @@ def online_sgd(
     strength, ratio = positive("snr", snr), positive("sample_ratio", sample_ratio)
     eta, rho = positive("learning_rate", learning_rate), non_negative("reuse", reuse)
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)
-    if start is not None and not -1 < start < 1:
-        raise InputError(
-            "start is a cosine", expected="-1 < start < 1", got=repr(start), next_step="Pass start=0.1."
-        )
+    ensure(
+        not (start is not None and not -1 < start < 1),
+        "start is a cosine",
+        expected="-1 < start < 1",
+        got=repr(start),
+        next_step="Pass start=0.1.",
+    )
     gradient = _Gradient(sigma, slope_of(sigma), strength, rho)
     runs = [_one(gradient, ratio, eta, size, start, derive(rng, "sgd", seed)) for seed in range(seeds)]
-    ratios = runs[0][0]
-    cosines = np.array([run[1] for run in runs]).T
+    ratios, cosines = runs[0][0], np.array([run[1] for run in runs]).T
     theory = _limit(gradient, cosines[0], ratios, eta)
     return SgdRun(
         activation=sigma.name,
@@ -156,21 +144,16 @@ def slope_of(sigma: Activation) -> Callable[[Floats], Floats]:
     """Return sigma', exact for an expression, by central differences for a callable."""
     if sigma.node is not None:
         exact = array_function(derivative(sigma.node))
-        if sigma.levels is not None or _flat(exact):
-            raise InputError(
-                "gradient descent needs an activation with a slope",
-                expected="sigma' that is not 0 almost everywhere",
-                got=f"{sigma.name}, which is constant between its jumps",
-                next_step="Use gamp or spectral for step activations.",
-            )
+        ensure(
+            not (sigma.levels is not None or not np.any(exact(np.linspace(-4.0, 4.0, 401) + 0.0017))),
+            "gradient descent needs an activation with a slope",
+            expected="sigma' that is not 0 almost everywhere",
+            got=f"{sigma.name}, which is constant between its jumps",
+            next_step="Use gamp or spectral for step activations.",
+        )
         return lambda z: np.asarray(exact(z))
     h = 1e-5
     return lambda z: (sigma(z + h) - sigma(z - h)) / (2 * h)
-
-
-def _flat(slope: Callable[[Floats], Floats]) -> bool:
-    probe = np.asarray(slope(np.linspace(-4.0, 4.0, 401) + 0.0017))
-    return bool(np.all(probe == 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,13 +198,13 @@ def _one(
 def _limit(gradient: _Gradient, starts: Floats, ratios: Floats, eta: float) -> Floats:
     """Integrate the equation from each start by Runge-Kutta steps between records."""
     field, steepness = _drift_table(gradient, eta)
-    if float(ratios[-1]) * steepness > STIFFEST:
-        raise InputError(
-            "online SGD has a limit for a step that is small enough",
-            expected=f"learning_rate and reuse whose drift has a slope below {STIFFEST / ratios[-1]:.3g}",
-            got=f"a slope of {steepness:.3g}",
-            next_step="Lower learning_rate or reuse, or take an activation that grows less.",
-        )
+    ensure(
+        float(ratios[-1]) * steepness <= STIFFEST,
+        "online SGD has a limit for a step that is small enough",
+        expected=f"learning_rate and reuse whose drift has a slope below {STIFFEST / ratios[-1]:.3g}",
+        got=f"a slope of {steepness:.3g}",
+        next_step="Lower learning_rate or reuse, or take an activation that grows less.",
+    )
     m = starts.copy()
     out = [m]
     for step in np.diff(ratios):
@@ -240,11 +223,9 @@ def _drift_table(gradient: _Gradient, eta: float) -> tuple[Callable[[Floats], Fl
     """Tabulate dm/dtau on Chebyshev points of m in [-1, 1]; return it with its largest slope."""
     from scipy.interpolate import CubicSpline
 
-    nodes = np.cos(np.pi * (np.arange(65) + 0.5) / 65)[::-1]
-    grid = np.concatenate([[-1.0], nodes, [1.0]])
+    grid = np.r_[-1.0, np.cos(np.pi * (np.arange(65) + 0.5) / 65)[::-1], 1.0]
     table = CubicSpline(grid, [_drift(gradient, float(m), eta) for m in grid])
-    slopes = np.abs(table(np.linspace(-1.0, 1.0, 801), 1))
-    return table, float(slopes.max())
+    return table, float(np.abs(table(np.linspace(-1.0, 1.0, 801), 1)).max())
 
 
 def _drift(gradient: _Gradient, m: float, eta: float) -> float:

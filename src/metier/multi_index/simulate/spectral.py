@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from metier.core.checks import positive_int
-from metier.core.errors import InputError
+from metier.core.checks import ensure, positive_int
 from metier.core.rng import derive
 from metier.multi_index.activations import Activation, as_activation
+from metier.multi_index.results import Plain
 from metier.multi_index.thresholds import positive, positive_array
 
-from .spread import Spread, spread
+from .matching import Spread, spread
 
 Floats = NDArray[np.float64]
 
@@ -63,13 +63,13 @@ def output_law(sigma: Activation, snr: float) -> OutputLaw:
     mass = np.cumsum(w[order])
     low, high = signal[order][np.searchsorted(mass, [1e-12, 1.0 - 1e-12]).clip(0, order.size - 1)]
     count = max(STEPS, int(np.ceil((high - low + 16.0) / WIDEST)))
-    if count > MOST_STEPS:
-        raise InputError(
-            f"the law of y is resolved by at most {MOST_STEPS} points",
-            expected=f"signals within {WIDEST * MOST_STEPS:g} noise standard deviations",
-            got=f"{high - low:.3g} for {sigma.name} at snr {snr:g}",
-            next_step="Lower snr, or pass a bounded activation.",
-        )
+    ensure(
+        count <= MOST_STEPS,
+        f"the law of y is resolved by at most {MOST_STEPS} points",
+        expected=f"signals within {WIDEST * MOST_STEPS:g} noise standard deviations",
+        got=f"{high - low:.3g} for {sigma.name} at snr {snr:g}",
+        next_step="Lower snr, or pass a bounded activation.",
+    )
     y = np.linspace(low - 8.0, high + 8.0, count)
     moments = np.stack([w, w * (z * z - 1.0)], axis=1)
     sums = np.concatenate(
@@ -84,12 +84,10 @@ def optimal_matrix_vector(
     sigma: Activation, snr: float, inputs: Floats, y: Floats, rng: np.random.Generator
 ) -> tuple[Floats, float]:
     """Return the top eigenvector (unit norm) of (1/n) sum_i T(y_i) x_i x_i^T and its eigenvalue."""
-    T = output_law(sigma, snr).preprocessing(y)
-    matrix = (inputs * T[:, None]).T @ inputs / len(y)
     from scipy.linalg import eigh
 
-    d = matrix.shape[0]
-    values, vectors = eigh(matrix, subset_by_index=[d - 1, d - 1])
+    T, top = output_law(sigma, snr).preprocessing(y), inputs.shape[1] - 1
+    values, vectors = eigh((inputs * T[:, None]).T @ inputs / len(y), subset_by_index=[top, top])
     # The sign of an eigenvector is the library's; a seeded one keeps runs equal across libraries.
     sign = 1.0 if rng.random() < 0.5 else -1.0
     vector = vectors[:, 0]
@@ -157,7 +155,7 @@ def spectral_overlap(sigma: Activation, snr: float, sample_ratio: float) -> floa
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SpectralRun:
+class SpectralRun(Plain):
     """Overlaps of the optimal spectral estimator over sample ratios, beside their limit.
 
     Args:
@@ -178,18 +176,6 @@ class SpectralRun:
     def spreads(self) -> tuple[Spread, ...]:
         """Mean and spread over seeds at each ratio."""
         return tuple(spread(row) for row in self.overlaps)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return {
-            "activation": self.activation,
-            "snr": self.snr,
-            "dimension": self.dimension,
-            "sample_ratios": self.sample_ratios.tolist(),
-            "overlaps": self.overlaps.tolist(),
-            "theory": self.theory.tolist(),
-            "status": self.status,
-        }
 
 
 def spectral(
@@ -229,13 +215,13 @@ def spectral(
     Source: Lu and Li (2020); Mondelli and Montanari (2019) for the optimal T.
     """
     sigma = as_activation(activation, normalize=normalize)
-    if abs(sigma.moment(1, 1)) > 1e-9 * np.sqrt(sigma.second_moment):
-        raise InputError(
-            "the spectral start is for activations without a linear part",
-            expected="E[sigma(z) z] = 0",
-            got=f"{sigma.moment(1, 1):.4g} for {sigma.name}",
-            next_step="Average y*x instead, or use gamp with start='random'.",
-        )
+    ensure(
+        abs(sigma.moment(1, 1)) <= 1e-9 * np.sqrt(sigma.second_moment),
+        "the spectral start is for activations without a linear part",
+        expected="E[sigma(z) z] = 0",
+        got=f"{sigma.moment(1, 1):.4g} for {sigma.name}",
+        next_step="Average y*x instead, or use gamp with start='random'.",
+    )
     strength = positive("snr", snr)
     ratios = positive_array("sample_ratios", sample_ratios).ravel()
     size, seeds = positive_int("dimension", dimension, minimum=8), positive_int("n_seeds", n_seeds)

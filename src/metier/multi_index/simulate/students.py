@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,7 @@ from metier.multi_index.activations import Activation, as_activation
 from metier.multi_index.expression.nodes import Add, Call, Constant, Mul, Node, Num, Pow, Var
 from metier.multi_index.thresholds import positive
 
-from .matching import Baseline, Specialization, random_baseline, specialization
-from .runs import SpecializedRun
+from .matching import Baseline, Specialization, SpecializedRun, random_baseline, specialization
 from .sgd import slope_of
 from .teachers import plant
 
@@ -210,7 +211,7 @@ def torch_function(node: Node) -> Callable[[Any], Any]:
 
     Example:
         >>> import torch
-        >>> from metier.multi_index.expression.parse import parse
+        >>> from metier.multi_index.expression.reading import parse
         >>> torch_function(parse("relu(x) + 1"))(torch.tensor([-1.0, 2.0])).tolist()
         [1.0, 3.0]
     """
@@ -226,28 +227,16 @@ def torch_function(node: Node) -> Callable[[Any], Any]:
             return lambda x: x
         case Add(terms):
             parts = [torch_function(term) for term in terms]
-            return lambda x: sum((part(x) for part in parts[1:]), start=parts[0](x))
+            return lambda x: reduce(operator.add, [part(x) for part in parts])
         case Mul(factors):
             parts = [torch_function(factor) for factor in factors]
-
-            def product(x: Any) -> Any:
-                total = parts[0](x)
-                for part in parts[1:]:
-                    total = total * part(x)
-                return total
-
-            return product
+            return lambda x: reduce(operator.mul, [part(x) for part in parts])
         case Pow(base, exponent):
-            inner, p = torch_function(base), exponent
-            whole = int(p) if p.denominator == 1 else float(p)
-            return lambda x: inner(x) ** whole
+            inner, p = torch_function(base), int(exponent) if exponent.denominator == 1 else float(exponent)
+            return lambda x: inner(x) ** p
         case Call(name, argument):
+            # The functions of expressions have torch's names.
             inner = torch_function(argument)
-            functions = {
-                **{n: getattr(torch, n) for n in ("exp", "log", "sqrt", "abs", "sign", "sin", "cos", "sinh")},
-                **{n: getattr(torch, n) for n in ("cosh", "tanh", "atan", "erf", "sigmoid")},
-                "softplus": torch.nn.functional.softplus,
-            }
-            outer = functions[name]
+            outer = torch.nn.functional.softplus if name == "softplus" else getattr(torch, name)
             return lambda x: outer(inner(x))
     raise TypeError(f"no torch function of {node!r}")

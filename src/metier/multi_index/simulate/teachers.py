@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.core.checks import non_negative, positive_int
+from metier.core.checks import ensure, non_negative, positive_int
 from metier.multi_index.activations import Activation
-from metier.multi_index.widths import units_up_to
 
 Floats = NDArray[np.float64]
 
@@ -46,8 +45,7 @@ class Teacher:
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Return n inputs (n, dimension) and outputs (n,)."""
-        inputs = rng.standard_normal((n, self.dimension))
-        noise = rng.standard_normal(n)
+        inputs, noise = rng.standard_normal((n, self.dimension)), rng.standard_normal(n)
         return inputs, self.signal(inputs) + np.sqrt(self.noise) * noise
 
 
@@ -69,8 +67,13 @@ def plant(
         ((4, 50), [0.5, 0.5, 0.5, 0.5])
     """
     size = positive_int("dimension", dimension)
-    units = units_up_to(
-        size, n_units, rule="a teacher has at most as many units as inputs", next_step="Raise dimension."
+    units = positive_int("n_units", n_units)
+    ensure(
+        units <= size,
+        "a teacher has at most as many units as inputs",
+        expected=f"at most {size} units",
+        got=f"n_units={units}",
+        next_step="Raise dimension.",
     )
     strengths = np.full(units, units**-0.5)
     if decay is not None:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from metier.core.extras import naming_extras
-
-with naming_extras():
-    import torch  # noqa: F401
-
 from .base import Form as Form, Rank as Rank, Shape as Shape
 from .cp import CP as CP
 from .mxd import MxD as MxD

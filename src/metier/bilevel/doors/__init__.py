@@ -1,1 +1,0 @@
-"""Front doors: instrumental variables, fitted Bellman equations, the weights of data sources."""

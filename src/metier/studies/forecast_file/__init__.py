@@ -1,1 +1,0 @@
-"""`metier forecast FILE`: the same questions asked of a user's own table."""

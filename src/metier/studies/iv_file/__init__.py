@@ -1,1 +1,0 @@
-"""`metier iv FILE`: the effect of a treatment in a file of your own."""
