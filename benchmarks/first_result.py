@@ -41,7 +41,7 @@ def first_block(page: str) -> str:
     return found[1]
 
 
-def doors() -> dict[str, list[str]]:
+def entrances() -> dict[str, list[str]]:
     """Every door's name and the arguments of its Python."""
     pages = {f"docs/{page}.md": ["-c", first_block(page)] for page in PAGES}
     return pages | {name: ["-c", METIER, *words] for name, words in VERBS.items()}
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     found = {}
-    for name, arguments in doors().items():
+    for name, arguments in entrances().items():
         once(arguments)
         times = [once(arguments) for _ in range(options.repeats)]
         print(name, f"{times[0][0]:.1f} s", flush=True)

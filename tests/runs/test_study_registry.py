@@ -1,9 +1,9 @@
 import dataclasses
-import importlib
+import importlib.metadata
 
 import pytest
 
-from metier.core.errors import InputError
+from metier.core.errors import InputError, MetierError
 from metier.core.parse import parse_value
 from metier.core.registry import load_study, registry
 from metier.runs import SIZES, Silent, Study, command_line, resolve_config
@@ -93,3 +93,17 @@ def test_silent_progress_should_pass_everything_on():
 def test_command_line_should_quote():
     text = command_line("s", size="tour", seed=1, overrides={"label": "a b"})
     assert text == "metier run s --size tour --seed 1 --set 'label=a b'"
+
+
+def test_a_distribution_whose_studies_cannot_be_loaded_should_be_named(monkeypatch):
+    from metier.core import registry as module
+
+    broken = importlib.metadata.EntryPoint(name="theirs", value="no_such_module:STUDIES", group=module.GROUP)
+    monkeypatch.setattr(module.importlib.metadata, "entry_points", lambda group: [broken])
+    module.registry.cache_clear()
+    try:
+        with pytest.raises(MetierError, match=r"'theirs' \(no_such_module:STUDIES\) cannot be loaded"):
+            module.registry()
+    finally:
+        monkeypatch.undo()
+        module.registry.cache_clear()

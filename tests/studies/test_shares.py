@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metier.core import InputError
+from metier.core import Estimate, InputError
 from metier.records import Claim, Measured, estimate_of
 from metier_studies.lib.claims import claim
 from metier_studies.lib.shares import clopper_pearson, mean, ratio, share
@@ -53,12 +53,9 @@ def test_mean_should_equal_the_t_interval_of_scipy():
 def test_few_seeds_should_decide_nothing(values, needed):
     found = mean(values)
     assert (found.value, found.low, found.high, found.level) == (2.5, None, None, None)
-    # The record alone does not say why there is no interval, so that its number of seeds is not known.
-    assert judged(found, at_least=0.0).verdict == "undecided"
-    from metier.core import Estimate
-
-    told = judged(Estimate.from_values(values, unit="seeds"), at_least=0.0)
-    assert (told.verdict, told.needed, told.needed_unit) == ("undecided", needed, "seeds")
+    for measured in (found, Estimate.from_values(values, unit="seeds")):
+        told = judged(measured, at_least=0.0)
+        assert (told.verdict, told.needed, told.needed_unit) == ("undecided", needed, "seeds")
     assert judged(mean([2.5] * 6), at_least=0.0).verdict == "holds"
 
 

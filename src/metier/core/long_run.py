@@ -62,8 +62,8 @@ def bartlett_reference(n_steps: int) -> tuple[float, float]:
 
     With b = (q + 1) / T, the estimate of independent steps has mean 1 - b + b^2 / 3 times the variance, and
     about 1.5 / b degrees of freedom. Divided by the first and compared with Student t, a mean is rejected
-    at the stated level (0.045 to 0.05 at 0.05 for T from 5 to 200), where normal quantiles reject up to
-    seven times as often.
+    near the stated level: one-sided at 0.05 it rejected 0.042 to 0.050 of 20,000 series of independent steps
+    for T from 5 to 200.
 
     Example:
         >>> [round(value, 3) for value in bartlett_reference(80)]

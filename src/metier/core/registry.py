@@ -40,7 +40,18 @@ def registry() -> dict[str, Entry]:
         True
     """
     points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name)
-    return {name: entry for point in points for name, entry in point.load().items()}
+    return {name: entry for point in points for name, entry in _loaded(point).items()}
+
+
+def _loaded(point: importlib.metadata.EntryPoint) -> dict[str, Entry]:
+    try:
+        return dict(point.load())
+    except Exception as error:  # whatever another distribution's module raises
+        cause = f"{type(error).__name__}: {error}"
+        raise MetierError(
+            f"the studies of {point.name!r} ({point.value}) cannot be loaded: {cause}. "
+            "Mend or uninstall that distribution."
+        ) from error
 
 
 def check_name(name: str) -> None:

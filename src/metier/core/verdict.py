@@ -76,7 +76,7 @@ class Verdict:
             unit, equal values), the fewest units that can decide at all.
         measured: The value that was judged.
         interval: Its interval at `level`, on which the verdict rests.
-        level: Coverage of that interval; each of its ends errs with probability (1 - level) / 2 at most.
+        level: Coverage of that interval; each of its ends aims at an error of (1 - level) / 2.
         p_value: The smallest 1 - level at which the verdict would be decided; 1 where it never would.
         at_least, at_most: The limits; None where there is none.
         margin: Distance from a single limit that counts as no difference.
@@ -159,11 +159,12 @@ def judge(
     3. both limits: "equivalent" where the interval lies between them, "does not hold" where beyond one;
     4. "undecided".
 
-    At the limit a wrong "holds" has probability (1 - level) / 2 at most. A single unit is undecided whatever
-    its value. So are equal values of fewer units than a sign test needs to decide, six at level 0.95. A
-    standard error without degrees of freedom gets n - 1. An exact value (`Estimate.exact`,
-    `Estimate.enclosure`) is judged without units. Losses that are identical in every pair are "equivalent"
-    where the limit is a gain of zero, and an exact gain of zero beside other limits.
+    At the limit a wrong "holds" has probability (1 - level) / 2: at most that for shares, about that for
+    means of independent units; few dependent steps cost a little of it (the tests hold it to 5 % at level
+    0.95). A single unit is undecided whatever its value. So are equal values of fewer units than a sign test
+    needs to decide, six at level 0.95. A standard error without degrees of freedom gets n - 1. An exact value
+    (`Estimate.exact`, `Estimate.enclosure`) is judged without units. Losses that are identical in every pair
+    are "equivalent" where the limit is a gain of zero, and an exact gain of zero beside other limits.
 
     Args:
         measured: An estimate, or a paired comparison, whose gain is judged.

@@ -19,8 +19,9 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 class Measured(Record):
     """A measured number with its interval.
 
-    `low` or `high` None means unbounded on that side; both None means the number is exact (a count, a
-    proven identity) and `level` is None too. `n` counts the independent units behind it, named by `unit`.
+    `low` or `high` None means unbounded on that side; both None, and `level` too, means the number is
+    exact (a count, a proven identity) where `n` is None, and that `n` units are too few otherwise: a single
+    one, or a few equal values. `n` counts the independent units behind it, named by `unit`.
     `method` says in a few words how the interval was made, for example "EWC Student t".
     """
 
